@@ -1,0 +1,40 @@
+# Two commands do everything: `make picture` and `make test`. Each sets up .venv first.
+#
+# Without a GPU a smaller torch does, which Linux gets from PyTorch's own index:
+#   make picture TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN = $(VENV)/bin
+CODE = __init__.py creps_core kernels nodes tests benchmarks
+
+.PHONY: picture test check format clean
+
+picture: $(VENV)/standalone.stamp  ## render the built-in generator to picture.png
+	$(BIN)/creps render --seed 3 --size 2048x1152 --out picture.png
+
+test: check  ## lint, types, all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test.stamp
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+$(VENV)/standalone.stamp: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable ".[standalone]"
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/standalone.stamp
+	$(BIN)/python -m pip install --quiet --editable ".[standalone,test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) picture.png
