@@ -1,0 +1,101 @@
+"""Column and row encodings (bi-lines): why any size works.
+
+A coordinate becomes Fourier features, which a network of 1x1 layers turns into a thick code per position and
+level. Positions never see each other, so a line can be evaluated at any coordinates, in any order, in pieces.
+Line 0, `columns`, runs along the height of a picture; line 1, `rows`, along its width (paper section 3.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
+from .config import RANK, GeneratorConfig
+from .layers import FullyConnected, ModulatedLinear, Modulation
+
+COLUMNS, ROWS = 0, 1
+_BANDWIDTH = 10.0
+
+
+class FourierInput(nn.Module):
+    """Coordinates -> modulated Fourier features. Both lines share the frequencies, not the weights."""
+
+    freqs: Tensor
+
+    def __init__(self, channels: int, w_dim: int):
+        super().__init__()
+        self.channels = channels
+        self.weight = nn.Parameter(torch.randn(1, channels, 1, 2 * RANK))
+        self.affine = FullyConnected(w_dim, channels * 2 * RANK, bias_init=1)
+        self.register_buffer("freqs", torch.randn(1, channels // 2 * RANK) * _BANDWIDTH)
+
+    def features(self, positions: Tensor, like: Tensor) -> Tensor:
+        """Sine (first half of the channels) and cosine of the phase, [channels, n, RANK], of `like`'s type.
+
+        The phase reaches hundreds of radians: whole turns are taken off in float64, so that it is exact to
+        float32 at any distance and zoom.
+        """
+        exact = torch.device("cpu") if like.device.type == "mps" else like.device  # MPS has no float64
+        freqs = self.freqs.to(exact, torch.float64).view(-1, 1, RANK)
+        turns = freqs * positions.to(exact, torch.float64)[:, None]
+        phase = turns.sub_(turns.round()).mul_(2 * math.pi).to(like)
+        return torch.cat([phase.sin(), phase.cos()])
+
+    def style(self, w: Tensor) -> Tensor:
+        """Styles [N, w_dim] -> weight of every feature, [N, channels, 1, 2 * RANK]."""
+        affine = self.affine(w).view(-1, self.channels, 1, 2 * RANK)
+        return affine * self.weight.to(w.device) / math.sqrt(self.channels)
+
+    def forward(self, positions: Tensor, line: int, style: Tensor) -> Tensor:
+        """Positions [n], line 0 or 1 and a `style` -> [N, channels, n, RANK]."""
+        return self.features(positions, style) * style[..., line * RANK : (line + 1) * RANK]
+
+
+class LineBlock(nn.Module):
+    """One level of the column/row network: up to two modulated layers, and the branch to the bi-line.
+
+    The first level starts from the Fourier features instead of a layer, and has no branch unless it is alone.
+    """
+
+    input: FourierInput
+    fc0: ModulatedLinear
+    tores: ModulatedLinear
+
+    def __init__(self, config: GeneratorConfig, level: int):
+        super().__init__()
+        width = config.channels(level)
+        if level == config.levels[0]:
+            self.input = FourierInput(width, config.w_dim)
+        else:
+            self.fc0 = ModulatedLinear(config.channels(level // 2), width, config.w_dim)
+        self.fc1 = ModulatedLinear(width, width, config.w_dim)
+        if level in config.biline_levels:
+            self.tores = ModulatedLinear(width, config.biline_channels, config.w_dim, demodulate=False)
+
+    def layers(self) -> list[ModulatedLinear]:
+        """The modulated layers in the order of their styles."""
+        return [module for module in self.children() if isinstance(module, ModulatedLinear)]
+
+    def forward(self, x: Tensor, modulations: Sequence[Modulation]) -> Tensor:
+        """x [N, in, P] (the Fourier features at the first level) -> [N, out, P]."""
+        for layer, modulation in zip(self.layers(), modulations, strict=True):
+            if layer.demodulate:
+                x = _activate(layer(x, modulation, ACTIVATION_GAIN))
+        return x
+
+    def biline(self, x: Tensor, modulations: Sequence[Modulation]) -> Tensor:
+        """What the block adds to the bi-line, [N, biline_channels, P] in at least float32."""
+        y = self.tores(x, modulations[-1])
+        return y.to(modulations[-1].scale_in.dtype).clamp(-CLAMP, CLAMP)
+
+
+def _activate(x: Tensor) -> Tensor:
+    """Leaky ReLU and clamp; the gain is in x already, as it commutes with the first."""
+    if torch.is_grad_enabled():
+        return F.leaky_relu(x, LEAKY_SLOPE).clamp(-CLAMP, CLAMP)
+    return F.leaky_relu_(x, LEAKY_SLOPE).clamp_(-CLAMP, CLAMP)  # in place: x is the largest tensor there is

@@ -1,0 +1,82 @@
+"""The mapping network: latents z and labels c -> style vectors ws."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels.reference import leaky_relu
+from .config import GeneratorConfig
+from .layers import FullyConnected
+
+_LR_MULTIPLIER = 0.01
+
+
+class Mapping(nn.Module):
+    """z (and c) -> w by a stack of fully connected layers, repeated for every layer of the synthesis."""
+
+    w_avg: Tensor
+
+    def __init__(self, config: GeneratorConfig):
+        super().__init__()
+        self.z_dim, self.c_dim = config.z_dim, config.c_dim
+        self.num_ws, self.num_layers = config.num_ws, config.mapping_layers
+        if config.c_dim:
+            self.embed = FullyConnected(config.c_dim, config.w_dim)
+        width = config.z_dim + (config.w_dim if config.c_dim else 0)
+        for i in range(self.num_layers):
+            setattr(self, f"fc{i}", FullyConnected(width, config.w_dim, lr_multiplier=_LR_MULTIPLIER))
+            width = config.w_dim
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        *,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """Map latents to styles.
+
+        Args:
+            z: [N, z_dim], normally distributed, any float dtype.
+            c: [N, c_dim] labels (one-hot or a vector); needed exactly when the network has classes.
+            truncation_psi: 1 leaves w as it is, 0 gives the average w, between them variety for quality.
+            truncation_cutoff: truncate only the first so many of the `num_ws` styles; None for all.
+
+        Returns:
+            ws [N, num_ws, w_dim] in the dtype of the weights, float32 unless they were converted.
+
+        Raises:
+            ValueError: shapes that do not fit the network, or a label that is missing or not expected.
+        """
+        parts = []
+        if self.z_dim:
+            if z.ndim != 2 or z.shape[1] != self.z_dim:
+                raise ValueError(f"z must have the shape [N, {self.z_dim}], not {list(z.shape)}")
+            parts.append(_normalise(z.to(self.w_avg.dtype)))
+        if self.c_dim:
+            if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
+                found = "None" if c is None else list(c.shape)
+                raise ValueError(f"this generator has classes: c must have the shape [N, {self.c_dim}], not {found}")
+            parts.append(_normalise(self.embed(c.to(self.w_avg.dtype))))
+        elif c is not None and c.shape[-1]:
+            raise ValueError("this generator has no classes: c must be None")
+        x = torch.cat(parts, 1)
+        for i in range(self.num_layers):
+            x = leaky_relu(getattr(self, f"fc{i}")(x))
+        ws = x[:, None].repeat(1, self.num_ws, 1)
+        return truncate(ws, self.w_avg.to(ws.device), truncation_psi, truncation_cutoff)
+
+
+def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+    """Move the first `cutoff` styles (None: all) of ws [N, num_ws, w_dim] towards w_avg [w_dim]: psi 1 not at all."""
+    if psi == 1 or cutoff == 0:
+        return ws
+    head = torch.lerp(w_avg, ws[:, :cutoff], psi)
+    return head if cutoff is None else torch.cat([head, ws[:, cutoff:]], 1)
+
+
+def _normalise(x: Tensor) -> Tensor:
+    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()

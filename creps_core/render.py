@@ -1,0 +1,187 @@
+"""Latents + size + view -> picture, tile by tile: memory does not grow with the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .. import kernels
+from ..kernels.workers import run_parallel
+from .config import RANK, GeneratorConfig
+from .generator import Generator, LineStyles
+from .lines import COLUMNS, ROWS
+from .window import WHOLE_FRAME, Window, fit_window, sample_positions
+
+MAX_SUPERSAMPLE = 16
+_LINE_WORKERS = 4
+_LINE_BYTES = 2 << 20  # of one layer of the line network, all workers together; some eight live at a time
+_LONGEST_PIECE = 512
+
+Progress = Callable[[int, int], None]
+
+
+def render(
+    generator: Generator,
+    ws: Tensor,
+    *,
+    height: int,
+    width: int,
+    window: Window = WHOLE_FRAME,
+    fit: str = "stretch",
+    supersample: int = 1,
+    precision: str = "auto",
+    backend: str = "auto",
+    tile: int | tuple[int, int] | None = None,
+    progress: Progress | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Render latents at any size.
+
+    Beyond the weights and the picture this takes the lines along the width (1 KB per level and sample: 7 KB per
+    column of pixels for a 512 model) and at most 64 MB, whatever the size.
+
+    Args:
+        generator: on any device; the work is done there.
+        ws: [N, num_ws, w_dim] from `generator.mapping`.
+        height, width: of the picture, in pixels.
+        window: (top, left, bottom, right): the part of the frame to show, where (0, 0, 1, 1) is the whole. The
+            first and last pixels lie on its edges. Beyond 0..1 the picture continues. A reversed window mirrors.
+        fit: `stretch` shows the window as it is; `crop` (centred) and `extend` cut or widen it so that the
+            scale is the same along both axes.
+        supersample: 1..16, samples per pixel and side; a pixel is the mean of them over its area.
+        precision: of the matrix products: `auto | float32 | bfloat16 | float16`.
+        backend: `auto`, or a name in `kernels.BACKENDS`.
+        tile: (height, width) or side of a tile in pixels; None picks one.
+        progress: called as `progress(done, total)` in the calling thread after every tile and every piece of the
+            lines; the unit is the work of a pixel. What it raises ends the work within one tile.
+        out: where to write: [N, C, height, width] of any strides; see `kernels.entangle` for dtypes.
+
+    Returns:
+        [N, C, height, width] float32, about -1..1, on the generator's device; or `out`.
+
+    Raises:
+        ValueError: an argument is out of range or does not fit the generator; names it.
+        OverflowError: half precision overflowed.
+    """
+    config, device = generator.config, generator.mapping.w_avg.device
+    _check(config, ws, height, width, supersample)
+    tile = _tile(tile)
+    dtype = kernels.resolve_precision(precision, device)
+    kernels.choose(backend, device, dtype)
+    window = fit_window(window, height, width, fit)
+    shape = (len(ws), config.img_channels, height, width)
+    if out is None:
+        out = torch.empty(shape, device=device)
+    elif out.shape != shape:
+        raise ValueError(f"out must have the shape {list(shape)}, not {list(out.shape)}")
+
+    y = sample_positions(window[0], window[2], height, supersample)
+    x = sample_positions(window[1], window[3], width, supersample)
+    counter = _Counter(progress)
+    line_work = _pixels_per_position(config)
+    counter.total = len(ws) * (height * width + (len(y) + len(x)) * line_work)
+    lines = _Lines(generator, dtype, lambda positions: counter.add(positions * line_work))
+    band = max(1, lines.round // supersample)  # rows of pixels whose columns are evaluated at a time
+    with torch.no_grad():
+        for i, styles in enumerate(ws.to(device, torch.float32).split(1)):
+            stage = generator.synthesis.pixel_stage(styles).sample(0)
+            line_styles = generator.synthesis.line_styles(styles)
+            rows = lines.evaluate(line_styles, x, ROWS)
+            for top in range(0, height, band):
+                piece = y[top * supersample : (top + band) * supersample]
+                kernels.entangle(
+                    lines.evaluate(line_styles, piece, COLUMNS),
+                    rows,
+                    stage,
+                    out[i, :, top : top + band],
+                    supersample=supersample,
+                    tile=tile,
+                    dtype=dtype,
+                    backend=backend,
+                    after_tile=counter.add,
+                )
+    return out
+
+
+def memory_estimate(config: GeneratorConfig, height: int, width: int, supersample: int = 1) -> int:
+    """Bytes that `render` takes on the generator's device, beyond weights and picture, in float32."""
+    line = len(config.biline_levels) * config.biline_channels * RANK * width * supersample * 4
+    return line + (64 << 20)
+
+
+class _Counter:
+    """Adds up work done for a progress callback; the unit is the work of a pixel."""
+
+    def __init__(self, progress: Progress | None):
+        self.progress, self.done, self.total = progress, 0, 0
+
+    def add(self, work: int) -> None:
+        self.done += work
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+class _Lines:
+    """Evaluates lines piece by piece, on the CPU several pieces at a time."""
+
+    def __init__(self, generator: Generator, dtype: torch.dtype, after_piece: Callable[[int], None]):
+        config, self.device = generator.config, generator.mapping.w_avg.device
+        self.synthesis, self.dtype, self.after_piece = generator.synthesis, dtype, after_piece
+        self.shape = (len(config.biline_levels), config.biline_channels, -1, RANK)
+        cpu = self.device.type == "cpu"
+        self.workers = min(torch.get_num_threads(), _LINE_WORKERS) if cpu else 1
+        floats = _LINE_BYTES // (4 * self.workers)
+        widest = max(config.channels(level) for level in config.levels)
+        self.piece = min(_LONGEST_PIECE, max(1, floats // (RANK * widest)))
+        self.round = self.piece * self.workers
+        """Positions that keep all workers busy once."""
+
+    def evaluate(self, styles: LineStyles, positions: Tensor, line: int) -> Tensor:
+        """The line of one latent at these positions, [L, B, n, RANK]."""
+        levels, channels, _, rank = self.shape
+        result = torch.empty((levels, channels, len(positions), rank), device=self.device, dtype=self.dtype)
+
+        def work(start: int) -> int:
+            piece = slice(start, start + self.piece)
+            bilines = self.synthesis.bilines(styles, positions[piece], line, self.dtype)[0]
+            result[:, :, piece] = bilines
+            return bilines.shape[2]
+
+        starts = range(0, len(positions), self.piece)
+        run_parallel(work, starts, min(self.workers, len(starts)), self.after_piece)
+        return result
+
+
+def _pixels_per_position(config: GeneratorConfig) -> int:
+    """The work of a position on a line, in pixels: the ratio of their multiplications."""
+    levels = config.levels
+    widths = [config.channels(level) for level in levels]
+    line = sum(RANK * b * (a + b) for a, b in pairwise(widths)) + RANK * widths[0] ** 2
+    pixel = 20 * config.biline_channels**2 * (len(config.biline_levels) + 1)
+    return 1 + line // pixel
+
+
+def _check(config: GeneratorConfig, ws: Tensor, height: int, width: int, supersample: int) -> None:
+    for name, value in (("height", height), ("width", width)):
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} must be a whole number of pixels, at least 1, not {value!r}")
+    if type(supersample) is not int or not 1 <= supersample <= MAX_SUPERSAMPLE:
+        raise ValueError(f"supersample must be a whole number from 1 to {MAX_SUPERSAMPLE}, not {supersample!r}")
+    wanted = (config.num_ws, config.w_dim)
+    if ws.ndim != 3 or tuple(ws.shape[1:]) != wanted:
+        raise ValueError(
+            f"ws must have the shape [N, {wanted[0]}, {wanted[1]}] for this generator, not {list(ws.shape)}; "
+            "latents belong to the generator that they were sampled from"
+        )
+
+
+def _tile(tile: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if tile is None:
+        return None
+    height, width = (tile, tile) if isinstance(tile, int) else tile
+    if height < 1 or width < 1:
+        raise ValueError(f"tile must be at least 1 pixel on both sides, not {tile!r}")
+    return height, width

@@ -1,0 +1,67 @@
+"""Where the samples of a picture lie: windows into the frame, and positions along an axis."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+Window = tuple[float, float, float, float]
+"""(top, left, bottom, right) in image coordinates."""
+
+WHOLE_FRAME: Window = (0.0, 0.0, 1.0, 1.0)
+FITS = ("stretch", "crop", "extend")
+
+
+def sample_positions(start: float, stop: float, size: int, supersample: int = 1) -> Tensor:
+    """Positions of the samples along one axis, [size * supersample] float64.
+
+    Pixel i of n lies at `start + (stop - start) * i / (n - 1)`, both ends included, as in the authors' code; a
+    single pixel lies at `start`. With k samples per pixel they are spread evenly over the pixel's width
+    (half a pixel to both sides); a single pixel then covers the whole interval.
+    """
+    if supersample == 1:
+        return torch.linspace(start, stop, size, dtype=torch.float64)
+    offsets = (torch.arange(supersample, dtype=torch.float64) + 0.5) / supersample
+    if size == 1:
+        return start + (stop - start) * offsets
+    pixels = torch.arange(size, dtype=torch.float64)[:, None] + (offsets - 0.5)
+    return (start + (stop - start) / (size - 1) * pixels).flatten()
+
+
+def fit_window(window: Window, height: int, width: int, fit: str = "stretch") -> Window:
+    """The window that a picture of this size shows.
+
+    Args:
+        window: the wanted window.
+        height, width: of the picture in pixels.
+        fit: `stretch` keeps the window, so that the scale may differ along the axes; `crop` takes the largest
+            window inside it, `extend` the smallest one around it, with the same centre, in which the distance
+            of neighbouring pixels is the same along both axes.
+
+    Raises:
+        ValueError: the fit is unknown, or the window has no extent or is not finite.
+    """
+    if fit not in FITS:
+        raise ValueError(f"fit must be one of {list(FITS)}, not {fit!r}")
+    if len(window) != 4 or not all(math.isfinite(v) for v in window):
+        raise ValueError(f"window must be four finite numbers (top, left, bottom, right), not {window!r}")
+    top, left, bottom, right = window
+    if top == bottom or left == right:
+        raise ValueError(f"window {tuple(window)} is empty: bottom must differ from top, and right from left")
+    if fit == "stretch":
+        return top, left, bottom, right
+    gaps_y, gaps_x = max(height - 1, 1), max(width - 1, 1)
+    steps = (abs(bottom - top) / gaps_y, abs(right - left) / gaps_x)
+    step = min(steps) if fit == "crop" else max(steps)
+    top, bottom = _about_centre(top, bottom, step * gaps_y)
+    left, right = _about_centre(left, right, step * gaps_x)
+    return top, left, bottom, right
+
+
+def _about_centre(start: float, stop: float, extent: float) -> tuple[float, float]:
+    if math.isclose(abs(stop - start), extent, rel_tol=1e-12):
+        return start, stop  # exact: the whole frame stays the whole frame
+    centre, half = (start + stop) / 2, math.copysign(extent / 2, stop - start)
+    return centre - half, centre + half

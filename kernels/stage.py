@@ -1,0 +1,53 @@
+"""The weights of the per-pixel stage, as every backend receives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Layer(NamedTuple):
+    """`y = weight @ x + bias`."""
+
+    weight: Tensor  # [out, in] float32; [N, out, in] where it depends on the latent
+    bias: Tensor  # [out] float32
+
+
+class PixelBlock(NamedTuple):
+    """A block modulated by the latent: two layers, and their contribution to the picture."""
+
+    fc0: Layer
+    fc1: Layer
+    to_image: Layer
+
+
+@dataclass(frozen=True)
+class PixelStage:
+    """Everything between the bi-lines and the picture.
+
+    With B bi-line channels and L levels: `decoders` are L stacks of four layers B -> 2B -> 4B -> 2B -> B, one
+    after each outer product; `image` reads the picture off the last feature; `blocks` refine it.
+    """
+
+    decoders: tuple[tuple[Layer, ...], ...]
+    image: Layer
+    blocks: tuple[PixelBlock, ...]
+
+    @property
+    def channels(self) -> int:
+        """Width B of the pixel feature."""
+        return self.image.weight.shape[-1]
+
+    @property
+    def image_channels(self) -> int:
+        return self.image.weight.shape[-2]
+
+    def sample(self, i: int) -> PixelStage:
+        """The stage of latent i of a batch, without batch axes."""
+
+        def pick(layer: Layer) -> Layer:
+            return Layer(layer.weight[i] if layer.weight.ndim == 3 else layer.weight, layer.bias)
+
+        return PixelStage(self.decoders, self.image, tuple(PixelBlock(*map(pick, b)) for b in self.blocks))
