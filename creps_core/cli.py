@@ -1,0 +1,174 @@
+"""The command line: `creps render | info | convert`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+from . import __version__
+
+log = logging.getLogger("CREPS")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 1 it failed, 2 the arguments are wrong."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        log.error("stopped")
+        return 130
+    except (ValueError, OverflowError, OSError, MemoryError) as error:  # errors with a message for the user
+        log.error("creps %s: %s", args.command, error)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="creps", description="Any-scale image generation.")
+    parser.add_argument("--version", action="version", version=f"creps {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="render | info | convert")
+
+    p = commands.add_parser("render", help="render a picture of any size to a PNG file")
+    p.set_defaults(run=_render)
+    p.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="official .pkl or our .safetensors; default: a built-in",
+    )
+    p.add_argument("--builtin", metavar="NAME", help="built-in generator; default: the first")
+    p.add_argument("--weights", default="G_ema", choices=("G_ema", "G"), help="of an official snapshot")
+    p.add_argument("--seed", type=int, default=0, help="0 to 2^64 - 1; below 2^32 as in the authors' tools")
+    p.add_argument("--label", type=int, help="class, for a generator with classes; default: seed %% classes")
+    p.add_argument("--psi", type=float, default=1.0, help="truncation: 1 none, 0 the average picture")
+    p.add_argument("--cutoff", type=int, help="truncate only the first so many styles")
+    p.add_argument("--size", type=_size, default=(1024, 1024), metavar="WIDTHxHEIGHT", help="in pixels")
+    p.add_argument(
+        "--window",
+        type=_window,
+        default=(0.0, 0.0, 1.0, 1.0),
+        metavar="T,L,B,R",
+        help="part of the frame; default 0,0,1,1",
+    )
+    p.add_argument(
+        "--fit", default="crop", choices=("crop", "extend", "stretch"), help="for frames that are not square"
+    )
+    p.add_argument("--supersample", type=int, default=1, metavar="K", help="K x K samples per pixel")
+    p.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    p.add_argument("--device", default=None, help="cpu, cuda, mps...; default: a GPU if there is one")
+    p.add_argument("--out", type=Path, default=Path("picture.png"), metavar="FILE")
+
+    p = commands.add_parser("info", help="say what a checkpoint holds")
+    p.set_defaults(run=_info)
+    p.add_argument("checkpoint", type=Path, metavar="FILE")
+
+    p = commands.add_parser("convert", help="official .pkl -> .safetensors that loads fast and anywhere")
+    p.set_defaults(run=_convert)
+    p.add_argument("source", type=Path, metavar="IN")
+    p.add_argument("target", type=Path, metavar="OUT")
+    p.add_argument("--weights", default="G_ema", choices=("G_ema", "G"))
+    p.add_argument("--half", action="store_true", help="store float16: half the size")
+    return parser
+
+
+def _render(args: argparse.Namespace) -> None:
+    import torch
+
+    from .builtin import load_builtin
+    from .checkpoint import load_generator
+    from .image import save_png
+    from .latents import sample
+    from .render import render
+
+    width, height = args.size
+    if args.checkpoint and args.builtin:
+        raise ValueError("give --checkpoint or --builtin, not both")
+    if args.checkpoint:
+        generator = load_generator(args.checkpoint, args.weights)
+    else:
+        generator = load_builtin(args.builtin) if args.builtin else load_builtin()
+    generator.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    ws = sample(generator, [args.seed], label=args.label, truncation_psi=args.psi, truncation_cutoff=args.cutoff)
+    pixels = torch.empty((1, height, width, generator.config.img_channels), dtype=torch.uint8)
+    start = time.perf_counter()
+    render(
+        generator,
+        ws,
+        height=height,
+        width=width,
+        window=args.window,
+        fit=args.fit,
+        supersample=args.supersample,
+        precision=args.precision,
+        progress=_progress_line(),
+        out=pixels.permute(0, 3, 1, 2),
+    )
+    seconds = time.perf_counter() - start
+    save_png(args.out, pixels[0].numpy(), {"creps": f"{generator.name} seed {args.seed} {width}x{height}"})
+    log.info(
+        "%s: %s, seed %d, %d x %d pixels in %.1f s",
+        args.out,
+        generator.name,
+        args.seed,
+        width,
+        height,
+        seconds,
+    )
+
+
+def _info(args: argparse.Namespace) -> None:
+    from .checkpoint import inspect_checkpoint
+
+    info = inspect_checkpoint(args.checkpoint)
+    print(f"{args.checkpoint}: {info.format}")
+    print(f"networks: {', '.join(info.networks)}; parameters of the generator: {info.parameters:,}")
+    for key, value in {**info.config.to_dict(), "num_ws": info.config.num_ws, **info.details}.items():
+        print(f"  {key}: {value}")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from .checkpoint import load_generator, save_generator
+
+    generator = load_generator(args.source, args.weights)
+    save_generator(
+        generator, args.target, half=args.half, details={"source": args.source.name, "weights": args.weights}
+    )
+    log.info("%s: %.1f MB", args.target, args.target.stat().st_size / 1e6)
+
+
+def _progress_line():
+    """A progress callback that rewrites one line of a terminal; silent elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        end = "\n" if done == total else ""
+        print(f"\r{100 * done / total:5.1f} %", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT in pixels, such as 2048x1152")
+    return int(parts[0]), int(parts[1])
+
+
+def _window(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(v) for v in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not TOP,LEFT,BOTTOM,RIGHT, such as 0.25,0.25,0.75,0.75")
+    return values
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

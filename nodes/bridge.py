@@ -1,0 +1,129 @@
+"""Between ComfyUI and the core: model folder, devices and memory, pictures, progress, cancelling."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..creps_core import Generator
+from .sockets import Model
+
+log = logging.getLogger("CREPS")
+
+FOLDER = "creps"
+EXTENSIONS = {".pkl", ".safetensors"}
+PREVIEW_SIDE = 512
+_PREVIEW_SECONDS = 0.5
+
+
+def register_model_folder() -> None:
+    """Make `models/creps` and `output/creps` places where checkpoints are found, beside those the user added."""
+    models = os.path.join(folder_paths.models_dir, FOLDER)
+    os.makedirs(models, exist_ok=True)
+    folder_paths.add_model_folder_path(FOLDER, models)
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.get_output_directory(), FOLDER))
+    paths, _ = folder_paths.folder_names_and_paths[FOLDER]
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, EXTENSIONS)
+
+
+def to_model(generator: Generator) -> Model:
+    """Put a generator into the care of ComfyUI's memory management."""
+    return Model(
+        comfy.model_patcher.CoreModelPatcher(
+            generator, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
+        )
+    )
+
+
+def on_device(model: Model, memory: int = 0) -> Generator:
+    """The generator with its weights on the compute device, and `memory` bytes free there for the work."""
+    mm.load_models_gpu([model.patcher], memory_required=memory, force_full_load=True)
+    return model.generator
+
+
+def new_image(batch: int, height: int, width: int, channels: int) -> Tensor:
+    """An IMAGE [batch, height, width, channels] to be filled.
+
+    Raises:
+        MemoryError: it does not fit into the free memory; says how much that is.
+    """
+    device, dtype = mm.intermediate_device(), mm.intermediate_dtype()
+    needed = batch * height * width * channels * dtype.itemsize
+    free = mm.get_free_memory(device)
+    if needed > free:
+        raise MemoryError(
+            f"CREPS: {batch} picture(s) of {width} x {height} take {_gigabytes(needed)} of memory as IMAGE, and "
+            f"{_gigabytes(free)} are free. Lower width, height or the number of latents"
+        )
+    return torch.zeros((batch, height, width, channels), device=device, dtype=dtype)
+
+
+def to_image(image: Tensor) -> Tensor:
+    """Pictures [N, H, W, C] in -1..1 -> IMAGE in 0..1 with three channels, in place where possible."""
+    image.add_(1).mul_(0.5).clamp_(0, 1)
+    return image.repeat(1, 1, 1, 3) if image.shape[-1] == 1 else image
+
+
+def progress_of(image: Tensor) -> Callable[[int, int], None]:
+    """A progress callback for the core that moves the node's bar, shows the picture as it grows, and raises
+    ComfyUI's interrupt when the user cancels.
+
+    Args:
+        image: [N, H, W, C] in -1..1, filled picture by picture while the callback is called.
+    """
+    bar, shown = comfy.utils.ProgressBar(1), 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        mm.throw_exception_if_processing_interrupted()
+        preview = None
+        if time.monotonic() - shown > _PREVIEW_SECONDS:
+            current = min(done * len(image) // total, len(image) - 1)
+            preview = ("JPEG", preview_of(image[current]), PREVIEW_SIDE)
+            shown = time.monotonic()
+        bar.update_absolute(done, total, preview)
+
+    return progress
+
+
+def preview_of(picture: Tensor) -> Image.Image:
+    """A small version of a picture [H, W, C] in -1..1; parts not painted yet (zeros) are grey."""
+    step = max(1, -(-max(picture.shape[:2]) // PREVIEW_SIDE))
+    small = (picture[::step, ::step, :3].float() * 127.5 + 128).clamp(0, 255).to("cpu", torch.uint8)
+    return Image.fromarray(small.expand(-1, -1, 3).numpy() if small.shape[-1] == 1 else small.numpy())
+
+
+def back_off(work: Callable[[int | None], object], *, smallest: int, advice: str) -> None:
+    """Call `work(tile)` with ever smaller tiles until it fits into the device's memory.
+
+    The first try leaves the size of the tile to the core (None); then 256, 128... pixels down to `smallest`.
+
+    Raises:
+        MemoryError: nothing fits; with `advice`.
+    """
+    tile: int | None = None
+    while True:
+        try:
+            work(tile)
+            return
+        except Exception as error:
+            mm.raise_non_oom(error)
+            if tile is not None and tile <= smallest:
+                raise MemoryError(f"CREPS ran out of memory on {mm.get_torch_device()}. {advice}") from error
+            tile = 256 if tile is None else tile // 2
+            log.warning("out of memory: trying again with tiles of %d pixels", tile)
+        mm.soft_empty_cache()
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GB"

@@ -1,0 +1,64 @@
+"""Loading generators."""
+
+from __future__ import annotations
+
+import os
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..creps_core import BUILTINS, load_builtin, load_generator
+from . import bridge
+from .sockets import ModelSocket
+
+_BUILTIN = "builtin: "
+
+
+class LoadGenerator(io.ComfyNode):
+    """A built-in generator, or a checkpoint of models/creps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        builtins = [_BUILTIN + name for name in BUILTINS]
+        return io.Schema(
+            node_id="CREPS_LoadGenerator",
+            display_name="Load CREPS Generator",
+            category="CREPS",
+            description="Loads a generator: one of the built-in ones, or a checkpoint from models/creps "
+            "(official creps-*.pkl, read without executing anything in it, or our .safetensors).",
+            search_aliases=["creps", "gan", "checkpoint", "load gan", "stylegan"],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=builtins + folder_paths.get_filename_list(bridge.FOLDER),
+                    tooltip="A built-in generator needs no file. Put checkpoints into models/creps and press R to "
+                    "refresh the list.",
+                ),
+                io.Combo.Input(
+                    "weights",
+                    options=["G_ema", "G"],
+                    default="G_ema",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of an official snapshot: G_ema, the moving average, makes the better pictures; G is "
+                    "the network as the last training step left it. Other files ignore this.",
+                ),
+            ],
+            outputs=[ModelSocket.Output(display_name="model", tooltip="The generator.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str, weights: str = "G_ema") -> object:
+        """An overwritten file is loaded anew."""
+        if checkpoint.startswith(_BUILTIN):
+            return checkpoint
+        stat = os.stat(folder_paths.get_full_path_or_raise(bridge.FOLDER, checkpoint))
+        return checkpoint, weights, stat.st_mtime_ns, stat.st_size
+
+    @classmethod
+    def execute(cls, checkpoint: str, weights: str = "G_ema") -> io.NodeOutput:
+        if checkpoint.startswith(_BUILTIN):
+            generator = load_builtin(checkpoint.removeprefix(_BUILTIN))
+        else:
+            generator = load_generator(folder_paths.get_full_path_or_raise(bridge.FOLDER, checkpoint), weights)
+        return io.NodeOutput(bridge.to_model(generator))

@@ -1,0 +1,114 @@
+"""Rendering latents at any size."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..creps_core import render
+from ..creps_core.render import MAX_SUPERSAMPLE, memory_estimate
+from ..kernels import PRECISIONS
+from . import bridge
+from .sockets import Latents, LatentSocket, Model, ModelSocket
+
+MAX_SIDE = 16384
+_SMALLEST_TILE = 16
+
+
+class Render(io.ComfyNode):
+    """Latents -> pictures of any size."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def edge(name: str, default: float, what: str) -> io.Float.Input:
+            return io.Float.Input(
+                name,
+                default=default,
+                min=-1000.0,
+                max=1000.0,
+                step=0.01,
+                round=False,
+                optional=True,
+                advanced=True,
+                tooltip=f"{what} edge of the part of the frame to show: 0 to 1 is the frame that the generator was "
+                "trained on, beyond it the picture continues.",
+            )
+
+        return io.Schema(
+            node_id="CREPS_Render",
+            display_name="Render CREPS",
+            category="CREPS",
+            description="Renders latents at any size, natively: the picture is computed for this size, not scaled "
+            "to it. Memory does not grow with the picture beyond the picture itself.",
+            search_aliases=["creps", "gan", "generate", "any size", "high resolution", "synthesis"],
+            inputs=[
+                ModelSocket.Input("model", tooltip="The generator that the latents were sampled for."),
+                LatentSocket.Input("latent", tooltip="What to render; a batch gives a batch of pictures."),
+                io.Int.Input("width", default=1024, min=1, max=MAX_SIDE, tooltip="Width of the picture in pixels."),
+                io.Int.Input("height", default=1024, min=1, max=MAX_SIDE, tooltip="Height of the picture in pixels."),
+                io.Combo.Input(
+                    "fit",
+                    options=["crop", "extend", "stretch"],
+                    default="crop",
+                    tooltip="When the picture is not square: crop shows a centred part of the frame, extend "
+                    "continues the picture beyond the frame, stretch distorts.",
+                ),
+                io.Int.Input(
+                    "supersample",
+                    default=1,
+                    min=1,
+                    max=MAX_SUPERSAMPLE,
+                    tooltip="Samples per pixel and side, against flicker and jagged edges when a picture is smaller "
+                    "than its detail. 2 takes four times as long.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=["auto", *PRECISIONS],
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of the matrix products. auto is float32, exact on every device.",
+                ),
+                edge("top", 0.0, "Top"),
+                edge("left", 0.0, "Left"),
+                edge("bottom", 1.0, "Bottom"),
+                edge("right", 1.0, "Right"),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The pictures.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Model,
+        latent: Latents,
+        width: int,
+        height: int,
+        fit: str,
+        supersample: int,
+        precision: str = "auto",
+        top: float = 0.0,
+        left: float = 0.0,
+        bottom: float = 1.0,
+        right: float = 1.0,
+    ) -> io.NodeOutput:
+        config = model.generator.config
+        image = bridge.new_image(len(latent.ws), height, width, config.img_channels)
+        memory = memory_estimate(config, height, width, supersample)
+        bridge.back_off(
+            lambda tile: render(
+                bridge.on_device(model, memory),
+                latent.ws,
+                height=height,
+                width=width,
+                window=(top, left, bottom, right),
+                fit=fit,
+                supersample=supersample,
+                precision=precision,
+                tile=tile,
+                progress=bridge.progress_of(image),
+                out=image.permute(0, 3, 1, 2),
+            ),
+            smallest=_SMALLEST_TILE,
+            advice="Lower supersample or the width, or close other programs that use it",
+        )
+        return io.NodeOutput(bridge.to_image(image))
