@@ -1,0 +1,95 @@
+"""The rules of the code base that a reader relies on."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import comfyui_creps.creps_core
+import pytest
+import tomllib
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ("kernels", "creps_core", "nodes")  # each may import itself and those before it
+HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution"}
+SOURCES = [ROOT / "__init__.py", *(path for layer in LAYERS for path in sorted((ROOT / layer).glob("*.py")))]
+
+
+def imports(path: Path) -> list[str]:
+    """Absolute names of the modules that a file imports; ours begin with a dot, from the root."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.append(node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - (node.level - 1)]
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found += ["." + ".".join([*base, name]) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_downwards(path: Path):
+    layer = path.relative_to(ROOT).parts[0]
+    allowed = set(LAYERS[: LAYERS.index(layer) + 1]) if layer in LAYERS else {"nodes"}
+    for name in imports(path):
+        if name.startswith("."):
+            assert name.split(".")[1] in allowed, f"{path} imports {name}"
+        elif layer != "nodes":
+            assert name.split(".")[0] not in HOST, f"{path} imports {name} of ComfyUI"
+        assert name.split(".")[0] not in {"nodes", "kernels", "creps_core", "comfyui_creps"}, f"{name} is not relative"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_sources_are_plain(path: Path):
+    """ASCII (ComfyUI's users have consoles that know no more), and no code that runs other code."""
+    text = path.read_bytes().decode("ascii")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"eval", "exec", "compile", "__import__", "print"} or (
+                node.func.id == "print" and path.name == "cli.py"
+            )
+    assert "sys.path" not in text
+    assert ".cuda(" not in text
+
+
+def test_the_root_imports_nothing():
+    """pytest and ComfyUI import it first; a failure must be logged, so it happens in the entry point."""
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    assert not [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert len((ROOT / "__init__.py").read_text().splitlines()) <= 40
+
+
+def test_the_core_runs_without_comfyui():
+    code = f"""
+import runpy, sys
+sys.modules.update(dict.fromkeys({sorted(HOST)}))  # importing any of these fails
+runpy.run_path({str(ROOT / "tests" / "conftest.py")!r})
+import comfyui_creps.creps_core as core
+print(core.__all__)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "load_generator" in result.stdout
+
+
+def test_one_version_and_one_list_of_dependencies():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == comfyui_creps.creps_core.__version__
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == project["dependencies"] == []
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{project['version']}]" in changelog
+
+
+def test_public_names_exist_and_are_documented():
+    core = comfyui_creps.creps_core
+    for name in core.__all__:
+        value = getattr(core, name)
+        if callable(value):
+            assert (value.__doc__ or "").strip(), name

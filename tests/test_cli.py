@@ -1,0 +1,95 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from comfyui_creps.creps_core import load_builtin, load_generator, render, sample, save_generator
+from comfyui_creps.creps_core.cli import main
+from networks import make_generator
+from PIL import Image
+
+OFFICIAL = Path(__file__).parent / "golden" / "official_layout.pkl"
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_render_a_builtin(tmp_path: Path):
+    out = tmp_path / "new folder" / "picture.png"
+    assert main(["render", "--seed", "3", "--size", "96x54", "--out", str(out)]) == 0
+    generator = load_builtin()
+    picture = render(generator, sample(generator, [3]), height=54, width=96, fit="crop")
+    wanted = (picture[0].permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).numpy()
+    assert np.array_equal(read(out), wanted)
+    with Image.open(out) as image:
+        assert "seed 3" in image.text["creps"]
+
+
+def test_render_a_checkpoint_with_every_option(tmp_path: Path):
+    out = tmp_path / "p.png"
+    arguments = "--seed 2 --psi 0.7 --cutoff 3 --size 20x30 --fit stretch --supersample 2 --window=-0.5,0,0.5,1"
+    command = [
+        "render",
+        "--checkpoint",
+        str(OFFICIAL),
+        *arguments.split(),
+        "--precision",
+        "float32",
+        "--out",
+        str(out),
+    ]
+    assert main(command) == 0
+    assert read(out).shape == (30, 20, 3)
+
+
+def test_grey_pictures_are_grey_files(tmp_path: Path):
+    save_generator(make_generator(img_channels=1), tmp_path / "grey.safetensors")
+    command = ["render", "--checkpoint", str(tmp_path / "grey.safetensors"), "--size", "9x8"]
+    assert main([*command, "--out", str(tmp_path / "p.png")]) == 0
+    assert read(tmp_path / "p.png").shape == (8, 9)
+
+
+def test_convert_and_info(tmp_path: Path, capsys):
+    target = tmp_path / "g.safetensors"
+    assert main(["convert", str(OFFICIAL), str(target), "--half"]) == 0
+    assert load_generator(target).config == load_generator(OFFICIAL).config
+    for path, words in (
+        (target, ["version 1", "float16", "official_layout.pkl"]),
+        (OFFICIAL, ["G, D, G_ema", "xflip"]),
+    ):
+        assert main(["info", str(path)]) == 0
+        text = capsys.readouterr().out
+        assert all(word in text for word in [*words, "img_resolution: 16", "num_ws: 7"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["render", "--checkpoint", "nowhere.pkl"], "nowhere.pkl: there is no such file"),
+        (["render", "--builtin", "nothing"], "'nothing'"),
+        (["render", "--seed", "-1"], "seed"),
+        (["render", "--window", "0,0,0,1"], "empty"),
+        (["info", __file__], "neither a snapshot nor a safetensors file"),
+    ],
+)
+def test_failures_say_what_to_do(arguments: list[str], message: str, tmp_path: Path, caplog):
+    out = tmp_path / "p.png"
+    if arguments[0] == "render":
+        arguments = [*arguments, "--size", "8x8", "--out", str(out)]
+    assert main(arguments) == 1
+    assert message in caplog.text
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("size", ["2048", "0x5", "axb", "10x-3"])
+def test_sizes_that_are_none(size: str, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["render", "--size", size])
+    assert caught.value.code == 2
+    assert "2048x1152" in capsys.readouterr().err

@@ -1,0 +1,156 @@
+"""Tier 2: the pack inside a real ComfyUI (see host/comfy_host.py for where it comes from).
+
+tests/host/object_info.json is what the host says about our nodes: node ids, inputs, their order and defaults.
+Saved workflows depend on all of it, so a difference is a change of the public interface. To accept it:
+    pytest tests/test_host.py --update-object-info
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from comfy_host import ComfyClient, ComfyHost
+
+ROOT = Path(__file__).resolve().parent.parent
+OBJECT_INFO = ROOT / "tests" / "host" / "object_info.json"
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+PROMPTS = sorted((ROOT / "workflows" / "api").glob("*.json"))
+
+# An interrupt is obeyed between strips. Far below the time of the whole render, far above that of a strip.
+INTERRUPT_LIMIT_S = 20
+LARGE = {"width": 8192, "height": 8192}
+
+FILE_NAME = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|pkl|png|jpe?g|webp|mp4|wav)$", re.IGNORECASE)
+
+Prompt = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
+    pytest.importorskip("websocket", reason="pip install -e '.[test]'")
+    from comfy_host import NO_HOST, ComfyHost, find_comfyui
+
+    comfyui = find_comfyui()
+    if comfyui is None:
+        pytest.skip(NO_HOST)
+    with ComfyHost(comfyui, pack=ROOT, base=tmp_path_factory.mktemp("comfyui")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(host: ComfyHost) -> Iterator[ComfyClient]:
+    from comfy_host import ComfyClient
+
+    with ComfyClient(host.address) as connected:
+        yield connected
+
+
+def prompt_with(class_type: str, **inputs: Any) -> tuple[Prompt, str]:
+    """A bundled prompt with exactly one such node, some inputs of it replaced; and the id of that node."""
+    for file in PROMPTS:
+        prompt = json.loads(file.read_text(encoding="utf-8"))
+        nodes = [node_id for node_id, node in prompt.items() if node["class_type"] == class_type]
+        if len(nodes) == 1:
+            prompt[nodes[0]]["inputs"].update(inputs)
+            return prompt, nodes[0]
+    return pytest.skip(f"no workflow with one {class_type}")
+
+
+def is_blank(picture: bytes) -> bool:
+    """Whether an image file shows one brightness all over."""
+    return len(Image.open(io.BytesIO(picture)).convert("L").getcolors()) == 1
+
+
+def ended_with(history: dict[str, Any]) -> str:
+    """The last message about a prompt: execution_success, execution_error or execution_interrupted."""
+    return history["status"]["messages"][-1][0]
+
+
+def test_pack_is_loaded(host: ComfyHost) -> None:
+    assert "ComfyUI-CREPS" in host.startup_log
+    assert "IMPORT FAILED" not in host.startup_log
+    assert "Traceback" not in host.startup_log
+
+
+def without_files(value: Any) -> Any:
+    """`value` without what depends on the machine: the files that a choice offers."""
+    if isinstance(value, dict):
+        return {key: without_files(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_files(item) for item in value if not FILE_NAME.search(str(item))]
+    return value
+
+
+def used_types(workflow: dict[str, Any]) -> set[str]:
+    """Node types of a workflow in UI format, those inside its subgraphs included."""
+    graphs = [workflow, *workflow.get("definitions", {}).get("subgraphs", [])]
+    return {node["type"] for graph in graphs for node in graph["nodes"]}
+
+
+def test_object_info_is_as_recorded(client: ComfyClient, request: pytest.FixtureRequest) -> None:
+    used = set().union(*(used_types(json.loads(file.read_text(encoding="utf-8"))) for file in WORKFLOWS))
+    live = {
+        name: without_files(node)
+        for name, node in sorted(client.get("object_info").items())
+        if name.startswith("CREPS_") or name in used
+    }
+    version = client.get("system_stats")["system"]["comfyui_version"]
+    if request.config.getoption("--update-object-info"):
+        OBJECT_INFO.write_text(json.dumps({"comfyui": version, "nodes": live}, indent=1) + "\n")
+    recorded = json.loads(OBJECT_INFO.read_text())
+    assert live == recorded["nodes"], f"recorded with ComfyUI {recorded['comfyui']}, this is {version}"
+    assert json.dumps(live) == json.dumps(recorded["nodes"]), "the order of inputs has changed"
+
+
+@pytest.mark.parametrize("file", PROMPTS, ids=lambda file: file.stem)
+def test_workflow_runs(file: Path, client: ComfyClient) -> None:
+    prompt = json.loads(file.read_text(encoding="utf-8"))
+    history = client.run(prompt)
+    assert ended_with(history) == "execution_success", history["status"]
+
+    info = client.get("object_info")
+    outputs = history["outputs"]
+    for node_id, node in prompt.items():
+        if info[node["class_type"]]["output_node"]:
+            assert outputs.get(node_id), f"{node['class_type']} (node {node_id}) yielded nothing"
+    files = [item for output in outputs.values() for item in output.get("images", [])]
+    pictures = [client.view(item) for item in files if item["filename"].endswith((".png", ".webp", ".jpg"))]
+    assert not all(is_blank(picture) for picture in pictures), "only blank pictures, or none"
+
+
+def test_large_render_can_be_interrupted(client: ComfyClient) -> None:
+    prompt, render = prompt_with("CREPS_Render", **LARGE)
+    prompt_id = client.queue(prompt)
+    interrupted_at = None
+    for kind, data in client.events(prompt_id):
+        progress = data["nodes"].get(render, {}) if kind == "progress_state" else {}
+        if interrupted_at is None and 0 < progress.get("value", 0) < progress.get("max", 0):
+            client.interrupt()
+            interrupted_at = time.monotonic()
+    assert interrupted_at is not None, "the render ended, or failed, before it showed progress"
+    assert time.monotonic() - interrupted_at < INTERRUPT_LIMIT_S
+    assert ended_with(client.history(prompt_id)) == "execution_interrupted"
+
+    small, _ = prompt_with("CREPS_Render", width=48, height=40)
+    assert ended_with(client.run(small)) == "execution_success"
+
+
+def test_garbage_checkpoint_is_explained(host: ComfyHost, client: ComfyClient) -> None:
+    (host.base / "models" / "creps" / "garbage.safetensors").write_bytes(b"this is no checkpoint" * 100)
+    prompt, loader = prompt_with("CREPS_LoadGenerator", checkpoint="garbage.safetensors")
+    history = client.run(prompt)
+    kind, error = history["status"]["messages"][-1]
+    assert kind == "execution_error"
+    assert error["node_id"] == loader
+    assert error["exception_type"].endswith("CheckpointError")
+    assert "garbage.safetensors" in error["exception_message"]

@@ -1,0 +1,105 @@
+"""Window algebra: sizes, windows, fits and positions, against arithmetic done by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from comfyui_creps.creps_core import WHOLE_FRAME, fit_window, render, sample_positions
+from networks import make_generator, make_ws
+
+GENERATOR = make_generator()
+WS = make_ws(GENERATOR)
+
+
+def test_whole_frame_has_the_authors_coordinates():
+    assert torch.allclose(sample_positions(0, 1, 512), torch.linspace(0, 1, 512).double(), atol=1e-7)
+    assert sample_positions(0, 1, 5).tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert sample_positions(0.5, 2, 1).tolist() == [0.5]
+    assert sample_positions(1, 0, 3).tolist() == [1, 0.5, 0]
+
+
+def test_supersampled_positions_surround_each_pixel():
+    assert sample_positions(0, 1, 3, 2).tolist() == [-0.125, 0.125, 0.375, 0.625, 0.875, 1.125]
+    assert sample_positions(0, 1, 1, 4).tolist() == [0.125, 0.375, 0.625, 0.875]
+    pixels = sample_positions(0.2, 0.9, 7)
+    assert torch.allclose(sample_positions(0.2, 0.9, 7, 5).view(7, 5).mean(1), pixels)
+
+
+@pytest.mark.parametrize("n", [2, 5, 16, 33])
+def test_a_picture_is_the_subsample_of_the_next_size(n: int):
+    small = render(GENERATOR, WS, height=n, width=n)
+    large = render(GENERATOR, WS, height=2 * n - 1, width=2 * n - 1)
+    assert (large[..., ::2, ::2] - small).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(("top", "left", "bottom", "right"), [(0, 0, 10, 10), (3, 7, 20, 31), (12, 0, 13, 32)])
+def test_a_window_is_the_crop_of_the_whole(top: int, left: int, bottom: int, right: int):
+    whole = render(GENERATOR, WS, height=33, width=33)
+    part = render(
+        GENERATOR,
+        WS,
+        height=bottom - top + 1,
+        width=right - left + 1,
+        window=(top / 32, left / 32, bottom / 32, right / 32),
+    )
+    assert (part - whole[..., top : bottom + 1, left : right + 1]).abs().max() <= 1e-5
+
+
+def test_a_reversed_window_mirrors():
+    whole = render(GENERATOR, WS, height=17, width=21)
+    assert (render(GENERATOR, WS, height=17, width=21, window=(0, 1, 1, 0)) - whole.flip(3)).abs().max() <= 1e-5
+    assert (render(GENERATOR, WS, height=17, width=21, window=(1, 0, 0, 1)) - whole.flip(2)).abs().max() <= 1e-5
+
+
+def test_outside_continues_the_picture():
+    wide = render(GENERATOR, WS, height=16, width=31, window=(0, -0.5, 1, 1.5))
+    middle = render(GENERATOR, WS, height=16, width=16, window=(0, 0, 1, 1))
+    assert torch.isfinite(wide).all()
+    step = 2 / 30  # the columns of the wide picture that lie in the frame: positions k * step - 0.5
+    inside = [k for k in range(31) if -1e-9 <= k * step - 0.5 <= 1 + 1e-9]
+    again = render(
+        GENERATOR,
+        WS,
+        height=16,
+        width=len(inside),
+        window=(0, inside[0] * step - 0.5, 1, inside[-1] * step - 0.5),
+    )
+    assert (wide[..., inside] - again).abs().max() <= 1e-5
+    assert middle.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("fit", "height", "width", "window", "wanted"),
+    [
+        ("stretch", 9, 17, (0, 0, 1, 1), (0, 0, 1, 1)),
+        ("crop", 9, 17, (0, 0, 1, 1), (0.25, 0, 0.75, 1)),
+        ("extend", 9, 17, (0, 0, 1, 1), (0, -0.5, 1, 1.5)),
+        ("crop", 17, 9, (0, 0, 1, 1), (0, 0.25, 1, 0.75)),
+        ("crop", 17, 9, (1, 0, 0, 1), (1, 0.25, 0, 0.75)),
+        ("extend", 17, 9, (0, 0, 0.5, 1), (-0.75, 0, 1.25, 1)),
+        ("crop", 64, 64, (0, 0, 1, 1), (0, 0, 1, 1)),
+        ("crop", 1, 1, (0, 0, 1, 1), (0, 0, 1, 1)),
+    ],
+)
+def test_fits(fit: str, height: int, width: int, window, wanted):
+    assert fit_window(window, height, width, fit) == pytest.approx(wanted)
+
+
+def test_square_frames_are_left_exactly_alone():
+    for fit in ("crop", "extend", "stretch"):
+        assert fit_window(WHOLE_FRAME, 1000, 1000, fit) == WHOLE_FRAME
+
+
+@pytest.mark.parametrize(
+    ("window", "fit", "message"),
+    [
+        ((0, 0, 0, 1), "crop", "empty"),
+        ((0, 0.5, 1, 0.5), "stretch", "empty"),
+        ((0, 0, float("nan"), 1), "crop", "finite"),
+        ((0, 0, 1), "crop", "four"),
+        ((0, 0, 1, 1), "cover", "'cover'"),
+    ],
+)
+def test_bad_windows_are_refused(window, fit: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        render(GENERATOR, WS, height=8, width=8, window=window, fit=fit)
