@@ -51,7 +51,7 @@ _DECODER_GAIN = 1.094  # keeps the variance of centred features through a leaky 
 _TONE = (1.7, 0.36)  # gain and offset of the field that runs along the palette: how many folds, how dark
 _PATCH = (1.6, 0.5)  # and of the field that chooses between the two palettes
 _FOLDS = np.arange(-20, 25) / 4  # knots of the tone: it runs to and fro through the palette, without an end in sight
-_AMBER, _GREEN = np.array([1, 0.1, -1.1]), np.array([-0.4, 0.8, -0.4])  # hue axes; green and magenta soon look garish
+_AMBER, _GREEN = np.array([1, 0.1, -1.1]), np.array([-0.35, 0.7, -0.35])  # hue axes; green and magenta soon look garish
 # From shade to light: red, green, blue, and what the hues of the latent add, as a turned and scaled (amber, green).
 _PALETTES = (
     (
@@ -70,7 +70,7 @@ _PALETTES = (
     ),
 )
 _STOPS = len(_PALETTES[0])
-_HUE_MEAN = (-0.25, 0.1, 0.0, 0.0)  # the hues of the average latent: a cool first palette
+_HUE_MEAN = (0.15, -0.05, -0.15, 0.0)  # the average latent: amber in the first palette, azure in the second
 _OPPOSITE, _OWN = -0.6, 0.6  # the second palette: the first one's hue turned by 135 degrees, plus a hue of its own
 
 
@@ -79,7 +79,7 @@ def _textures() -> Generator:
 
     def normal(*shape: int) -> np.ndarray:
         """About normal, within 3.5 deviations; multiples of 1/1024, so that sums are exact in any order."""
-        return (sum(rng.randint(-887, 888, shape) for _ in range(4)) + np.zeros(shape)) / 1024
+        return (sum(rng.randint(-887, 888, shape, np.int32) for _ in range(4)) + np.zeros(shape)) / 1024
 
     state = _State()
     _fill_mapping(state)
@@ -99,11 +99,13 @@ class _State(dict[str, np.ndarray]):
     def layer(self, name: str, weight: np.ndarray, bias: np.ndarray | float = 0.0) -> None:
         self[f"{name}.weight"], self[f"{name}.bias"] = weight, np.zeros(len(weight)) + bias
 
-    def modulated(self, name: str, weight: np.ndarray, style: np.ndarray | None = None, style_bias=1.0) -> None:
-        """A layer whose inputs are scaled by `style @ w / sqrt(w_dim) + style_bias`, by default not at all."""
+    def modulated(
+        self, name: str, weight: np.ndarray, style: np.ndarray | None = None, mean: np.ndarray | float = 1.0
+    ) -> None:
+        """A layer whose inputs are scaled by `style @ w / sqrt(w_dim) + mean`, by default by 1."""
         self.layer(name, weight)
         inputs = weight.shape[1]
-        self.layer(f"{name}.affine", np.zeros((inputs, _CONFIG.w_dim)) if style is None else style, style_bias)
+        self.layer(f"{name}.affine", np.zeros((inputs, _CONFIG.w_dim)) if style is None else style, mean)
 
     def demodulated(self, name: str, rows: np.ndarray, bias: np.ndarray | float, shape: tuple[int, int]) -> np.ndarray:
         """A layer that computes these rows, padded with zeros to its shape; returns the gain of each output."""
@@ -151,8 +153,7 @@ def _fill_lines(state: _State, normal: Callable[..., np.ndarray]) -> None:
 
     # The layers pass the waves on unbent, as x = (leaky(x) - leaky(-x)) / 1.2: a bend in a line would be an edge
     # across the picture. Each level takes the former's waves back, since coarse columns times fine rows are streaks.
-    one = np.eye(waves)
-    first = np.kron([[1, 0, 0, 0], [0, 0, 1, 0]], one)
+    first = np.kron([[1, 0, 0, 0], [0, 0, 1, 0]], np.eye(waves))
     keep = np.kron([[1, -1], [-1, 1]], np.eye(2 * waves))
     state.modulated("synthesis.b4.fc1", np.append(first, -first, 0))
     gain, before = 1.2 * math.sqrt(2) / width, 0.0
@@ -182,9 +183,7 @@ def _fill_palette(state: _State, normal: Callable[..., np.ndarray]) -> None:
     tone, patch = (field - field.mean() for field in normal(2, features))
     rows = np.append(np.tile(tone * _TONE[0], (folds, 1)), np.tile(patch * _PATCH[0], (2, 1)), 0)
     offsets = np.append(_TONE[1] - _FOLDS, [_PATCH[1], _PATCH[1] - 1])
-    gains = state.demodulated(
-        "synthesis.block0.fc0", rows / math.sqrt(features), offsets, (4 * features, features)
-    )
+    gains = state.demodulated("synthesis.block0.fc0", rows / math.sqrt(features), offsets, (4 * features, features))
     place = np.abs((_FOLDS + 1) % 2 - 1) * (_STOPS - 1)
     rows, offsets = np.zeros((_STOPS + 1, folds + 2)), np.zeros(_STOPS + 1)
     for j in range(_STOPS):
@@ -192,7 +191,10 @@ def _fill_palette(state: _State, normal: Callable[..., np.ndarray]) -> None:
     rows[-1, folds:], offsets[-1] = _bends(np.arange(2), np.arange(2))
     repeats = [copies] * _STOPS + [1]
     gains = state.demodulated(
-        "synthesis.block0.fc1", np.repeat(rows / gains, repeats, 0), np.repeat(offsets, repeats), (4 * features,) * 2
+        "synthesis.block0.fc1",
+        np.repeat(rows / gains, repeats, 0),
+        np.repeat(offsets, repeats),
+        (4 * features, 4 * features),
     )
     first, second = _colours(_PALETTES[0], 1, 0, 0), _colours(_PALETTES[1], _OPPOSITE, _OPPOSITE, _OWN)
     state.layer("synthesis.decoder_img", np.zeros((3, features)))
@@ -203,7 +205,7 @@ def _fill_palette(state: _State, normal: Callable[..., np.ndarray]) -> None:
         "synthesis.block1.fc0", np.append(gate, -gate, 0), np.repeat([-1, 1], _STOPS), (2 * features, 4 * features)
     )
     relu = np.kron([1, 0.2], np.eye(_STOPS)) / 0.96 / gains
-    gains = state.demodulated("synthesis.block1.fc1", np.repeat(relu, copies, 0), 0, (2 * features,) * 2)
+    gains = state.demodulated("synthesis.block1.fc1", np.repeat(relu, copies, 0), 0, (2 * features, 2 * features))
     _paint(state, "synthesis.block1.tores", second - first, gains, 2 * features)
 
 
