@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from ..kernels import reference
 from ..kernels.stage import Layer, PixelBlock, PixelStage
 from .config import RANK, GeneratorConfig
-from .layers import FullyConnected, ModulatedLinear, Modulation
+from .layers import FullyConnected, ModulatedLinear, StyledLayer
 from .lines import COLUMNS, ROWS, LineBlock
 from .mapping import Mapping
 
 
 class LineStyles(NamedTuple):
-    """What latents make of the column/row network."""
+    """The column/row network with the styles of N latents."""
 
-    input: Tensor  # of the Fourier features, [N, channels, 1, 2 * RANK]
-    levels: list[list[Modulation]]
+    input: Tensor  # of the Fourier features, [N, 2 * RANK, channels]
+    levels: list[list[StyledLayer]]
+    dtype: torch.dtype  # of the matrix products
 
 
 class PixelBlockWeights(nn.Module):
@@ -54,36 +55,39 @@ class Synthesis(nn.Module):
         self.block0 = PixelBlockWeights(width, 4 * width, config)
         self.block1 = PixelBlockWeights(4 * width, 2 * width, config)
 
-    def line_styles(self, ws: Tensor) -> LineStyles:
-        """What latents ws [N, num_ws, w_dim] make of the column/row network; serves any number of `bilines`."""
+    def line_styles(self, ws: Tensor, dtype: torch.dtype | None = None) -> LineStyles:
+        """Apply latents to the column/row network; the result serves any number of `bilines`.
+
+        Args:
+            ws: [N, num_ws, w_dim], of the dtype of the weights.
+            dtype: of the matrix products, None for that of ws.
+        """
         levels = []
         for i, level in enumerate(self.config.levels):
-            layers = getattr(self, f"b{level}").layers()
-            first = max(2 * i - 1, 1)  # the first w belongs to the input; the last of a block also starts the next
-            levels.append([layer.modulation(ws[:, first + k]) for k, layer in enumerate(layers)])
-        return LineStyles(self.b4.input.style(ws[:, 0]), levels)
+            # The first w belongs to the input, and the last of a block also starts the next.
+            styles = ws[:, max(2 * i - 1, 1) :]
+            levels.append(getattr(self, f"b{level}").styled(styles, dtype))
+        return LineStyles(self.b4.input.style(ws[:, 0]), levels, dtype or ws.dtype)
 
-    def bilines(self, styles: LineStyles, positions: Tensor, line: int, dtype: torch.dtype | None = None) -> Tensor:
+    def bilines(self, styles: LineStyles, positions: Tensor, line: int) -> Tensor:
         """Evaluate one line of the picture.
 
         Args:
-            styles: from `line_styles`, for N latents.
+            styles: from `line_styles`.
             positions: [n], float64 for exactness: 0..1 across the training picture, any value allowed.
             line: `COLUMNS` (positions along the height) or `ROWS` (along the width).
-            dtype: of the matrix products, None for that of the styles; the bi-lines are summed in that.
 
         Returns:
-            [N, L, B, n, RANK], a bi-line per level of `config.biline_levels`.
+            [N, L, B, n, RANK], a bi-line per level of `config.biline_levels`, summed in float32 or better.
         """
-        x = self.b4.input(positions, line, styles.input).flatten(2).to(dtype or styles.input.dtype)
+        x = self.b4.input(positions, line, styles.input).flatten(1, 2).to(styles.dtype)
         lines, total = [], 0
-        for level, modulations in zip(self.config.levels, styles.levels, strict=True):
-            block = getattr(self, f"b{level}")
-            x = block(x, modulations)
-            if level in self.config.biline_levels:
-                total = total + block.biline(x, modulations)
+        for level, layers in zip(self.config.levels, styles.levels, strict=True):
+            x, branch = getattr(self, f"b{level}")(x, layers)
+            if branch is not None:
+                total = total + branch.to(styles.input.dtype)
                 lines.append(total)
-        return torch.stack(lines, 1).unflatten(-1, (len(positions), RANK))
+        return torch.stack(lines, 1).mT.unflatten(-1, (len(positions), RANK))
 
     def pixel_stage(self, ws: Tensor) -> PixelStage:
         """The weights of the per-pixel stage for latents ws [N, num_ws, w_dim]; its styles are the last ws."""

@@ -7,11 +7,15 @@ checkpoints load name by name. Weights follow their input to its device: ComfyUI
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..kernels.onednn import fused_linear
+from ..kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
 
 
 class FullyConnected(nn.Module):
@@ -43,8 +47,17 @@ class Modulation(NamedTuple):
     scale_out: Tensor  # [N, out]
 
 
+class StyledLayer(Protocol):
+    """A layer with the styles of some latents: features [N, P, in] -> [N, P, out].
+
+    Layers that demodulate end in the leaky ReLU with its gain and the clamp; the branches to a bi-line in the clamp.
+    """
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
 class ModulatedLinear(nn.Module):
-    """A 1x1 layer whose weight is scaled per input feature by a style (StyleGAN2 modulation).
+    """A 1x1 layer whose weight is scaled per input feature by a style (StyleGAN2 modulation). Features come last.
 
     With `demodulate` each output's weights are normalised to unit length, which makes the layer independent of
     the style's magnitude; without, the style is divided by `sqrt(in_features)` instead.
@@ -75,18 +88,52 @@ class ModulatedLinear(nn.Module):
         weight = self.weight.to(w.device) * scale_in[:, None] * scale_out[..., None]
         return weight, self.bias.to(w.device)
 
-    def forward(self, x: Tensor, modulation: Modulation, gain: float = 1.0) -> Tensor:
-        """Features [N, in, P] -> [N, out, P] times `gain`, in the dtype of x, before any activation.
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Features [N, P, in] and styles [N, w_dim] -> [N, P, out], without an activation."""
+        return self.styled(w)(x)
 
-        The features are scaled, not the weight: it is then used where it lies, without a copy per latent.
-        """
-        scale_in, scale_out = (scale.to(x.dtype).unsqueeze(-1) for scale in modulation)
-        weight = self.weight.to(x).expand(len(x), -1, -1)
-        y = torch.bmm(weight, x * scale_in)
-        bias = (self.bias.to(x) * gain)[:, None]
-        if torch.is_grad_enabled():
-            return y * (scale_out * gain) + bias
-        return torch.addcmul(bias, y, scale_out * gain, out=y)
+    def styled(self, w: Tensor, dtype: torch.dtype | None = None) -> StyledLayer:
+        """The layer for latents w [N, w_dim], to be applied to any number of features in `dtype`."""
+        dtype = dtype or w.dtype
+        if dtype.itemsize == 2 and len(w) == 1:
+            weight, bias = self.modulated(w)
+            if self.demodulate:
+                weight, bias = weight * ACTIVATION_GAIN, bias * ACTIVATION_GAIN
+            return PackedLayer(weight[0].to(dtype), bias.to(dtype), self.demodulate)
+        return ScaledLayer(self, self.modulation(w), dtype)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]} -> {self.weight.shape[0]}, demodulate={self.demodulate}"
+
+
+@dataclass(frozen=True)
+class ScaledLayer:
+    """A `StyledLayer` that scales the features: the weight is used where it lies, without a copy per latent."""
+
+    layer: ModulatedLinear
+    modulation: Modulation
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        layer, activated = self.layer, self.layer.demodulate
+        gain = ACTIVATION_GAIN if activated else 1.0  # commutes with the leaky ReLU
+        scale_in, scale_out = (scale.to(self.dtype).unsqueeze(1) for scale in self.modulation)
+        y = F.linear(x * scale_in, layer.weight.to(x))
+        bias, scale_out = layer.bias.to(x) * gain, scale_out * gain
+        if torch.is_grad_enabled():
+            y = y * scale_out + bias
+            return (F.leaky_relu(y, LEAKY_SLOPE) if activated else y).clamp(-CLAMP, CLAMP)
+        torch.addcmul(bias, y, scale_out, out=y)  # in place: features are the largest tensors there are
+        return (F.leaky_relu_(y, LEAKY_SLOPE) if activated else y).clamp_(-CLAMP, CLAMP)
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """A `StyledLayer` of one latent for half precision: one weight, so that each feature is rounded once a layer."""
+
+    weight: Tensor  # [out, in], gains inside
+    bias: Tensor  # [out]
+    activated: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return fused_linear(x, self.weight, self.bias, self.activated).clamp_(-CLAMP, CLAMP)

@@ -11,12 +11,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
 from .config import RANK, GeneratorConfig
-from .layers import FullyConnected, ModulatedLinear, Modulation
+from .layers import FullyConnected, ModulatedLinear, StyledLayer
 
 COLUMNS, ROWS = 0, 1
 _BANDWIDTH = 10.0
@@ -35,25 +33,25 @@ class FourierInput(nn.Module):
         self.register_buffer("freqs", torch.randn(1, channels // 2 * RANK) * _BANDWIDTH)
 
     def features(self, positions: Tensor, like: Tensor) -> Tensor:
-        """Sine (first half of the channels) and cosine of the phase, [channels, n, RANK], of `like`'s type.
+        """Sine (first half of the channels) and cosine of the phase, [n, RANK, channels], of `like`'s type.
 
         The phase reaches hundreds of radians: whole turns are taken off in float64, so that it is exact to
         float32 at any distance and zoom.
         """
         exact = torch.device("cpu") if like.device.type == "mps" else like.device  # MPS has no float64
-        freqs = self.freqs.to(exact, torch.float64).view(-1, 1, RANK)
-        turns = freqs * positions.to(exact, torch.float64)[:, None]
+        freqs = self.freqs.to(exact, torch.float64).view(-1, RANK).T
+        turns = freqs * positions.to(exact, torch.float64)[:, None, None]
         phase = turns.sub_(turns.round()).mul_(2 * math.pi).to(like)
-        return torch.cat([phase.sin(), phase.cos()])
+        return torch.cat([phase.sin(), phase.cos()], -1)
 
     def style(self, w: Tensor) -> Tensor:
-        """Styles [N, w_dim] -> weight of every feature, [N, channels, 1, 2 * RANK]."""
-        affine = self.affine(w).view(-1, self.channels, 1, 2 * RANK)
-        return affine * self.weight.to(w.device) / math.sqrt(self.channels)
+        """Styles [N, w_dim] -> weight of every feature, [N, 2 * RANK, channels]."""
+        affine = self.affine(w).view(-1, self.channels, 2 * RANK)
+        return (affine * self.weight.to(w.device).squeeze(2) / math.sqrt(self.channels)).mT
 
     def forward(self, positions: Tensor, line: int, style: Tensor) -> Tensor:
-        """Positions [n], line 0 or 1 and a `style` -> [N, channels, n, RANK]."""
-        return self.features(positions, style) * style[..., line * RANK : (line + 1) * RANK]
+        """Positions [n], line 0 or 1 and a `style` -> [N, n, RANK, channels]."""
+        return self.features(positions, style) * style[:, None, line * RANK : (line + 1) * RANK]
 
 
 class LineBlock(nn.Module):
@@ -77,25 +75,18 @@ class LineBlock(nn.Module):
         if level in config.biline_levels:
             self.tores = ModulatedLinear(width, config.biline_channels, config.w_dim, demodulate=False)
 
-    def layers(self) -> list[ModulatedLinear]:
-        """The modulated layers in the order of their styles."""
-        return [module for module in self.children() if isinstance(module, ModulatedLinear)]
+    def styled(self, ws: Tensor, dtype: torch.dtype | None = None) -> list[StyledLayer]:
+        """The block's layers for latents, from their styles ws [N, layers, w_dim]."""
+        layers = [module for module in self.children() if isinstance(module, ModulatedLinear)]
+        return [layer.styled(ws[:, i], dtype) for i, layer in enumerate(layers)]
 
-    def forward(self, x: Tensor, modulations: Sequence[Modulation]) -> Tensor:
-        """x [N, in, P] (the Fourier features at the first level) -> [N, out, P]."""
-        for layer, modulation in zip(self.layers(), modulations, strict=True):
-            if layer.demodulate:
-                x = _activate(layer(x, modulation, ACTIVATION_GAIN))
-        return x
+    def forward(self, x: Tensor, layers: Sequence[StyledLayer]) -> tuple[Tensor, Tensor | None]:
+        """x [N, P, in] (the Fourier features at the first level) and the block's `styled` layers.
 
-    def biline(self, x: Tensor, modulations: Sequence[Modulation]) -> Tensor:
-        """What the block adds to the bi-line, [N, biline_channels, P] in at least float32."""
-        y = self.tores(x, modulations[-1])
-        return y.to(modulations[-1].scale_in.dtype).clamp(-CLAMP, CLAMP)
-
-
-def _activate(x: Tensor) -> Tensor:
-    """Leaky ReLU and clamp; the gain is in x already, as it commutes with the first."""
-    if torch.is_grad_enabled():
-        return F.leaky_relu(x, LEAKY_SLOPE).clamp(-CLAMP, CLAMP)
-    return F.leaky_relu_(x, LEAKY_SLOPE).clamp_(-CLAMP, CLAMP)  # in place: x is the largest tensor there is
+        Returns:
+            The features [N, P, out], and what the block adds to the bi-line, [N, P, biline_channels] or None.
+        """
+        trunk, branch = (layers[:-1], layers[-1]) if hasattr(self, "tores") else (layers, None)
+        for layer in trunk:
+            x = layer(x)
+        return x, None if branch is None else branch(x)

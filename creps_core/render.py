@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -66,50 +67,143 @@ def render(
         ValueError: an argument is out of range or does not fit the generator; names it.
         OverflowError: half precision overflowed.
     """
-    config, device = generator.config, generator.mapping.w_avg.device
-    _check(config, ws, height, width, supersample)
-    tile = _tile(tile)
-    dtype = kernels.resolve_precision(precision, device)
-    kernels.choose(backend, device, dtype)
-    window = fit_window(window, height, width, fit)
-    shape = (len(ws), config.img_channels, height, width)
+    picture = _Picture(
+        generator, ws, height, width, window, fit, supersample, precision, backend, tile, progress, batch=len(ws)
+    )
+    shape = (len(ws), generator.config.img_channels, height, width)
     if out is None:
-        out = torch.empty(shape, device=device)
+        out = torch.empty(shape, device=picture.device)
     elif out.shape != shape:
         raise ValueError(f"out must have the shape {list(shape)}, not {list(out.shape)}")
-
-    y = sample_positions(window[0], window[2], height, supersample)
-    x = sample_positions(window[1], window[3], width, supersample)
-    counter = _Counter(progress)
-    line_work = _pixels_per_position(config)
-    counter.total = len(ws) * (height * width + (len(y) + len(x)) * line_work)
-    lines = _Lines(generator, dtype, lambda positions: counter.add(positions * line_work))
-    band = max(1, lines.round // supersample)  # rows of pixels whose columns are evaluated at a time
-    with torch.no_grad():
-        for i, styles in enumerate(ws.to(device, torch.float32).split(1)):
-            stage = generator.synthesis.pixel_stage(styles).sample(0)
-            line_styles = generator.synthesis.line_styles(styles)
-            rows = lines.evaluate(line_styles, x, ROWS)
-            for top in range(0, height, band):
-                piece = y[top * supersample : (top + band) * supersample]
-                kernels.entangle(
-                    lines.evaluate(line_styles, piece, COLUMNS),
-                    rows,
-                    stage,
-                    out[i, :, top : top + band],
-                    supersample=supersample,
-                    tile=tile,
-                    dtype=dtype,
-                    backend=backend,
-                    after_tile=counter.add,
-                )
+    for i in range(len(ws)):
+        for top, bottom, paint in picture.bands(i):
+            paint(out[i, :, top:bottom])
     return out
+
+
+def render_bands(
+    generator: Generator,
+    ws: Tensor,
+    *,
+    height: int,
+    width: int,
+    window: Window = WHOLE_FRAME,
+    fit: str = "stretch",
+    supersample: int = 1,
+    precision: str = "auto",
+    backend: str = "auto",
+    tile: int | tuple[int, int] | None = None,
+    progress: Progress | None = None,
+    dtype: torch.dtype = torch.uint8,
+    band: int = 256,
+    first_row: int = 0,
+) -> Iterator[tuple[int, Tensor]]:
+    """Render one latent from top to bottom, for pictures that do not fit into memory.
+
+    Args:
+        dtype: of the pixels; see `kernels.entangle`.
+        band: rows of pixels at a time.
+        first_row: begin here, to go on with a picture; `progress` counts the rows above as done.
+        others: as for `render`.
+
+    Returns:
+        An iterator over (row, [C, rows, width]): the first row of a band and its pixels on the CPU, rows of pixels
+        after each other in memory. Bands end at multiples of `band`; the next one overwrites the pixels.
+
+    Raises:
+        As `render`, and ValueError: there is not exactly one latent, or the band or the first row is out of range.
+    """
+    if len(ws) != 1:
+        raise ValueError(f"bands are of one picture: give one latent, not {len(ws)}")
+    if band < 1 or not 0 <= first_row <= height:
+        raise ValueError(f"band must be at least 1, not {band}, and first_row from 0 to {height}, not {first_row}")
+    picture = _Picture(generator, ws, height, width, window, fit, supersample, precision, backend, tile, progress)
+
+    def bands() -> Iterator[tuple[int, Tensor]]:
+        pixels = torch.empty((min(band, height), width, generator.config.img_channels), dtype=dtype).permute(2, 0, 1)
+        for top, bottom, paint in picture.bands(0, band, first_row):
+            paint(pixels[:, : bottom - top])
+            yield top, pixels[:, : bottom - top]
+
+    return bands()
 
 
 def memory_estimate(config: GeneratorConfig, height: int, width: int, supersample: int = 1) -> int:
     """Bytes that `render` takes on the generator's device, beyond weights and picture, in float32."""
     line = len(config.biline_levels) * config.biline_channels * RANK * width * supersample * 4
     return line + (64 << 20)
+
+
+class _Picture:
+    """What `render` and `render_bands` share: checked arguments, positions, lines, and painting from them."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        ws: Tensor,
+        height: int,
+        width: int,
+        window: Window,
+        fit: str,
+        supersample: int,
+        precision: str,
+        backend: str,
+        tile: int | tuple[int, int] | None,
+        progress: Progress | None,
+        batch: int = 1,
+    ):
+        config, self.device = generator.config, generator.mapping.w_avg.device
+        _check(config, ws, height, width, supersample)
+        self.tile = _tile(tile)
+        self.dtype = kernels.resolve_precision(precision, self.device)
+        kernels.choose(backend, self.device, self.dtype)
+        window = fit_window(window, height, width, fit)
+        self.y = sample_positions(window[0], window[2], height, supersample)
+        self.x = sample_positions(window[1], window[3], width, supersample)
+        self.synthesis, self.ws = generator.synthesis, ws
+        self.height, self.width, self.supersample, self.backend = height, width, supersample, backend
+        self.counter, self.line_work = _Counter(progress), _pixels_per_position(config)
+        self.counter.total = batch * (height * width + (len(self.y) + len(self.x)) * self.line_work)
+        self.lines = _Lines(generator, self.dtype, lambda positions: self.counter.add(positions * self.line_work))
+
+    @torch.no_grad()
+    def bands(
+        self, i: int, band: int | None = None, first_row: int = 0
+    ) -> Iterator[tuple[int, int, Callable[[Tensor], None]]]:
+        """The bands of latent i from a row downwards: (top, bottom, paint), where `paint` fills [C, rows, width].
+
+        Args:
+            i: which latent.
+            band: rows of pixels whose columns are evaluated at a time; bands end at its multiples.
+            first_row: of the first band.
+        """
+        k, styles = self.supersample, self.ws[i : i + 1].to(self.device, torch.float32)
+        band = band or max(1, self.lines.round // k)
+        stage = self.synthesis.pixel_stage(styles).sample(0)
+        line_styles = self.synthesis.line_styles(styles, self.dtype)
+        if first_row:
+            self.counter.add(first_row * (self.width + k * self.line_work))
+        rows = self.lines.evaluate(line_styles, self.x, ROWS)
+        top = first_row
+        while top < self.height:
+            bottom = min((top // band + 1) * band, self.height)
+            columns = self.lines.evaluate(line_styles, self.y[top * k : bottom * k], COLUMNS)
+            yield top, bottom, partial(self._paint, columns, rows, stage)
+            top = bottom
+
+    @torch.no_grad()
+    def _paint(self, columns: Tensor, rows: Tensor, stage: kernels.PixelStage, out: Tensor) -> None:
+        kernels.entangle(
+            columns,
+            rows,
+            stage,
+            out,
+            supersample=self.supersample,
+            tile=self.tile,
+            dtype=self.dtype,
+            backend=self.backend,
+            after_tile=self.counter.add,
+        )
 
 
 class _Counter:
@@ -146,7 +240,7 @@ class _Lines:
 
         def work(start: int) -> int:
             piece = slice(start, start + self.piece)
-            bilines = self.synthesis.bilines(styles, positions[piece], line, self.dtype)[0]
+            bilines = self.synthesis.bilines(styles, positions[piece], line)[0]
             result[:, :, piece] = bilines
             return bilines.shape[2]
 

@@ -1,6 +1,7 @@
 """The per-pixel stage behind one door: bi-lines in, pixels out, tile by tile.
 
-`reference.py` is the specification, `tiled.py` the torch path for every device.
+`reference.py` is the specification, `tiled.py` the torch path for every device, `onednn.py` the one for bfloat16 on CPUs
+that are made for it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import tiled
+from . import onednn, tiled
 from .stage import Layer, PixelBlock, PixelStage
 
 __all__ = [
@@ -40,7 +41,7 @@ class Backend:
     refuses: Callable[[torch.device, torch.dtype], str | None]
 
 
-BACKENDS = {"tiled": Backend(tiled.entangle, tiled.refuses)}
+BACKENDS = {"onednn": Backend(onednn.entangle, onednn.refuses), "tiled": Backend(tiled.entangle, tiled.refuses)}
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:

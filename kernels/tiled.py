@@ -65,7 +65,7 @@ def entangle(
     tiles = list(split(height, width, tile))
     samples = min(tile[0], height) * min(tile[1], width) * supersample**2
     columns, rows = (columns * 0.5).to(dtype), rows.to(dtype).mT
-    painter = _Painter(columns, rows, pack(stage, dtype), out, supersample, samples)
+    painter = _Painter(columns, rows, stage, dtype, out, supersample, samples)
     run_parallel(painter.paint, tiles, min(workers, len(tiles)), after_tile)
 
 
@@ -154,8 +154,18 @@ class _Buffers:
 class _Painter:
     """Paints tiles; keeps one set of buffers per thread."""
 
-    def __init__(self, columns: Tensor, rows: Tensor, stage: PackedStage, out: Tensor, supersample: int, samples: int):
-        self.columns, self.rows, self.stage, self.out = columns, rows, stage, out
+    def __init__(
+        self,
+        columns: Tensor,
+        rows: Tensor,
+        stage: PixelStage,
+        dtype: torch.dtype,
+        out: Tensor,
+        supersample: int,
+        samples: int,
+    ):
+        self.columns, self.rows, self.out = columns, rows, out
+        self.stage, self.bounds = pack(stage, dtype), Bounds(stage)
         self.supersample, self.samples = supersample, samples
         self.local = threading.local()
 
@@ -164,9 +174,7 @@ class _Painter:
         top, left, bottom, right = tile
         k = self.supersample
         image = self.evaluate(self.columns[:, :, top * k : bottom * k], self.rows[..., left * k : right * k])
-        if k > 1:
-            image = image.unflatten(1, (-1, k)).unflatten(3, (-1, k)).mean((2, 4))
-        store(image, self.out[:, top:bottom, left:right])
+        store(average(image, k), self.out[:, top:bottom, left:right])
         return tile.pixels
 
     def evaluate(self, columns: Tensor, rows: Tensor) -> Tensor:
@@ -186,23 +194,56 @@ class _Painter:
             F.leaky_relu_(feature[:-1], LEAKY_SLOPE)
         image = (self.stage.image @ feature).float()
         x = feature
+        clamps = self.bounds.needed(feature[:-1].T)
         for *weights, to_image in self.stage.blocks:
-            x = self.layers(x, weights, buffers, CLAMP)
+            for weight in weights:
+                x = self.layers(x, [weight], buffers)
+                if next(clamps):
+                    x[:-1].clamp_(-CLAMP, CLAMP)
             image += (to_image @ x).float().clamp_(-CLAMP, CLAMP)
         return image.view(-1, height, width)
 
     @staticmethod
-    def layers(x: Tensor, weights: Sequence[Tensor], buffers: _Buffers, clamp: float | None = None) -> Tensor:
+    def layers(x: Tensor, weights: Sequence[Tensor], buffers: _Buffers) -> Tensor:
         """Run layers with their activation, writing the two scratch buffers in turn."""
         for weight in weights:
             buffers.scratch.reverse()
             y = buffers.view(buffers.scratch[0], weight.shape[0], x.shape[1])
             torch.mm(weight, x, out=y[:-1])
             F.leaky_relu_(y[:-1], LEAKY_SLOPE)
-            if clamp is not None:
-                y[:-1].clamp_(-clamp, clamp)
             x = y
         return x
+
+
+def average(image: Tensor, k: int) -> Tensor:
+    """Mean over k x k samples, [C, h * k, w * k] -> [C, h, w]."""
+    return image if k == 1 else image.unflatten(1, (-1, k)).unflatten(3, (-1, k)).mean((2, 4))
+
+
+class Bounds:
+    """Proves for a tile which clamps of the pixel blocks have nothing to do, as each is a pass through memory.
+
+    A leaky ReLU does not lengthen a vector, so with features of length r a layer's outputs are at most
+    `max row length * r + max |bias|`, and their length at most `spectral norm * r + |bias|`.
+    """
+
+    _SLACK = 1.02  # for the rounding of half precision
+
+    def __init__(self, stage: PixelStage):
+        self.layers = []
+        for block in stage.blocks:
+            for weight, bias in (block.fc0, block.fc1):
+                largest = ACTIVATION_GAIN * weight.norm(dim=1).max(), ACTIVATION_GAIN * bias.abs().max()
+                length = ACTIVATION_GAIN * torch.linalg.matrix_norm(weight, 2), ACTIVATION_GAIN * bias.norm()
+                self.layers.append([float(v) for v in (*largest, *length)])
+
+    def needed(self, feature: Tensor) -> Iterator[bool]:
+        """Features [pixels, B] -> for each layer of the blocks in turn, whether its clamp may do something."""
+        length = torch.linalg.vector_norm(feature, dim=1, dtype=torch.float32).max().item()
+        for row, offset, spectral, bias in self.layers:
+            clamps = not self._SLACK * (row * length + offset) < CLAMP  # also if it is not a number
+            yield clamps
+            length = self._SLACK * (spectral * length + bias)
 
 
 def store(image: Tensor, out: Tensor) -> None:

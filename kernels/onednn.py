@@ -1,0 +1,160 @@
+"""The per-pixel stage in bfloat16 on CPUs with matrix units (AMX) or bfloat16 instructions.
+
+oneDNN wants activations as the left operand: features are pixel-major here, [pixels, channels]. A layer is one call
+that also adds the bias and applies the leaky ReLU to the float32 sums. The outer products of a level are one dense
+product too, with a block-diagonal matrix: most of it is zeros, and it is still several times faster than a batch of
+small products.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .reference import ACTIVATION_GAIN, LEAKY_SLOPE
+from .stage import Layer, PixelStage
+from .tiled import Bounds, Tile, average, split, store
+from .workers import run_parallel
+
+_SAMPLES = 16384  # per tile: oneDNN's calls cost some 15 microseconds each
+_TILE_WIDTH = 512
+_WORKER_BYTES = 24 << 20  # of a worker with such a tile, measured
+_BUFFER_BYTES = 96 << 20
+
+
+def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why this backend cannot run there, or None."""
+    if device.type != "cpu":
+        return f"it is for the CPU, not for {device.type}"
+    if dtype != torch.bfloat16:
+        return f"it computes in bfloat16, not in {str(dtype).removeprefix('torch.')}"
+    return _missing()
+
+
+@functools.cache
+def _missing() -> str | None:
+    """What this machine or this torch lacks, found by trying: the operation is not a public one."""
+    try:
+        if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
+            return "this CPU has neither AMX nor AVX-512 bfloat16 instructions"
+        x, weight, bias = (torch.full(shape, -0.5, dtype=torch.bfloat16) for shape in ((2, 32), (32, 32), (32,)))
+        found = _linear_pointwise(x, weight, bias, True)
+    except Exception as error:  # whatever another version of torch does
+        return f"this torch has no fused bfloat16 layer ({type(error).__name__}: {error})"
+    wanted = F.leaky_relu(F.linear(x.float(), weight.float(), bias.float()), LEAKY_SLOPE)
+    if not torch.allclose(found.float(), wanted, rtol=0.02):
+        return "this torch's fused bfloat16 layer gives wrong numbers"
+    return None
+
+
+def fused_linear(x: Tensor, weight: Tensor, bias: Tensor, activate: bool = True) -> Tensor:
+    """`leaky_relu(x @ weight^T + bias)`, [..., in] -> [..., out], on any device; no leaky ReLU if not `activate`."""
+    if refuses(x.device, x.dtype) is None:
+        return _linear_pointwise(x, weight, bias, activate)
+    y = F.linear(x, weight, bias)
+    return F.leaky_relu_(y, LEAKY_SLOPE) if activate else y
+
+
+def _linear_pointwise(x: Tensor, weight: Tensor, bias: Tensor, activate: bool) -> Tensor:
+    if activate:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "leaky_relu", [LEAKY_SLOPE], "")
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def entangle(
+    columns: Tensor,
+    rows: Tensor,
+    stage: PixelStage,
+    out: Tensor,
+    *,
+    supersample: int,
+    tile: tuple[int, int] | None,
+    dtype: torch.dtype,
+    after_tile: Callable[[int], None],
+) -> None:
+    """See `kernels.entangle`."""
+    height, width = out.shape[-2:]
+    workers = min(torch.get_num_threads(), _BUFFER_BYTES // _WORKER_BYTES)
+    if tile is None:
+        pixels = max(1, _SAMPLES // supersample**2)
+        tile_width = min(width, _TILE_WIDTH, pixels)
+        tile = (max(1, min(pixels // tile_width, -(-height // workers))), tile_width)
+    tiles = list(split(height, width, tile))
+    painter = _Painter(columns, rows, stage, out, supersample, min(tile[0], height))
+    run_parallel(painter.paint, tiles, min(workers, len(tiles)), after_tile)
+
+
+class _Painter:
+    """Paints tiles; keeps one set of block-diagonal matrices per thread."""
+
+    def __init__(self, columns: Tensor, rows: Tensor, stage: PixelStage, out: Tensor, supersample: int, height: int):
+        self.columns, self.rows, self.out = (columns * 0.5).bfloat16(), rows.bfloat16(), out
+        self.supersample, self.height = supersample, height * supersample
+        self.decoders = [[_fold(layer, ACTIVATION_GAIN) for layer in decoder] for decoder in stage.decoders]
+        self.image = _fold(stage.image)
+        self.blocks = [
+            ([_fold(b.fc0, ACTIVATION_GAIN), _fold(b.fc1, ACTIVATION_GAIN)], _fold(b.to_image)) for b in stage.blocks
+        ]
+        self.bounds = Bounds(stage)
+        self.local = threading.local()
+
+    def paint(self, tile: Tile) -> int:
+        """Evaluate one tile and store it; returns its number of pixels."""
+        top, left, bottom, right = tile
+        k = self.supersample
+        matrices = self.block_diagonal(top * k, bottom * k)
+        image = self.evaluate(matrices, self.rows[:, :, left * k : right * k], (bottom - top) * k)
+        store(average(image, k), self.out[:, top:bottom, left:right])
+        return tile.pixels
+
+    def block_diagonal(self, top: int, bottom: int) -> list[Tensor]:
+        """Per level [B * rank, height * B]: product with a row's code gives the features of its column of pixels.
+
+        The zeros are written once per thread and height; tiles beside each other share the matrices.
+        """
+        levels, channels, _, rank = self.columns.shape
+        height, local = bottom - top, self.local
+        if getattr(local, "height", None) != height:
+            shape = (channels, rank, height, channels)
+            local.matrices = [torch.zeros(shape, dtype=torch.bfloat16) for _ in range(levels)]
+            local.height, local.top = height, None
+        if local.top != top:
+            for matrix, columns in zip(local.matrices, self.columns[:, :, top:bottom], strict=True):
+                matrix.diagonal(dim1=0, dim2=3).copy_(columns.permute(2, 1, 0))  # [rank, height, B]
+            local.top = top
+        return [matrix.view(channels * rank, height * channels) for matrix in local.matrices]
+
+    def evaluate(self, matrices: list[Tensor], rows: Tensor, height: int) -> Tensor:
+        """[L, B, w, rank] -> [C, h, w] float32; pixels are ordered (x, y) in between."""
+        codes = rows.transpose(1, 2).flatten(2)  # [L, w, B * rank]
+        plane = codes[0] @ matrices[0]
+        feature = plane.view(-1, rows.shape[1])
+        for level, decoder in enumerate(self.decoders):
+            if level > 0:
+                plane = feature.view(plane.shape)
+                torch.addmm(plane, codes[level], matrices[level], out=plane)
+            for weight, bias in decoder:
+                feature = fused_linear(feature, weight, bias)
+        image = _linear(feature, self.image)
+        clamps = self.bounds.needed(feature)
+        x = feature
+        for layers, to_image in self.blocks:
+            for weight, bias in layers:
+                x = fused_linear(x, weight, bias)
+                if next(clamps):
+                    x.clamp_(-256, 256)
+            image += _linear(x, to_image).clamp_(-256, 256)
+        return image.view(rows.shape[2], height, -1).permute(2, 1, 0)
+
+
+def _linear(x: Tensor, layer: tuple[Tensor, Tensor]) -> Tensor:
+    return fused_linear(x, *layer, activate=False).float()
+
+
+def _fold(layer: Layer, gain: float = 1.0) -> tuple[Tensor, Tensor]:
+    return (layer.weight * gain).bfloat16(), (layer.bias * gain).bfloat16()
