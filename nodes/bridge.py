@@ -87,7 +87,7 @@ def progress_of(image: Tensor) -> Callable[[int, int], None]:
         nonlocal shown
         mm.throw_exception_if_processing_interrupted()
         preview = None
-        if time.monotonic() - shown > _PREVIEW_SECONDS:
+        if done == total or time.monotonic() - shown > _PREVIEW_SECONDS:
             current = min(done * len(image) // total, len(image) - 1)
             preview = ("JPEG", preview_of(image[current]), PREVIEW_SIDE)
             shown = time.monotonic()

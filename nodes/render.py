@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from ..creps_core import render
+from ..creps_core.camera import View
+from ..creps_core.film import render_view, views_estimate
 from ..creps_core.render import MAX_SUPERSAMPLE, memory_estimate
 from ..kernels import PRECISIONS
 from . import bridge
-from .sockets import Latents, LatentSocket, Model, ModelSocket
+from .sockets import Latents, LatentSocket, Model, ModelSocket, ViewSocket
 
 MAX_SIDE = 16384
-_SMALLEST_TILE = 16
+SMALLEST_TILE = 16
 
 
 class Render(io.ComfyNode):
@@ -72,6 +76,11 @@ class Render(io.ComfyNode):
                 edge("left", 0.0, "Left"),
                 edge("bottom", 1.0, "Bottom"),
                 edge("right", 1.0, "Right"),
+                ViewSocket.Input(
+                    "view",
+                    optional=True,
+                    tooltip="Where the camera looks. It takes the place of top, left, bottom and right.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The pictures.")],
         )
@@ -90,17 +99,22 @@ class Render(io.ComfyNode):
         left: float = 0.0,
         bottom: float = 1.0,
         right: float = 1.0,
+        view: View | None = None,
     ) -> io.NodeOutput:
         config = model.generator.config
         image = bridge.new_image(len(latent.ws), height, width, config.img_channels)
-        memory = memory_estimate(config, height, width, supersample)
+        if view is None:
+            memory = memory_estimate(config, height, width, supersample)
+            paint = partial(render, window=(top, left, bottom, right))
+        else:
+            memory = views_estimate(config, [view], height, width, supersample)
+            paint = partial(render_view, view=view)
         bridge.back_off(
-            lambda tile: render(
+            lambda tile: paint(
                 bridge.on_device(model, memory),
                 latent.ws,
                 height=height,
                 width=width,
-                window=(top, left, bottom, right),
                 fit=fit,
                 supersample=supersample,
                 precision=precision,
@@ -108,7 +122,7 @@ class Render(io.ComfyNode):
                 progress=bridge.progress_of(image),
                 out=image.permute(0, 3, 1, 2),
             ),
-            smallest=_SMALLEST_TILE,
+            smallest=SMALLEST_TILE,
             advice="Lower supersample or the width, or close other programs that use it",
         )
         return io.NodeOutput(bridge.to_image(image))

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..creps_core import Generator
+from ..creps_core.camera import View
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,17 @@ class LatentSocket(io.ComfyTypeIO):
     """A batch of latents of one generator."""
 
     Type = Latents
+
+
+@io.comfytype(io_type="CREPS_VIEW")
+class ViewSocket(io.ComfyTypeIO):
+    """Where the camera looks."""
+
+    Type = View
+
+
+@io.comfytype(io_type="CREPS_PATH")
+class PathSocket(io.ComfyTypeIO):
+    """A view per frame."""
+
+    Type = list[View]
