@@ -79,7 +79,7 @@ def main() -> None:
     synthesis = generator.synthesis
     stage = synthesis.pixel_stage(ws).sample(0)
     widths = [generator.config.channels(level) for level in generator.config.levels]
-    line_flops = 2 * 8 * (widths[0] ** 2 + sum(b * (a + b) + 32 * b for a, b in zip(widths, widths[1:], strict=False)))
+    line_flops = 2 * 8 * (widths[0] ** 2 + sum(b * (a + b + 32) for a, b in pairwise(widths)))
 
     for side in map(int, args.sides.split(",")):
         positions = torch.linspace(0, 1, side, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """The per-pixel stage behind one door: bi-lines in, pixels out, tile by tile.
 
-`reference.py` is the specification, `tiled.py` the torch path for every device, `onednn.py` the one for bfloat16 on CPUs
-that are made for it.
+`reference.py` is the specification, `tiled.py` the torch path for every device, `onednn.py` the one for bfloat16 on
+CPUs that are made for it.
 """
 
 from __future__ import annotations
