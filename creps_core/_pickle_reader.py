@@ -210,7 +210,7 @@ class Interpreter:
                         raise StreamError("sets the state of an object that has none")
                     target.set_state(state)
                 case "BINPERSID" if references:
-                    stack[-1] = stack[-1]
+                    pass  # the id on the stack stands for itself
                 case "PROTO":
                     if not 2 <= value <= 5:
                         raise StreamError(f"is written in pickle protocol {value}; 2 to 5 are known")
