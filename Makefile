@@ -19,7 +19,7 @@ test: check  ## lint, types, all tests
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix $(CODE)
