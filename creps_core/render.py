@@ -180,6 +180,7 @@ class _Picture:
         k, styles = self.supersample, self.ws[i : i + 1].to(self.device, torch.float32)
         band = band or max(1, self.lines.round // k)
         stage = self.synthesis.pixel_stage(styles).sample(0)
+        prepared = kernels.prepare(stage, self.device, dtype=self.dtype, backend=self.backend)
         line_styles = self.synthesis.line_styles(styles, self.dtype)
         if first_row:
             self.counter.add(first_row * (self.width + k * self.line_work))
@@ -188,20 +189,18 @@ class _Picture:
         while top < self.height:
             bottom = min((top // band + 1) * band, self.height)
             columns = self.lines.evaluate(line_styles, self.y[top * k : bottom * k], COLUMNS)
-            yield top, bottom, partial(self._paint, columns, rows, stage)
+            yield top, bottom, partial(self._paint, columns, rows, prepared)
             top = bottom
 
     @torch.no_grad()
-    def _paint(self, columns: Tensor, rows: Tensor, stage: kernels.PixelStage, out: Tensor) -> None:
+    def _paint(self, columns: Tensor, rows: Tensor, prepared: kernels.Prepared, out: Tensor) -> None:
         kernels.entangle(
             columns,
             rows,
-            stage,
+            prepared,
             out,
             supersample=self.supersample,
             tile=self.tile,
-            dtype=self.dtype,
-            backend=self.backend,
             after_tile=self.counter.add,
         )
 

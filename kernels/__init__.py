@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,15 +34,28 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class Backend:
     """A way to run the per-pixel stage.
 
-    `run(columns, rows, stage, out, *, supersample, tile, dtype, after_tile)` fills `out`; `refuses(device, dtype)`
-    is the reason why it cannot run there, or None.
+    `refuses(device, dtype)` is the reason why it cannot run there, or None. `prepare(stage, dtype)` folds and packs
+    the weights of a latent, once. `run(columns, rows, prepared, out, *, supersample, tile, after_tile)` fills `out`.
     """
 
-    run: Callable[..., None]
     refuses: Callable[[torch.device, torch.dtype], str | None]
+    prepare: Callable[[PixelStage, torch.dtype], Any]
+    run: Callable[..., None]
 
 
-BACKENDS = {"onednn": Backend(onednn.entangle, onednn.refuses), "tiled": Backend(tiled.entangle, tiled.refuses)}
+BACKENDS = {
+    "onednn": Backend(onednn.refuses, onednn.Prepared, onednn.entangle),
+    "tiled": Backend(tiled.refuses, tiled.Prepared, tiled.entangle),
+}
+"""In order of preference."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The stage of a latent, packed for the backend that will run it."""
+
+    backend: str
+    weights: Any
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
@@ -74,32 +88,48 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     raise ValueError(f"no backend can run in {dtype} on {device}: {'; '.join(reasons)}")
 
 
+def prepare(
+    stage: PixelStage, device: torch.device, *, dtype: torch.dtype = torch.float32, backend: str = "auto"
+) -> Prepared:
+    """Pack the stage of a latent (no batch axes) for any number of `entangle`.
+
+    Args:
+        device: where the lines will be.
+        dtype: of the matrix products.
+        backend: a name in `BACKENDS`, or `auto`.
+
+    Raises:
+        ValueError: see `choose`.
+    """
+    name = choose(backend, device, dtype)
+    return Prepared(name, BACKENDS[name].prepare(stage, dtype))
+
+
 def entangle(
     columns: Tensor,
     rows: Tensor,
-    stage: PixelStage,
+    prepared: Prepared,
     out: Tensor,
     *,
     supersample: int = 1,
     tile: tuple[int, int] | None = None,
-    dtype: torch.dtype = torch.float32,
-    backend: str = "auto",
     after_tile: Callable[[int], None] = lambda pixels: None,
 ) -> None:
     """Fill `out` with the picture of a pair of lines.
 
     Args:
-        columns: [L, B, height * supersample, rank] float32, line 0.
-        rows: [L, B, width * supersample, rank] float32, line 1.
-        stage: weights for one latent (no batch axes).
+        columns: [L, B, height * supersample, rank], line 0, float32 or the dtype of the products.
+        rows: [L, B, width * supersample, rank], line 1, likewise.
+        prepared: from `prepare`.
         out: [C, height, width], any strides, on the device of the lines or on the CPU. A float dtype receives
             values of about -1..1; uint8 receives `x * 127.5 + 128`, clamped to 0..255, fraction cut off.
         supersample: samples per pixel and side; a pixel is their mean.
-        tile: (height, width) of a tile in pixels; None for a size that keeps the buffers below 48 MB in all.
-        dtype: of the matrix products.
-        backend: a name in `BACKENDS`, or `auto`.
+        tile: (height, width) of a tile in pixels; None for a size that suits the backend and flat memory.
         after_tile: called in the calling thread after every tile with its number of pixels; what it raises ends
             the work.
+
+    Raises:
+        OverflowError: the picture has values that are not finite, which half precision can cause.
     """
-    run = BACKENDS[choose(backend, columns.device, dtype)].run
-    run(columns, rows, stage, out, supersample=supersample, tile=tile, dtype=dtype, after_tile=after_tile)
+    run = BACKENDS[prepared.backend].run
+    run(columns, rows, prepared.weights, out, supersample=supersample, tile=tile, after_tile=after_tile)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reference import ACTIVATION_GAIN, LEAKY_SLOPE
+from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
 from .stage import Layer, PixelStage
 from .tiled import Bounds, Tile, average, split, store
 from .workers import run_parallel
@@ -69,12 +69,11 @@ def _linear_pointwise(x: Tensor, weight: Tensor, bias: Tensor, activate: bool) -
 def entangle(
     columns: Tensor,
     rows: Tensor,
-    stage: PixelStage,
+    prepared: Prepared,
     out: Tensor,
     *,
     supersample: int,
     tile: tuple[int, int] | None,
-    dtype: torch.dtype,
     after_tile: Callable[[int], None],
 ) -> None:
     """See `kernels.entangle`."""
@@ -85,22 +84,31 @@ def entangle(
         tile_width = min(width, _TILE_WIDTH, pixels)
         tile = (max(1, min(pixels // tile_width, -(-height // workers))), tile_width)
     tiles = list(split(height, width, tile))
-    painter = _Painter(columns, rows, stage, out, supersample, min(tile[0], height))
+    painter = _Painter(columns, rows, prepared, out, supersample)
     run_parallel(painter.paint, tiles, min(workers, len(tiles)), after_tile)
+
+
+class Prepared:
+    """Weights [out, in] and biases in bfloat16, activation gains inside, and what is known of the clamps."""
+
+    def __init__(self, stage: PixelStage, dtype: torch.dtype):
+        def fold(layer: Layer, gain: float = 1.0) -> tuple[Tensor, Tensor]:
+            return (layer.weight * gain).to(dtype), (layer.bias * gain).to(dtype)
+
+        self.decoders = [[fold(layer, ACTIVATION_GAIN) for layer in decoder] for decoder in stage.decoders]
+        self.image = fold(stage.image)
+        self.blocks = [
+            ([fold(b.fc0, ACTIVATION_GAIN), fold(b.fc1, ACTIVATION_GAIN)], fold(b.to_image)) for b in stage.blocks
+        ]
+        self.bounds = Bounds(stage)
 
 
 class _Painter:
     """Paints tiles; keeps one set of block-diagonal matrices per thread."""
 
-    def __init__(self, columns: Tensor, rows: Tensor, stage: PixelStage, out: Tensor, supersample: int, height: int):
-        self.columns, self.rows, self.out = (columns * 0.5).bfloat16(), rows.bfloat16(), out
-        self.supersample, self.height = supersample, height * supersample
-        self.decoders = [[_fold(layer, ACTIVATION_GAIN) for layer in decoder] for decoder in stage.decoders]
-        self.image = _fold(stage.image)
-        self.blocks = [
-            ([_fold(b.fc0, ACTIVATION_GAIN), _fold(b.fc1, ACTIVATION_GAIN)], _fold(b.to_image)) for b in stage.blocks
-        ]
-        self.bounds = Bounds(stage)
+    def __init__(self, columns: Tensor, rows: Tensor, prepared: Prepared, out: Tensor, supersample: int):
+        self.columns, self.rows = (columns * 0.5).bfloat16(), rows.bfloat16()
+        self.stage, self.out, self.supersample = prepared, out, supersample
         self.local = threading.local()
 
     def paint(self, tile: Tile) -> int:
@@ -134,27 +142,23 @@ class _Painter:
         codes = rows.transpose(1, 2).flatten(2)  # [L, w, B * rank]
         plane = codes[0] @ matrices[0]
         feature = plane.view(-1, rows.shape[1])
-        for level, decoder in enumerate(self.decoders):
+        for level, decoder in enumerate(self.stage.decoders):
             if level > 0:
                 plane = feature.view(plane.shape)
                 torch.addmm(plane, codes[level], matrices[level], out=plane)
             for weight, bias in decoder:
                 feature = fused_linear(feature, weight, bias)
-        image = _linear(feature, self.image)
-        clamps = self.bounds.needed(feature)
+        image = _linear(feature, self.stage.image)
+        clamps = self.stage.bounds.needed(feature)
         x = feature
-        for layers, to_image in self.blocks:
+        for layers, to_image in self.stage.blocks:
             for weight, bias in layers:
                 x = fused_linear(x, weight, bias)
                 if next(clamps):
-                    x.clamp_(-256, 256)
-            image += _linear(x, to_image).clamp_(-256, 256)
+                    x.clamp_(-CLAMP, CLAMP)
+            image += _linear(x, to_image).clamp_(-CLAMP, CLAMP)
         return image.view(rows.shape[2], height, -1).permute(2, 1, 0)
 
 
 def _linear(x: Tensor, layer: tuple[Tensor, Tensor]) -> Tensor:
     return fused_linear(x, *layer, activate=False).float()
-
-
-def _fold(layer: Layer, gain: float = 1.0) -> tuple[Tensor, Tensor]:
-    return (layer.weight * gain).bfloat16(), (layer.bias * gain).bfloat16()

@@ -49,37 +49,35 @@ class Tile(NamedTuple):
 def entangle(
     columns: Tensor,
     rows: Tensor,
-    stage: PixelStage,
+    prepared: Prepared,
     out: Tensor,
     *,
     supersample: int,
     tile: tuple[int, int] | None,
-    dtype: torch.dtype,
     after_tile: Callable[[int], None],
 ) -> None:
     """See `kernels.entangle`."""
     height, width = out.shape[-2:]
     workers = torch.get_num_threads() if columns.device.type == "cpu" else 1
     if tile is None:
-        workers, tile = plan(height, width, stage, supersample, dtype, columns.device, workers)
+        workers, tile = plan(height, width, prepared, supersample, columns.device, workers)
     tiles = list(split(height, width, tile))
     samples = min(tile[0], height) * min(tile[1], width) * supersample**2
-    columns, rows = (columns * 0.5).to(dtype), rows.to(dtype).mT
-    painter = _Painter(columns, rows, stage, dtype, out, supersample, samples)
+    dtype = prepared.image.dtype
+    painter = _Painter((columns * 0.5).to(dtype), rows.to(dtype).mT, prepared, out, supersample, samples)
     run_parallel(painter.paint, tiles, min(workers, len(tiles)), after_tile)
 
 
 def plan(
     height: int,
     width: int,
-    stage: PixelStage,
+    prepared: Prepared,
     supersample: int,
-    dtype: torch.dtype,
     device: torch.device,
     workers: int,
 ) -> tuple[int, tuple[int, int]]:
     """Number of workers and tile (height, width) in pixels that suit the machine and fit `BUFFER_BYTES`."""
-    room = BUFFER_BYTES // (_features_per_sample(stage) * dtype.itemsize)
+    room = BUFFER_BYTES // prepared.bytes_per_sample
     if device.type == "cpu":
         workers = max(1, min(workers, room // _FEWEST_SAMPLES))
         samples = max(min(_SAMPLES, room // workers), 1)
@@ -100,48 +98,32 @@ def split(height: int, width: int, tile: tuple[int, int]) -> Iterator[Tile]:
             yield Tile(top, left, min(top + tile[0], height), min(left + tile[1], width))
 
 
-def _features_per_sample(stage: PixelStage) -> int:
-    widest = 4 * stage.channels
-    return stage.channels + 2 * widest + 3 + 2 * stage.image_channels  # 3 rows of ones
+class Prepared:
+    """Weights [out, in + 1], bias last, activation gains inside, and what is known of the clamps."""
 
+    def __init__(self, stage: PixelStage, dtype: torch.dtype):
+        def fold(layer: Layer, gain: float = 1.0) -> Tensor:
+            return (torch.cat([layer.weight, layer.bias[:, None]], 1) * gain).to(dtype)
 
-class PackedStage(NamedTuple):
-    """Weights [out, in + 1], bias last, activation gains inside."""
-
-    decoders: list[list[Tensor]]
-    image: Tensor
-    blocks: list[tuple[Tensor, Tensor, Tensor]]
-
-    def all(self) -> list[Tensor]:
-        """Every weight."""
-        return [
-            self.image,
-            *(w for decoder in self.decoders for w in decoder),
-            *(w for b in self.blocks for w in b),
+        self.decoders = [[fold(layer, ACTIVATION_GAIN) for layer in decoder] for decoder in stage.decoders]
+        self.image = fold(stage.image)
+        self.blocks = [
+            (fold(b.fc0, ACTIVATION_GAIN), fold(b.fc1, ACTIVATION_GAIN), fold(b.to_image)) for b in stage.blocks
         ]
-
-
-def pack(stage: PixelStage, dtype: torch.dtype) -> PackedStage:
-    """Fold the gains and the biases of a stage into its weights."""
-
-    def fold(layer: Layer, gain: float = 1.0) -> Tensor:
-        return (torch.cat([layer.weight, layer.bias[:, None]], 1) * gain).to(dtype)
-
-    return PackedStage(
-        [[fold(layer, ACTIVATION_GAIN) for layer in decoder] for decoder in stage.decoders],
-        fold(stage.image),
-        [(fold(b.fc0, ACTIVATION_GAIN), fold(b.fc1, ACTIVATION_GAIN), fold(b.to_image)) for b in stage.blocks],
-    )
+        self.bounds = Bounds(stage)
+        self.widest = 4 * stage.channels
+        # The feature, two scratch buffers, their rows of ones, and the picture twice.
+        features = stage.channels + 2 * self.widest + 3 + 2 * stage.image_channels
+        self.bytes_per_sample = features * dtype.itemsize
 
 
 class _Buffers:
     """Scratch memory of one worker: the pixel feature, and two buffers that layers write in turn."""
 
-    def __init__(self, stage: PackedStage, samples: int, device: torch.device):
-        widest = max(weight.shape[0] for weight in stage.all())
-        dtype = stage.image.dtype
-        self.feature = torch.empty(stage.image.shape[1] * samples, dtype=dtype, device=device)
-        self.scratch = [torch.empty((widest + 1) * samples, dtype=dtype, device=device) for _ in range(2)]
+    def __init__(self, prepared: Prepared, samples: int):
+        image, widest = prepared.image, prepared.widest
+        self.feature = image.new_empty(image.shape[1] * samples)
+        self.scratch = [image.new_empty((widest + 1) * samples) for _ in range(2)]
 
     @staticmethod
     def view(buffer: Tensor, features: int, samples: int) -> Tensor:
@@ -154,18 +136,8 @@ class _Buffers:
 class _Painter:
     """Paints tiles; keeps one set of buffers per thread."""
 
-    def __init__(
-        self,
-        columns: Tensor,
-        rows: Tensor,
-        stage: PixelStage,
-        dtype: torch.dtype,
-        out: Tensor,
-        supersample: int,
-        samples: int,
-    ):
-        self.columns, self.rows, self.out = columns, rows, out
-        self.stage, self.bounds = pack(stage, dtype), Bounds(stage)
+    def __init__(self, columns: Tensor, rows: Tensor, prepared: Prepared, out: Tensor, supersample: int, samples: int):
+        self.columns, self.rows, self.stage, self.out = columns, rows, prepared, out
         self.supersample, self.samples = supersample, samples
         self.local = threading.local()
 
@@ -180,7 +152,7 @@ class _Painter:
     def evaluate(self, columns: Tensor, rows: Tensor) -> Tensor:
         """[L, B, h, rank] and [L, B, rank, w] -> [C, h, w] float32."""
         if not hasattr(self.local, "buffers"):
-            self.local.buffers = _Buffers(self.stage, self.samples, columns.device)
+            self.local.buffers = _Buffers(self.stage, self.samples)
         buffers: _Buffers = self.local.buffers
         height, width = columns.shape[2], rows.shape[3]
         feature = buffers.view(buffers.feature, columns.shape[1], height * width)
@@ -194,7 +166,7 @@ class _Painter:
             F.leaky_relu_(feature[:-1], LEAKY_SLOPE)
         image = (self.stage.image @ feature).float()
         x = feature
-        clamps = self.bounds.needed(feature[:-1].T)
+        clamps = self.stage.bounds.needed(feature[:-1].T)
         for *weights, to_image in self.stage.blocks:
             for weight in weights:
                 x = self.layers(x, [weight], buffers)

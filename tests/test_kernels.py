@@ -57,6 +57,11 @@ def exact(columns: torch.Tensor, rows: torch.Tensor, stage: PixelStage) -> torch
     return reference.entangle(columns.double(), rows.double(), stage)
 
 
+def paint(columns, rows, stage: PixelStage, out: torch.Tensor, dtype: torch.dtype, backend: str, **options) -> None:
+    prepared = kernels.prepare(stage, CPU, dtype=dtype, backend=backend)
+    kernels.entangle(columns, rows, prepared, out, **options)
+
+
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return ((found - wanted).abs().max() / wanted.abs().max()).item()
 
@@ -70,7 +75,7 @@ def test_backends_match_the_specification(backend: str, dtype: torch.dtype, size
     stage = make_stage(**shape)
     columns, rows = make_lines(stage, *size)
     out = torch.full((stage.image_channels, *size), torch.nan)
-    kernels.entangle(columns, rows, stage, out, dtype=dtype, backend=backend)
+    paint(columns, rows, stage, out, dtype, backend)
     error = relative_error(out, exact(columns, rows, stage))
     print(f"{error:.1e}")
     assert error <= TOLERANCE[dtype]
@@ -83,7 +88,7 @@ def test_tiles_and_supersampling(backend: str, dtype: torch.dtype):
     wanted = exact(columns, rows, stage).unflatten(1, (17, 2)).unflatten(3, (33, 2)).mean((2, 4))
     for tile in (None, (1, 1), (16, 5), (100, 100)):
         out = torch.full((3, 17, 33), torch.nan)
-        kernels.entangle(columns, rows, stage, out, supersample=2, tile=tile, dtype=dtype, backend=backend)
+        paint(columns, rows, stage, out, dtype, backend, supersample=2, tile=tile)
         assert relative_error(out, wanted) <= TOLERANCE[dtype]
 
 
@@ -102,7 +107,7 @@ def test_clamps_that_have_work_to_do(backend: str, dtype: torch.dtype):
     finally:
         reference.CLAMP = free
     out = torch.empty(3, 20, 30)
-    kernels.entangle(columns, rows, stage, out, dtype=dtype, backend=backend)
+    paint(columns, rows, stage, out, dtype, backend)
     assert relative_error(out, wanted) <= 2 * TOLERANCE[dtype]
 
 

@@ -1,0 +1,118 @@
+"""The per-pixel stage at scattered points: every pixel has a column code and a row code of its own.
+
+Turned and warped pictures are no outer products of lines. The codes of a point are looked up in tables of the two
+lines, with linear interpolation, and multiplied element by element: sum_q X[c, q](y) Y[c, q](x). What follows is the
+stage of every other picture: the points are handed on as a picture of one row with one rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import tiled
+from .stage import PixelStage
+from .workers import run_parallel
+
+STRIP_BYTES = 32 << 20
+"""What the products of the points worked on at a time may take."""
+_POINTS = 512  # looked up at a time: their codes, 1 KB per line, stay in the second-level cache
+_DEVICE_POINTS = 16384
+_SAMPLES = 4096  # per tile of the stage
+
+
+class Places(NamedTuple):
+    """Points on a table: between nodes `node` and `node + 1`, this fraction of the way."""
+
+    node: Tensor  # [P] int64
+    fraction: Tensor  # [P] float32
+
+
+def places(nodes: Tensor, count: int, device: torch.device) -> Places:
+    """Positions in units of nodes, [P] float64 in 0 .. count - 1, of a table with `count` (two or more) on a device."""
+    node = nodes.floor().clamp_(0, count - 2)
+    return Places(node.long().to(device), (nodes - node).float().to(device))
+
+
+def table(line: Tensor) -> Tensor:
+    """A line [L, B, T, rank] -> [L, T, rank * B]: all that a point needs of a level lies together."""
+    return line.permute(0, 2, 3, 1).flatten(2).contiguous()
+
+
+def strip_points(stage: PixelStage) -> int:
+    """Points that `entangle_at` should be given at a time."""
+    return STRIP_BYTES // (len(stage.decoders) * stage.channels * 4)
+
+
+def entangle_at(
+    columns: Tensor,
+    rows: Tensor,
+    y: Places,
+    x: Places,
+    stage: PixelStage,
+    *,
+    dtype: torch.dtype = torch.float32,
+    after: Callable[[int], None] = lambda points: None,
+) -> Tensor:
+    """The picture at scattered points.
+
+    Args:
+        columns: [L, T, rank * B] float32, a `table` of line 0.
+        rows: the same of line 1; its number of nodes may differ.
+        y, x: [P] points each, on the tables' device.
+        stage: weights for one latent.
+        dtype: of the matrix products.
+        after: called in this thread with numbers of points done, which add up to P; what it raises ends the work.
+
+    Returns:
+        [C, P] float32, about -1..1.
+    """
+    levels, _, features = columns.shape
+    channels = stage.channels
+    rank, points, device = features // channels, len(y.node), columns.device
+    cpu = device.type == "cpu"
+    workers = torch.get_num_threads() if cpu else 1
+    step = _POINTS if cpu else _DEVICE_POINTS
+    products = torch.empty((levels, channels, points), device=device)
+
+    def work(start: int) -> int:
+        piece = slice(start, start + step)
+        index_y, weight_y = _pairs(y, piece)
+        index_x, weight_x = _pairs(x, piece)
+        for level in range(levels):
+            codes = _interpolate(columns[level], index_y, weight_y)
+            codes *= _interpolate(rows[level], index_x, weight_x)
+            products[level, :, piece] = codes.view(-1, rank, channels).sum(1).mT
+        return 0
+
+    starts = range(0, points, step)
+    run_parallel(work, starts, min(workers, len(starts)), after)
+    # A row of pixels whose column code is 1 and whose row codes are the products.
+    picture = torch.empty((stage.image_channels, 1, points), device=device)
+    prepared = tiled.Prepared(stage, dtype)
+    samples = max(_POINTS, min(_SAMPLES, tiled.BUFFER_BYTES // (prepared.bytes_per_sample * workers)))
+    tiled.entangle(
+        torch.ones((levels, channels, 1, 1), device=device),
+        products.unsqueeze(-1),
+        prepared,
+        picture,
+        supersample=1,
+        tile=(1, samples if cpu else _DEVICE_POINTS),
+        after_tile=after,
+    )
+    return picture[:, 0]
+
+
+def _pairs(at: Places, piece: slice) -> tuple[Tensor, Tensor]:
+    """Indices and weights of the two nodes beside each point, [p, 2] each."""
+    index, fraction = at.node[piece], at.fraction[piece]
+    return torch.stack([index, index + 1], 1), torch.stack([1 - fraction, fraction], 1)
+
+
+def _interpolate(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """[T, F] -> [p, F]: a weighted sum of two rows each, in one pass."""
+    return F.embedding_bag(index, table, per_sample_weights=weight, mode="sum")
