@@ -6,11 +6,15 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from . import __version__
 
 log = logging.getLogger("CREPS")
+
+_EXPLAINED = (ValueError, OverflowError, OSError, MemoryError, ImportError)
+"""Errors with a message for the user."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.error("stopped")
         return 130
-    except (ValueError, OverflowError, OSError, MemoryError) as error:  # errors with a message for the user
+    except _EXPLAINED as error:
         log.error("creps %s: %s", args.command, error)
         return 1
     return 0
@@ -33,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"creps {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="render | info | convert")
 
-    p = commands.add_parser("render", help="render a picture of any size to a PNG file")
+    p = commands.add_parser("render", help="render a picture of any size to a file")
     p.set_defaults(run=_render)
     p.add_argument(
         "--checkpoint",
@@ -61,11 +65,25 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--supersample", type=int, default=1, metavar="K", help="K x K samples per pixel")
     p.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     p.add_argument("--device", default=None, help="cpu, cuda, mps...; default: a GPU if there is one")
-    p.add_argument("--out", type=Path, default=Path("picture.png"), metavar="FILE")
+    p.add_argument("--bits", type=int, default=8, choices=(8, 16), help="per channel of the file")
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("picture.png"),
+        metavar="FILE",
+        help=".png, or .tif for a tiled BigTIFF with a pyramid, for pictures that no viewer opens whole",
+    )
+    p.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with the same picture where an earlier run of it was stopped",
+    )
 
-    p = commands.add_parser("info", help="say what a checkpoint holds")
+    p = commands.add_parser("info", help="say what a checkpoint holds, or what this machine can do")
     p.set_defaults(run=_info)
-    p.add_argument("checkpoint", type=Path, metavar="FILE")
+    p.add_argument("checkpoint", type=Path, metavar="FILE", nargs="?")
+    p.add_argument("--backends", action="store_true", help="which backends can run here, and why not the others")
 
     p = commands.add_parser("convert", help="official .pkl -> .safetensors that loads fast and anywhere")
     p.set_defaults(run=_convert)
@@ -81,9 +99,8 @@ def _render(args: argparse.Namespace) -> None:
 
     from .builtin import load_builtin
     from .checkpoint import load_generator
-    from .image import save_png
+    from .large import render_to_file
     from .latents import sample
-    from .render import render
 
     width, height = args.size
     if args.checkpoint and args.builtin:
@@ -94,41 +111,67 @@ def _render(args: argparse.Namespace) -> None:
         generator = load_builtin(args.builtin) if args.builtin else load_builtin()
     generator.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     ws = sample(generator, [args.seed], label=args.label, truncation_psi=args.psi, truncation_cutoff=args.cutoff)
-    pixels = torch.empty((1, height, width, generator.config.img_channels), dtype=torch.uint8)
     start = time.perf_counter()
-    render(
+    file = render_to_file(
         generator,
         ws,
+        args.out,
         height=height,
         width=width,
         window=args.window,
         fit=args.fit,
         supersample=args.supersample,
         precision=args.precision,
-        progress=_progress_line(),
-        out=pixels.permute(0, 3, 1, 2),
+        bits=args.bits,
+        text={"creps": f"{generator.name} seed {args.seed} {width}x{height}"},
+        resume=args.resume,
+        progress=_progress_line(height * width),
     )
-    seconds = time.perf_counter() - start
-    save_png(args.out, pixels[0].numpy(), {"creps": f"{generator.name} seed {args.seed} {width}x{height}"})
+    if file.resumed_row:
+        log.info("went on from row %d of an earlier run", file.resumed_row)
     log.info(
-        "%s: %s, seed %d, %d x %d pixels in %.1f s",
+        "%s: %s, seed %d, %d x %d pixels, %.1f MB in %.1f s",
         args.out,
         generator.name,
         args.seed,
         width,
         height,
-        seconds,
+        file.size / 1e6,
+        time.perf_counter() - start,
     )
 
 
 def _info(args: argparse.Namespace) -> None:
     from .checkpoint import inspect_checkpoint
 
+    if args.backends:
+        _show_backends()
+    if args.checkpoint is None:
+        if not args.backends:
+            raise ValueError("give a checkpoint, or --backends")
+        return
     info = inspect_checkpoint(args.checkpoint)
     print(f"{args.checkpoint}: {info.format}")
     print(f"networks: {', '.join(info.networks)}; parameters of the generator: {info.parameters:,}")
     for key, value in {**info.config.to_dict(), "num_ws": info.config.num_ws, **info.details}.items():
         print(f"  {key}: {value}")
+
+
+def _show_backends() -> None:
+    import torch
+
+    from ..kernels import explain
+
+    devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    for device in devices:
+        for precision, reasons in explain(torch.device(device)).items():
+            chosen = next((name for name, reason in reasons.items() if reason is None), "none")
+            print(f"{device} {precision}: {chosen}")
+            for name, reason in reasons.items():
+                if reason is not None:
+                    print(f"  not {name}: {reason}")
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -141,16 +184,36 @@ def _convert(args: argparse.Namespace) -> None:
     log.info("%s: %.1f MB", args.target, args.target.stat().st_size / 1e6)
 
 
-def _progress_line():
-    """A progress callback that rewrites one line of a terminal; silent elsewhere."""
-    if not sys.stderr.isatty():
-        return None
+def _progress_line(pixels: int) -> Callable[[int, int], None]:
+    """A progress callback that rewrites one line of a terminal; elsewhere it writes a line a minute."""
+    terminal = sys.stderr.isatty()
+    pause = 0.2 if terminal else 60.0
+    first, start = None, time.monotonic()
+    shown = start
 
     def show(done: int, total: int) -> None:
-        end = "\n" if done == total else ""
-        print(f"\r{100 * done / total:5.1f} %", end=end, file=sys.stderr, flush=True)
+        nonlocal first, shown
+        now = time.monotonic()
+        if first is None:  # a render that is gone on with begins in the middle
+            first = done
+        if now - shown < pause and (done < total or not terminal):
+            return
+        shown, speed = now, (done - first) / max(now - start, 1e-3)
+        left = _duration((total - done) / speed) if speed else "?"
+        line = f"{100 * done / total:5.1f} %  {speed * pixels / total / 1e6:.2f} MP/s  {left} left"
+        if terminal:
+            line, end = f"\r{line:<50}", "\n" if done == total else ""
+            print(line, end=end, file=sys.stderr, flush=True)
+        else:
+            log.info("%s", line)
 
     return show
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
 def _size(text: str) -> tuple[int, int]:

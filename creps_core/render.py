@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ from .window import WHOLE_FRAME, Window, fit_window, sample_positions
 
 MAX_SUPERSAMPLE = 16
 _LINE_WORKERS = 4
-_LINE_BYTES = 2 << 20  # of one layer of the line network, all workers together; some eight live at a time
+# Of one layer of the line network, all workers together; some eight live at a time. oneDNN packs the weights in
+# every call: half precision wants longer pieces.
+_LINE_BYTES = {4: 2 << 20, 2: 8 << 20}
 _LONGEST_PIECE = 512
 
 Progress = Callable[[int, int], None]
@@ -179,11 +182,8 @@ class _Picture:
         """
         k, styles = self.supersample, self.ws[i : i + 1].to(self.device, torch.float32)
         band = band or max(1, self.lines.round // k)
-        stage = self.synthesis.pixel_stage(styles).sample(0)
-        prepared = kernels.prepare(stage, self.device, dtype=self.dtype, backend=self.backend)
-        line_styles = self.synthesis.line_styles(styles, self.dtype)
-        if first_row:
-            self.counter.add(first_row * (self.width + k * self.line_work))
+        self.counter.add(first_row * (self.width + k * self.line_work))
+        prepared, line_styles = self._prepare(styles)
         rows = self.lines.evaluate(line_styles, self.x, ROWS)
         top = first_row
         while top < self.height:
@@ -191,6 +191,21 @@ class _Picture:
             columns = self.lines.evaluate(line_styles, self.y[top * k : bottom * k], COLUMNS)
             yield top, bottom, partial(self._paint, columns, rows, prepared)
             top = bottom
+
+    def _prepare(self, styles: Tensor) -> tuple[kernels.Prepared, LineStyles]:
+        """Apply a latent [1, num_ws, w_dim] to both parts of the synthesis, on the CPU side by side."""
+        results: list[Any] = [None, None]
+
+        def work(part: int) -> int:
+            if part == 0:
+                stage = self.synthesis.pixel_stage(styles).sample(0)
+                results[0] = kernels.prepare(stage, self.device, dtype=self.dtype, backend=self.backend)
+            else:
+                results[1] = self.synthesis.line_styles(styles, self.dtype)
+            return 0
+
+        run_parallel(work, range(2), 2 if self.device.type == "cpu" else 1, self.counter.add)
+        return results[0], results[1]
 
     @torch.no_grad()
     def _paint(self, columns: Tensor, rows: Tensor, prepared: kernels.Prepared, out: Tensor) -> None:
@@ -226,7 +241,7 @@ class _Lines:
         self.shape = (len(config.biline_levels), config.biline_channels, -1, RANK)
         cpu = self.device.type == "cpu"
         self.workers = min(torch.get_num_threads(), _LINE_WORKERS) if cpu else 1
-        floats = _LINE_BYTES // (4 * self.workers)
+        floats = _LINE_BYTES[dtype.itemsize] // (dtype.itemsize * self.workers)
         widest = max(config.channels(level) for level in config.levels)
         self.piece = min(_LONGEST_PIECE, max(1, floats // (RANK * widest)))
         self.round = self.piece * self.workers

@@ -1,7 +1,7 @@
 """The per-pixel stage behind one door: bi-lines in, pixels out, tile by tile.
 
-`reference.py` is the specification, `tiled.py` the torch path for every device, `onednn.py` the one for bfloat16 on
-CPUs that are made for it.
+`reference.py` is the specification, `fused.py` the Triton kernel for CUDA GPUs, `tiled.py` the torch path for every
+device, `onednn.py` the one for bfloat16 on CPUs that are made for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import onednn, tiled
+from . import fused, onednn, tiled
 from .stage import Layer, PixelBlock, PixelStage
 
 __all__ = [
@@ -22,8 +22,11 @@ __all__ = [
     "Layer",
     "PixelBlock",
     "PixelStage",
+    "Prepared",
     "choose",
     "entangle",
+    "explain",
+    "prepare",
     "resolve_precision",
 ]
 
@@ -44,6 +47,7 @@ class Backend:
 
 
 BACKENDS = {
+    "triton": Backend(fused.refuses, fused.prepare, fused.entangle),
     "onednn": Backend(onednn.refuses, onednn.Prepared, onednn.entangle),
     "tiled": Backend(tiled.refuses, tiled.Prepared, tiled.entangle),
 }
@@ -65,6 +69,14 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {['auto', *PRECISIONS]}, not {precision!r}")
     return PRECISIONS[precision]
+
+
+def explain(device: torch.device) -> dict[str, dict[str, str | None]]:
+    """By precision and backend, why it cannot run on a device, or None; `auto` takes the first that can."""
+    return {
+        precision: {name: backend.refuses(device, dtype) for name, backend in BACKENDS.items()}
+        for precision, dtype in PRECISIONS.items()
+    }
 
 
 def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:

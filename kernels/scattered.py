@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import tiled
-from .stage import PixelStage
 from .workers import run_parallel
 
 STRIP_BYTES = 32 << 20
 """What the products of the points worked on at a time may take."""
+SHORT = 32768
+"""Elements up to which torch leaves an element-wise operation to one thread: several wait for each other, which costs
+far more than it saves when the machine has other work to do."""
 _POINTS = 512  # looked up at a time: their codes, 1 KB per line, stay in the second-level cache
 _DEVICE_POINTS = 16384
 _SAMPLES = 4096  # per tile of the stage
@@ -43,9 +45,10 @@ def table(line: Tensor) -> Tensor:
     return line.permute(0, 2, 3, 1).flatten(2).contiguous()
 
 
-def strip_points(stage: PixelStage) -> int:
+def strip_points(prepared: tiled.Prepared) -> int:
     """Points that `entangle_at` should be given at a time."""
-    return STRIP_BYTES // (len(stage.decoders) * stage.channels * 4)
+    room = STRIP_BYTES // (len(prepared.decoders) * (prepared.image.shape[1] - 1) * 4)
+    return min(room, SHORT) if prepared.image.device.type == "cpu" else room
 
 
 def entangle_at(
@@ -53,9 +56,8 @@ def entangle_at(
     rows: Tensor,
     y: Places,
     x: Places,
-    stage: PixelStage,
+    prepared: tiled.Prepared,
     *,
-    dtype: torch.dtype = torch.float32,
     after: Callable[[int], None] = lambda points: None,
 ) -> Tensor:
     """The picture at scattered points.
@@ -64,15 +66,14 @@ def entangle_at(
         columns: [L, T, rank * B] float32, a `table` of line 0.
         rows: the same of line 1; its number of nodes may differ.
         y, x: [P] points each, on the tables' device.
-        stage: weights for one latent.
-        dtype: of the matrix products.
+        prepared: the stage of one latent, packed for `tiled` in the dtype of the matrix products.
         after: called in this thread with numbers of points done, which add up to P; what it raises ends the work.
 
     Returns:
         [C, P] float32, about -1..1.
     """
     levels, _, features = columns.shape
-    channels = stage.channels
+    image_channels, channels = prepared.image.shape[0], prepared.image.shape[1] - 1
     rank, points, device = features // channels, len(y.node), columns.device
     cpu = device.type == "cpu"
     workers = torch.get_num_threads() if cpu else 1
@@ -92,8 +93,7 @@ def entangle_at(
     starts = range(0, points, step)
     run_parallel(work, starts, min(workers, len(starts)), after)
     # A row of pixels whose column code is 1 and whose row codes are the products.
-    picture = torch.empty((stage.image_channels, 1, points), device=device)
-    prepared = tiled.Prepared(stage, dtype)
+    picture = torch.empty((image_channels, 1, points), device=device)
     samples = max(_POINTS, min(_SAMPLES, tiled.BUFFER_BYTES // (prepared.bytes_per_sample * workers)))
     tiled.entangle(
         torch.ones((levels, channels, 1, 1), device=device),

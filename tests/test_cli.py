@@ -87,6 +87,14 @@ def test_failures_say_what_to_do(arguments: list[str], message: str, tmp_path: P
     assert not out.exists()
 
 
+def test_info_explains_the_backends(capsys):
+    assert main(["info", "--backends"]) == 0
+    text = capsys.readouterr().out
+    assert "cpu float32: tiled" in text
+    assert "not triton: it needs a CUDA GPU, not cpu" in text
+    assert main(["info"]) == 1
+
+
 @pytest.mark.parametrize("size", ["2048", "0x5", "axb", "10x-3"])
 def test_sizes_that_are_none(size: str, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -1,0 +1,172 @@
+"""Pictures too large for memory: rendered straight to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import io, ui
+
+from ..creps_core.large import BITS, Preview, render_to_file
+from ..creps_core.render import MAX_SUPERSAMPLE, memory_estimate
+from ..kernels import PRECISIONS
+from . import bridge
+from .sockets import Latents, LatentSocket, Model, ModelSocket
+
+MAX_FILE_SIDE = 131072
+_FORMATS = {"png": ".png", "tiff": ".tif"}
+_SMALLEST_TILE = 16
+
+
+class RenderToFile(io.ComfyNode):
+    """A latent -> a file of any size."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def edge(name: str, default: float, what: str) -> io.Float.Input:
+            return io.Float.Input(
+                name,
+                default=default,
+                min=-1000.0,
+                max=1000.0,
+                step=0.01,
+                round=False,
+                optional=True,
+                advanced=True,
+                tooltip=f"{what} edge of the part of the frame to show: 0 to 1 is the frame that the generator was "
+                "trained on, beyond it the picture continues.",
+            )
+
+        return io.Schema(
+            node_id="CREPS_RenderToFile",
+            display_name="Render CREPS To File",
+            category="CREPS",
+            description="Renders a picture of up to 131072 pixels on a side straight to a file in the output folder, "
+            "natively at that size. Memory stays flat. A render that was cancelled goes on where it was when it is "
+            "queued again.",
+            search_aliases=["creps", "gigapixel", "huge", "poster", "large", "tiff", "pyramid", "save"],
+            is_output_node=True,
+            inputs=[
+                ModelSocket.Input("model", tooltip="The generator that the latent was sampled for."),
+                LatentSocket.Input("latent", tooltip="What to render: one latent."),
+                io.Int.Input(
+                    "width", default=16384, min=1, max=MAX_FILE_SIDE, tooltip="Width of the picture in pixels."
+                ),
+                io.Int.Input(
+                    "height", default=16384, min=1, max=MAX_FILE_SIDE, tooltip="Height of the picture in pixels."
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(_FORMATS),
+                    default="png",
+                    tooltip="png opens everywhere, but most programs load all of it. tiff is a tiled BigTIFF with a "
+                    "pyramid, which viewers for large pictures (QuPath, vipsdisp, QGIS...) open at once; it needs the "
+                    "package tifffile.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="CREPS/large",
+                    tooltip="Name of the file in the output folder, with the same %tokens% as in Save Image.",
+                ),
+                io.Combo.Input(
+                    "fit",
+                    options=["crop", "extend", "stretch"],
+                    default="crop",
+                    tooltip="When the picture is not square: crop shows a centred part of the frame, extend "
+                    "continues the picture beyond the frame, stretch distorts.",
+                ),
+                io.Int.Input(
+                    "supersample",
+                    default=1,
+                    min=1,
+                    max=MAX_SUPERSAMPLE,
+                    tooltip="Samples per pixel and side, against flicker and jagged edges when a picture is smaller "
+                    "than its detail. 2 takes four times as long.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=["auto", *PRECISIONS],
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of the matrix products. auto is float32, exact on every device.",
+                ),
+                edge("top", 0.0, "Top"),
+                edge("left", 0.0, "Left"),
+                edge("bottom", 1.0, "Bottom"),
+                edge("right", 1.0, "Right"),
+                io.Combo.Input(
+                    "bits",
+                    options=[str(bits) for bits in BITS],
+                    default="8",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Per colour. 16 is for grading; files become more than twice as large.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="preview", tooltip="The picture reduced to at most 1024 pixels a side."),
+                io.String.Output(display_name="path", tooltip="Where the file is."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Model,
+        latent: Latents,
+        width: int,
+        height: int,
+        format: str,
+        filename_prefix: str,
+        fit: str,
+        supersample: int,
+        precision: str = "auto",
+        top: float = 0.0,
+        left: float = 0.0,
+        bottom: float = 1.0,
+        right: float = 1.0,
+        bits: str = "8",
+    ) -> io.NodeOutput:
+        config = model.generator.config
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory(), width, height
+        )
+        path = os.path.join(folder, f"{name}_{counter:05}_{_FORMATS[format]}")
+        preview = Preview(height, width, config.img_channels)
+        progress = bridge.progress_of(preview.image[None])
+        memory = memory_estimate(config, height, width, supersample)
+        bridge.back_off(
+            lambda tile: render_to_file(
+                bridge.on_device(model, memory),
+                latent.ws,
+                path,
+                height=height,
+                width=width,
+                window=(top, left, bottom, right),
+                fit=fit,
+                supersample=supersample,
+                precision=precision,
+                tile=tile,
+                bits=int(bits),
+                text=_metadata(cls),
+                progress=progress,
+                preview=preview,
+            ),
+            smallest=_SMALLEST_TILE,
+            advice="Lower supersample or the width, or close other programs that use it",
+        )
+        image = bridge.new_image(1, *preview.image.shape)
+        image[0] = preview.image
+        image = bridge.to_image(image)
+        return io.NodeOutput(image, path, ui=ui.PreviewImage(image, cls=cls))
+
+
+def _metadata(node: type[io.ComfyNode]) -> dict[str, str]:
+    """The prompt and the workflow, as in the files of Save Image."""
+    if args.disable_metadata or not node.hidden:
+        return {}
+    values = {"prompt": node.hidden.prompt, **(node.hidden.extra_pnginfo or {})}
+    return {key: json.dumps(value) for key, value in values.items() if value}
