@@ -12,6 +12,7 @@ fairer opponent, memory that is kept instead of returned to the system:
 from __future__ import annotations
 
 import argparse
+import copy
 import platform
 import statistics
 import time
@@ -24,6 +25,7 @@ import unfused
 from comfyui_creps import kernels
 from comfyui_creps.creps_core import Generator, GeneratorConfig, render
 from comfyui_creps.creps_core.lines import COLUMNS, ROWS
+from comfyui_creps.kernels import reference
 from torch import Tensor
 
 
@@ -56,6 +58,16 @@ def report(title: str, seconds: dict[str, list[float]], flops: float) -> None:
         print(f"  {name:10} {median:8.3f} s  {ratio:6.2f} x  {rate:6.0f} GFLOP/s, {share:3.0f} % of {peak:.0f}")
 
 
+def in_double(stage: kernels.PixelStage) -> kernels.PixelStage:
+    """The stage in float64."""
+    layers = lambda group: tuple(kernels.Layer(*(t.double() for t in layer)) for layer in group)  # noqa: E731
+    return kernels.PixelStage(
+        tuple(layers(decoder) for decoder in stage.decoders),
+        layers([stage.image])[0],
+        tuple(kernels.PixelBlock(*layers(block)) for block in stage.blocks),
+    )
+
+
 def error(found: Tensor, exact: Tensor) -> str:
     levels = lambda x: (x.double() * 127.5 + 128).clamp(0, 255).floor()  # noqa: E731
     relative = ((found - exact).abs().max() / exact.abs().max()).item()
@@ -76,6 +88,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(512, channel_base=base, channel_max=most)).eval().requires_grad_(False)
+    double_generator = copy.deepcopy(generator).double()
     ws = generator.mapping(torch.randn(1, 512))
     synthesis = generator.synthesis
     stage = synthesis.pixel_stage(ws).sample(0)
@@ -99,8 +112,13 @@ def main() -> None:
         contestants |= {name: pixels(name) for name in names}
         flops = 2 * 178592 * side**2
         report(f"{side} x {side}, per-pixel stage", interleaved(contestants, args.runs), flops)
+        double = [tensor.double() for tensor in (columns, rows)]
+        exact = reference.entangle(*double, in_double(stage))
+        for name in names:
+            pixels(name)()
+            print(f"  {name:10} {error(out, exact)}")
 
-        exact = unfused.picture(generator, ws, side).double()
+        exact = double_generator.synthesis(ws.double(), positions, positions)
         contestants = {"gemm": gemm_rate(), "unfused": lambda n=side: unfused.picture(generator, ws, n)}
         for name in names:
             contestants[name] = lambda n=side, p=name: render(generator, ws, height=n, width=n, precision=p)

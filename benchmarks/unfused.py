@@ -1,4 +1,4 @@
-"""The opponent: the per-pixel stage as published, one operation at a time over the whole picture.
+"""The opponent: the generator as published, one operation at a time over the whole picture.
 
 Pixel-major features, and a pass through memory each for product, bias, leaky ReLU and gain. Slow and hungry on
 purpose: it is what a straightforward implementation of the paper does.
@@ -12,7 +12,7 @@ import package  # noqa: F401
 import torch
 import torch.nn.functional as F
 from comfyui_creps.creps_core import Generator
-from comfyui_creps.creps_core.lines import COLUMNS, ROWS
+from comfyui_creps.creps_core.layers import ModulatedLinear
 from comfyui_creps.kernels import Layer, PixelStage
 from torch import Tensor
 
@@ -47,11 +47,41 @@ def entangle(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
     return image.t().reshape(-1, height, width)
 
 
+def lines(generator: Generator, ws: Tensor, positions: Tensor) -> list[Tensor]:
+    """Both lines at once, [L, B, n, rank] each: modulated weights, features [channels, n * 16]."""
+    synthesis, config = generator.synthesis, generator.config
+    source, w = synthesis.b4.input, ws[0]
+    phase = 2 * math.pi * positions.float()[None, :, None, None] * source.freqs.view(-1, 1, 1, 8)
+    phase = phase.expand(-1, -1, 2, -1).flatten(2)  # [channels / 2, n, 16]
+    x = torch.cat([phase.sin(), (phase + math.pi / 2).sin()])
+    style = source.affine(w[:1]).view(-1, 1, 16) * source.weight[0]
+    x = (x * style / math.sqrt(len(x))).flatten(1)
+
+    def linear(x: Tensor, layer: ModulatedLinear, w: Tensor) -> Tensor:
+        style = layer.affine(w[None])
+        weight = layer.weight * (style if layer.demodulate else style / math.sqrt(style.shape[1]))
+        if layer.demodulate:
+            weight = weight * (weight.square().sum(1, keepdim=True) + 1e-8).rsqrt()
+        return weight @ x + layer.bias[:, None]
+
+    bilines, total = [], 0
+    for i, level in enumerate(config.levels):
+        block = getattr(synthesis, f"b{level}")
+        styles = w[max(2 * i - 1, 1) :]
+        layers = [layer for layer in block.children() if isinstance(layer, ModulatedLinear)]
+        for layer, style in zip(layers, styles, strict=False):
+            y = linear(x, layer, style)
+            if layer.demodulate:
+                y = F.leaky_relu(y, 0.2)
+                x = (y * math.sqrt(2)).clamp(-256, 256)
+            else:
+                total = total + y.clamp(-256, 256)
+                bilines.append(total)
+    both = torch.stack(bilines).unflatten(-1, (len(positions), 16))
+    return list(both.split(8, -1))
+
+
 def picture(generator: Generator, ws: Tensor, side: int) -> Tensor:
     """The whole frame of one latent, lines and modulation included, [1, C, side, side]."""
-    synthesis = generator.synthesis
     positions = torch.linspace(0, 1, side, dtype=torch.float64)
-    styles = synthesis.line_styles(ws)
-    with torch.enable_grad():  # the plain formulation of the layers; nothing here requires gradients
-        columns, rows = (synthesis.bilines(styles, positions, line)[0] for line in (COLUMNS, ROWS))
-    return entangle(columns, rows, synthesis.pixel_stage(ws).sample(0))[None]
+    return entangle(*lines(generator, ws, positions), generator.synthesis.pixel_stage(ws).sample(0))[None]

@@ -3,3 +3,7 @@
 
 class CheckpointError(ValueError):
     """A checkpoint file that cannot be used: names the file, what was found, what to do."""
+
+
+class LatentsError(ValueError):
+    """A file of latents or directions that cannot be used, or not with this generator: says why and what to do."""

@@ -122,6 +122,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         self.name = name
+        self.fingerprint = ""  # see `checkpoint.fingerprint`
         self.mapping = Mapping(config)
         self.synthesis = Synthesis(config)
 

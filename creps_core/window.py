@@ -60,6 +60,28 @@ def fit_window(window: Window, height: int, width: int, fit: str = "stretch") ->
     return top, left, bottom, right
 
 
+def same_area_window(window: Window, height: int, width: int, other_height: int, other_width: int) -> Window:
+    """The window in which a picture of another size has pixels that cover the same area.
+
+    The first and last pixels of pictures lie on the edges of their windows, so half of them sticks out: of large
+    pixels more than of small ones. Tools that scale pictures keep the area instead. A small picture that is to be
+    scaled up and laid over a large one needs a narrower window, or the two are displaced by up to half a large pixel.
+
+    Args:
+        window: of the picture of height x width.
+        other_height, other_width: of the other picture.
+    """
+
+    def axis(start: float, stop: float, size: int, other: int) -> tuple[float, float]:
+        pixel = (stop - start) / max(size - 1, 1)
+        inset = (size * pixel / other - pixel) / 2
+        return start + inset, stop - inset
+
+    top, bottom = axis(window[0], window[2], height, other_height)
+    left, right = axis(window[1], window[3], width, other_width)
+    return top, left, bottom, right
+
+
 def _about_centre(start: float, stop: float, extent: float) -> tuple[float, float]:
     if math.isclose(abs(stop - start), extent, rel_tol=1e-12):
         return start, stop  # exact: the whole frame stays the whole frame

@@ -1,20 +1,63 @@
-"""The nodes: `CrepsExtension.get_node_list` is the table of contents."""
+"""The nodes: `NODES` is the table of contents."""
 
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
 from . import bridge
-from .latents import SampleLatents
+from .batch import CombineLatents, ContactSheet, LoadLatents, SaveLatents, SelectLatents
+from .blend import BlendGenerators
+from .camera import CameraPath, MakeView, RenderPath, WarpView
+from .compare import CompareUpscaling, RenderForUpscaling, ScaleConsistency
+from .large import RenderToFile
+from .latents import SampleLatents, SampleSeeds, TruncateLatents
 from .load import LoadGenerator
+from .motion import InterpolateLatents, RandomWalk
+from .project import ProjectImage
 from .render import Render
+from .styles import DirectionStrip, EditLatents, FindDirections, LoadDirections, MixStyles, SaveDirections
+
+NODES: list[type[io.ComfyNode]] = [
+    # From a generator to a picture
+    LoadGenerator,
+    SampleLatents,
+    Render,
+    RenderToFile,
+    # Latents
+    SampleSeeds,
+    SelectLatents,
+    CombineLatents,
+    TruncateLatents,
+    ContactSheet,
+    SaveLatents,
+    LoadLatents,
+    InterpolateLatents,
+    RandomWalk,
+    MixStyles,
+    FindDirections,
+    EditLatents,
+    DirectionStrip,
+    SaveDirections,
+    LoadDirections,
+    BlendGenerators,
+    ProjectImage,
+    # The camera
+    MakeView,
+    WarpView,
+    CameraPath,
+    RenderPath,
+    # Comparison with upscaling
+    RenderForUpscaling,
+    CompareUpscaling,
+    ScaleConsistency,
+]
 
 
 class CrepsExtension(ComfyExtension):
-    """Registers the model folder and the nodes."""
+    """Registers the model folders and the nodes."""
 
     async def on_load(self) -> None:
         bridge.register_model_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadGenerator, SampleLatents, Render]
+        return NODES

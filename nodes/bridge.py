@@ -20,20 +20,45 @@ from .sockets import Model
 
 log = logging.getLogger("CREPS")
 
-FOLDER = "creps"
-EXTENSIONS = {".pkl", ".safetensors"}
+FOLDER, LATENTS_FOLDER, DIRECTIONS_FOLDER = "creps", "creps_latents", "creps_directions"
+FOLDERS = {
+    FOLDER: {".pkl", ".safetensors"},
+    LATENTS_FOLDER: {".safetensors"},
+    DIRECTIONS_FOLDER: {".safetensors"},
+}
+"""Kinds of files, and how they end."""
 PREVIEW_SIDE = 512
 _PREVIEW_SECONDS = 0.5
 
 
 def register_model_folder() -> None:
-    """Make `models/creps` and `output/creps` places where checkpoints are found, beside those the user added."""
-    models = os.path.join(folder_paths.models_dir, FOLDER)
-    os.makedirs(models, exist_ok=True)
-    folder_paths.add_model_folder_path(FOLDER, models)
-    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.get_output_directory(), FOLDER))
-    paths, _ = folder_paths.folder_names_and_paths[FOLDER]
-    folder_paths.folder_names_and_paths[FOLDER] = (paths, EXTENSIONS)
+    """Make `models/creps` and `output/creps` places where checkpoints are found, beside those the user added; and
+    likewise for latents and directions."""
+    for folder, extensions in FOLDERS.items():
+        models = os.path.join(folder_paths.models_dir, folder)
+        os.makedirs(models, exist_ok=True)
+        folder_paths.add_model_folder_path(folder, models)
+        folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.get_output_directory(), folder))
+        paths, _ = folder_paths.folder_names_and_paths[folder]
+        folder_paths.folder_names_and_paths[folder] = (paths, extensions)
+
+
+def new_file(folder: str, prefix: str) -> str:
+    """The path of a file to be written in the output folder of its kind: prefix, number, .safetensors.
+
+    Raises:
+        Exception: of ComfyUI, when the prefix leads out of the output folder.
+    """
+    place, name, counter, _, _ = folder_paths.get_save_image_path(
+        os.path.join(folder, prefix), folder_paths.get_output_directory()
+    )
+    return os.path.join(place, f"{name}_{counter:05}_.safetensors")
+
+
+def file_state(folder: str, name: str) -> tuple[str, int, int]:
+    """What changes when a file is overwritten: for `fingerprint_inputs`."""
+    stat = os.stat(folder_paths.get_full_path_or_raise(folder, name))
+    return name, stat.st_mtime_ns, stat.st_size
 
 
 def to_model(generator: Generator) -> Model:
@@ -92,6 +117,17 @@ def progress_of(image: Tensor) -> Callable[[int, int], None]:
             preview = ("JPEG", preview_of(image[current]), PREVIEW_SIDE)
             shown = time.monotonic()
         bar.update_absolute(done, total, preview)
+
+    return progress
+
+
+def progress_bar() -> Callable[[int, int], None]:
+    """A progress callback for work without a picture: moves the node's bar, and raises ComfyUI's interrupt."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def progress(done: int, total: int) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
 
     return progress
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import comfy.model_patcher
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..creps_core import Generator
 from ..creps_core.camera import View
+from ..creps_core.directions import Directions
+from ..creps_core.latents import Latents
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,6 @@ class Model:
     @property
     def generator(self) -> Generator:
         return self.patcher.model
-
-
-@dataclass(frozen=True)
-class Latents:
-    """A batch of styles ws [N, num_ws, w_dim] float32 on the CPU, and the seeds that they were sampled from."""
-
-    ws: Tensor
-    seeds: list[int] = field(default_factory=list)
 
 
 @io.comfytype(io_type="CREPS_MODEL")
@@ -57,3 +50,10 @@ class PathSocket(io.ComfyTypeIO):
     """A view per frame."""
 
     Type = list[View]
+
+
+@io.comfytype(io_type="CREPS_DIRECTIONS")
+class DirectionsSocket(io.ComfyTypeIO):
+    """Editing directions of one generator."""
+
+    Type = Directions

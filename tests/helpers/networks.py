@@ -20,3 +20,13 @@ def make_generator(**fields) -> Generator:
 def make_ws(generator: Generator, count: int = 1) -> torch.Tensor:
     torch.manual_seed(1)
     return generator.mapping(torch.randn(count, generator.config.z_dim))
+
+
+def make_relative(generator: Generator) -> Generator:
+    """A generator of the same architecture, not far away."""
+    other = make_generator(img_resolution=generator.config.img_resolution)
+    torch.manual_seed(2)
+    for parameter in other.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    other.name, other.fingerprint = "other", ""
+    return other

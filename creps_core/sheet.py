@@ -1,0 +1,94 @@
+"""Labelled pictures and grids of them: contact sheets, comparisons.
+
+Everything is an array [H, W, 3] uint8. The type is the one that Pillow brings along, so that a sheet looks the same on
+every machine; it knows the letters of western languages.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Color = tuple[int, int, int]
+
+BACKGROUND: Color = (17, 18, 21)
+TEXT: Color = (232, 233, 237)
+DIM: Color = (148, 152, 162)
+LABEL_SIZE = 18
+
+
+@functools.cache
+def font(size: int = LABEL_SIZE) -> ImageFont.FreeTypeFont:
+    """Pillow's own type at a size in pixels."""
+    loaded = ImageFont.load_default(size)
+    assert isinstance(loaded, ImageFont.FreeTypeFont)
+    return loaded
+
+
+def fitting(text: str, width: float, size: int = LABEL_SIZE) -> str:
+    """The text, cut off with an ellipsis where it is wider than `width` pixels."""
+    if font(size).getlength(text) <= width:
+        return text
+    while text and font(size).getlength(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+def canvas(height: int, width: int) -> Image.Image:
+    """An empty sheet."""
+    return Image.new("RGB", (width, height), BACKGROUND)
+
+
+def labelled(picture: np.ndarray, text: str, *, size: int = LABEL_SIZE) -> np.ndarray:
+    """A picture with its label below.
+
+    Args:
+        picture: [H, W, 3] uint8.
+        text: one or more lines; the first is bright, the others are dim. Lines that are too long are cut off.
+        size: of the type, in pixels.
+
+    Returns:
+        [H + label, W, 3] uint8; labels with as many lines are as high.
+    """
+    lines, step = text.split("\n"), size * 4 // 3
+    height, width = picture.shape[:2]
+    sheet = canvas(height + size // 2 + step * len(lines), width)
+    sheet.paste(Image.fromarray(picture), (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for i, line in enumerate(lines):
+        color = TEXT if i == 0 else DIM
+        draw.text((0, height + size // 2 + step * i), fitting(line, width, size), color, font(size))
+    return np.asarray(sheet)
+
+
+def grid(
+    pictures: Sequence[np.ndarray], columns: int, labels: Sequence[str] | None = None, *, gap: int = 16
+) -> np.ndarray:
+    """Pictures in rows of `columns`, left to right, with the same gap between and around them.
+
+    Args:
+        pictures: [H, W, 3] uint8 each; smaller ones sit in the top left corner of cells of the largest size.
+        columns: how many in a row.
+        labels: a text below each, see `labelled`.
+        gap: in pixels.
+
+    Raises:
+        ValueError: there is nothing to show, or not a label per picture.
+    """
+    if not pictures or columns < 1:
+        raise ValueError(f"a grid needs at least one picture and one column, not {len(pictures)} and {columns}")
+    if labels is not None:
+        if len(labels) != len(pictures):
+            raise ValueError(f"{len(pictures)} pictures have {len(labels)} labels")
+        pictures = [labelled(picture, label) for picture, label in zip(pictures, labels, strict=True)]
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    rows = -(-len(pictures) // columns)
+    sheet = np.empty((gap + rows * (height + gap), gap + columns * (width + gap), 3), np.uint8)
+    sheet[:] = BACKGROUND
+    for i, picture in enumerate(pictures):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return sheet

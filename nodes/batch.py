@@ -1,0 +1,214 @@
+"""Batches of latents: choosing, joining, looking at them, keeping them in files."""
+
+from __future__ import annotations
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ..creps_core import render
+from ..creps_core.contact import contact_sheet
+from ..creps_core.latent_files import IF_DIFFERENT, load_latents, save_latents
+from ..creps_core.render import memory_estimate
+from ..creps_core.selection import average, concatenate, select
+from . import bridge
+from .render import SMALLEST_TILE
+from .sockets import Latents, LatentSocket, Model, ModelSocket
+
+_MOST_BATCHES = 32
+
+
+class SelectLatents(io.ComfyNode):
+    """Some latents of a batch, in a new order."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CREPS_SelectLatents",
+            display_name="Select CREPS Latents",
+            category="CREPS/latents",
+            description="Picks latents out of a batch by their place in it, in any order, once or several times.",
+            search_aliases=["creps pick", "slice", "reorder", "reverse", "repeat", "latent from batch"],
+            inputs=[
+                LatentSocket.Input("latent", tooltip="The batch to pick from."),
+                io.String.Input(
+                    "indices",
+                    default=":",
+                    tooltip="Places in the batch, counted from 0, such as 0, 2, -1, 3:7. -1 is the last, 3:7 is 3 to "
+                    "6, : all, ::-1 all backwards, ::2 every second.",
+                ),
+                io.Int.Input("repeat", default=1, min=1, max=4096, tooltip="The whole selection so many times."),
+            ],
+            outputs=[LatentSocket.Output(display_name="latent", tooltip="The chosen latents.")],
+        )
+
+    @classmethod
+    def execute(cls, latent: Latents, indices: str, repeat: int) -> io.NodeOutput:
+        return io.NodeOutput(select(latent, indices, repeat))
+
+
+class CombineLatents(io.ComfyNode):
+    """Batches of latents -> one batch, or their mean."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CREPS_CombineLatents",
+            display_name="Combine CREPS Latents",
+            category="CREPS/latents",
+            description="Joins batches of latents into one, or averages all their latents into a single one.",
+            search_aliases=["creps concatenate", "join", "batch latents", "average", "mean", "merge"],
+            inputs=[
+                io.Autogrow.Input(
+                    "latents",
+                    template=io.Autogrow.TemplatePrefix(
+                        LatentSocket.Input("latent", tooltip="Latents of the same generator."),
+                        prefix="latent_",
+                        min=1,
+                        max=_MOST_BATCHES,
+                    ),
+                    tooltip="Batches of latents, in order.",
+                ),
+                io.Combo.Input(
+                    "how",
+                    options=["concatenate", "average"],
+                    default="concatenate",
+                    tooltip="concatenate: one batch after the other. average: the mean of all latents, one latent.",
+                ),
+            ],
+            outputs=[LatentSocket.Output(display_name="latent", tooltip="One batch, or one latent.")],
+        )
+
+    @classmethod
+    def execute(cls, latents: io.Autogrow.Type, how: str) -> io.NodeOutput:
+        joined = concatenate([batch for batch in latents.values() if batch is not None])
+        return io.NodeOutput(average(joined) if how == "average" else joined)
+
+
+class ContactSheet(io.ComfyNode):
+    """Latents -> one picture of all of them, labelled."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CREPS_ContactSheet",
+            display_name="CREPS Contact Sheet",
+            category="CREPS/latents",
+            description="Renders a batch of latents small and puts them on one sheet, each with its seed below. A "
+            "mixing grid or a strip of directions becomes a table with titles.",
+            search_aliases=["creps grid", "overview", "seed sheet", "thumbnails", "mixing grid", "table"],
+            inputs=[
+                ModelSocket.Input("model", tooltip="The generator that the latents belong to."),
+                LatentSocket.Input("latent", tooltip="What to show."),
+                io.Int.Input("side", default=160, min=16, max=4096, tooltip="Side of each picture in pixels."),
+                io.Int.Input(
+                    "columns",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="Pictures in a row; 0 makes the sheet about square. A table has its own columns.",
+                ),
+                io.Int.Input(
+                    "supersample",
+                    default=1,
+                    min=1,
+                    max=16,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Samples per pixel and side: 2 or 3 smooths small pictures with much detail.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="sheet", tooltip="The sheet, one picture.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Model, latent: Latents, side: int, columns: int, supersample: int = 1) -> io.NodeOutput:
+        config = model.generator.config
+        image = bridge.new_image(len(latent), side, side, config.img_channels)
+        bridge.back_off(
+            lambda tile: render(
+                bridge.on_device(model, memory_estimate(config, side, side, supersample)),
+                latent.ws,
+                height=side,
+                width=side,
+                supersample=supersample,
+                tile=tile,
+                progress=bridge.progress_of(image),
+                out=image.permute(0, 3, 1, 2),
+            ),
+            smallest=SMALLEST_TILE,
+            advice="Lower the side of the pictures",
+        )
+        sheet = contact_sheet(bridge.to_image(image), latent, columns=columns)
+        return io.NodeOutput(sheet[None].to(image))
+
+
+class SaveLatents(io.ComfyNode):
+    """Latents -> a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CREPS_SaveLatents",
+            display_name="Save CREPS Latents",
+            category="CREPS/latents",
+            description="Writes latents to output/creps_latents as safetensors, with their seeds and the fingerprint "
+            "of their generator.",
+            search_aliases=["creps save latent", "export latent", "keep", "w", "ws"],
+            inputs=[
+                LatentSocket.Input("latent", tooltip="The latents to keep."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="latents",
+                    tooltip="Name of the file; a number is added. May begin with folders.",
+                ),
+            ],
+            outputs=[LatentSocket.Output(display_name="latent", tooltip="The same latents.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, latent: Latents, filename_prefix: str) -> io.NodeOutput:
+        path = bridge.new_file(bridge.LATENTS_FOLDER, filename_prefix)
+        save_latents(latent, path)
+        return io.NodeOutput(latent, ui=ui.PreviewText(path))
+
+
+class LoadLatents(io.ComfyNode):
+    """A file -> latents."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CREPS_LoadLatents",
+            display_name="Load CREPS Latents",
+            category="CREPS/latents",
+            description="Reads latents that Save CREPS Latents wrote, from output/creps_latents or "
+            "models/creps_latents.",
+            search_aliases=["creps load latent", "import latent", "w", "ws"],
+            inputs=[
+                ModelSocket.Input("model", tooltip="The generator that will render them."),
+                io.Combo.Input(
+                    "file",
+                    options=folder_paths.get_filename_list(bridge.LATENTS_FOLDER),
+                    tooltip="After saving or adding a file press R to refresh the list.",
+                ),
+                io.Combo.Input(
+                    "if_different",
+                    options=list(IF_DIFFERENT),
+                    default="refuse",
+                    tooltip="When the latents were made with another generator: refuse them, or adapt them where "
+                    "the dimensions allow. With a fine-tuned generator adapted latents mean nearly the same.",
+                ),
+            ],
+            outputs=[LatentSocket.Output(display_name="latent", tooltip="The latents of the file.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, model: Model | None = None, if_different: str = "refuse") -> object:
+        """An overwritten file is loaded anew."""
+        return bridge.file_state(bridge.LATENTS_FOLDER, file), if_different
+
+    @classmethod
+    def execute(cls, model: Model, file: str, if_different: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise(bridge.LATENTS_FOLDER, file)
+        return io.NodeOutput(load_latents(path, model.generator, if_different))

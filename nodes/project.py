@@ -1,0 +1,137 @@
+"""Pictures -> latents."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..creps_core.latents import MAX_SEED
+from ..creps_core.projection import SPACES, memory_estimate, project
+from . import bridge
+from .sockets import Latents, LatentSocket, Model, ModelSocket
+
+log = logging.getLogger("CREPS")
+
+_PREVIEW_SIDE = 256
+
+
+class ProjectImage(io.ComfyNode):
+    """A picture -> the latent whose picture is most like it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CREPS_ProjectImage",
+            display_name="Project Image to CREPS",
+            category="CREPS/project",
+            description="Searches the latent whose picture is most like a given one, by gradient descent through the "
+            "generator. A generator can only show what it knows: give a face to one of faces.",
+            search_aliases=["creps inversion", "gan inversion", "projection", "photo to latent", "encode"],
+            inputs=[
+                ModelSocket.Input("model", tooltip="The generator to search in."),
+                io.Image.Input("image", tooltip="The picture; a batch is projected one by one."),
+                io.Combo.Input(
+                    "space",
+                    options=list(SPACES),
+                    default="w",
+                    tooltip="w stays among the pictures of the generator, and is better to edit. ws frees the style of "
+                    "every layer, and comes nearer to a picture that is not the generator's own.",
+                ),
+                io.Int.Input("steps", default=300, min=1, max=100000, tooltip="Steps of the search, per picture."),
+                io.Int.Input(
+                    "side",
+                    default=128,
+                    min=8,
+                    max=1024,
+                    step=8,
+                    tooltip="Size of the last and most exact comparison. Twice the side takes four times the time and "
+                    "memory.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="The search begins with the pictures of this seed and the following ones. If it ends in "
+                    "the wrong place, try another.",
+                ),
+                io.Combo.Input(
+                    "fit",
+                    options=["crop", "extend", "stretch"],
+                    default="crop",
+                    tooltip="How the picture lies in the frame. Render the latent at the picture's size with the same "
+                    "fit to see the likeness of the whole picture.",
+                ),
+                io.Int.Input(
+                    "candidates",
+                    default=1024,
+                    min=1,
+                    max=1 << 20,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How many pictures of seeds to begin with. The picture of one of them is recognised.",
+                ),
+                io.Int.Input(
+                    "starts",
+                    default=4,
+                    min=1,
+                    max=64,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How many of the best candidates are followed.",
+                ),
+                LatentSocket.Input("start", optional=True, tooltip="Begin at this latent instead of at candidates."),
+            ],
+            outputs=[
+                LatentSocket.Output(display_name="latent", tooltip="A latent per picture."),
+                io.Float.Output(
+                    display_name="psnr", tooltip="Likeness in decibels at the side above, the mean of the batch."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Model,
+        image: Tensor,
+        space: str,
+        steps: int,
+        side: int,
+        seed: int,
+        fit: str,
+        candidates: int = 1024,
+        starts: int = 4,
+        start: Latents | None = None,
+    ) -> io.NodeOutput:
+        config = model.generator.config
+        shown = bridge.new_image(1, _PREVIEW_SIDE, _PREVIEW_SIDE, config.img_channels)
+        bar = bridge.progress_of(shown)
+
+        def progress(done: int, total: int, likeness: Tensor) -> None:
+            preview = F.interpolate(likeness.detach()[None], shown.shape[1:3])
+            with torch.inference_mode():  # as the picture that ComfyUI's mode has made
+                shown.copy_(preview.permute(0, 2, 3, 1))
+            bar(done, total)
+
+        generator = bridge.on_device(model, memory_estimate(config, side))
+        result = project(
+            generator,
+            image.movedim(-1, 1) * 2 - 1,
+            fit=fit,
+            space=space,
+            steps=steps,
+            side=side,
+            seed=seed,
+            candidates=candidates,
+            starts=starts,
+            start=None if start is None else start.ws[0],
+            progress=progress,
+        )
+        log.info("projected: PSNR %s dB", ", ".join(f"{psnr:.1f}" for psnr in result.psnr))
+        return io.NodeOutput(result.latents, sum(result.psnr) / len(result.psnr))
