@@ -50,7 +50,7 @@ def test_ssim_by_its_definition():
 
 @pytest.mark.parametrize("size", [(11, 40), (75, 64), (300, 80)])
 def test_ssim_is_that_of_scikit_image(size: tuple[int, int]):
-    metrics = pytest.importorskip("skimage.metrics")
+    metrics = pytest.importorskip("skimage.metrics", reason="pip install -e '.[test]' brings scikit-image")
     a = noise(*size)
     for b in (a, (a * 0.8 + 0.1), noise(*size, 1), (a + 0.1 * noise(*size, 2)).clamp(0, 1)):
         wanted = metrics.structural_similarity(
