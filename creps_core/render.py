@@ -156,7 +156,7 @@ class _Picture:
         batch: int = 1,
     ):
         config, self.device = generator.config, generator.mapping.w_avg.device
-        _check(config, ws, height, width, supersample)
+        check_arguments(config, ws, height, width, supersample)
         self.tile = _tile(tile)
         self.dtype = kernels.resolve_precision(precision, self.device)
         kernels.choose(backend, self.device, self.dtype)
@@ -165,9 +165,11 @@ class _Picture:
         self.x = sample_positions(window[1], window[3], width, supersample)
         self.synthesis, self.ws = generator.synthesis, ws
         self.height, self.width, self.supersample, self.backend = height, width, supersample, backend
-        self.counter, self.line_work = _Counter(progress), _pixels_per_position(config)
+        self.counter, self.line_work = WorkCounter(progress), _pixels_per_position(config)
         self.counter.total = batch * (height * width + (len(self.y) + len(self.x)) * self.line_work)
-        self.lines = _Lines(generator, self.dtype, lambda positions: self.counter.add(positions * self.line_work))
+        self.lines = LineEvaluator(
+            generator, self.dtype, lambda positions: self.counter.add(positions * self.line_work)
+        )
 
     @torch.no_grad()
     def bands(
@@ -220,7 +222,7 @@ class _Picture:
         )
 
 
-class _Counter:
+class WorkCounter:
     """Adds up work done for a progress callback; the unit is the work of a pixel."""
 
     def __init__(self, progress: Progress | None):
@@ -232,7 +234,7 @@ class _Counter:
             self.progress(self.done, self.total)
 
 
-class _Lines:
+class LineEvaluator:
     """Evaluates lines piece by piece, on the CPU several pieces at a time."""
 
     def __init__(self, generator: Generator, dtype: torch.dtype, after_piece: Callable[[int], None]):
@@ -272,7 +274,7 @@ def _pixels_per_position(config: GeneratorConfig) -> int:
     return 1 + line // pixel
 
 
-def _check(config: GeneratorConfig, ws: Tensor, height: int, width: int, supersample: int) -> None:
+def check_arguments(config: GeneratorConfig, ws: Tensor, height: int, width: int, supersample: int) -> None:
     for name, value in (("height", height), ("width", width)):
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be a whole number of pixels, at least 1, not {value!r}")

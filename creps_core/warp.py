@@ -23,7 +23,7 @@ from .camera import Mapping
 from .config import RANK, GeneratorConfig
 from .generator import Generator, LineStyles
 from .lines import COLUMNS, ROWS
-from .render import Progress, _check, _Counter, _Lines
+from .render import Progress, check_arguments, WorkCounter, LineEvaluator
 from .window import WHOLE_FRAME, Window, fit_window, sample_positions
 
 log = logging.getLogger("CREPS")
@@ -108,7 +108,7 @@ def render_mapped(
         ValueError: an argument is out of range; `mapping` gives something that is not finite.
     """
     config, device = generator.config, generator.mapping.w_avg.device
-    _check(config, ws, height, width, supersample)
+    check_arguments(config, ws, height, width, supersample)
     if quality not in QUALITIES:
         raise ValueError(f"quality must be one of {list(QUALITIES)}, not {quality!r}")
     dtype = kernels.resolve_precision(precision, device)
@@ -121,7 +121,7 @@ def render_mapped(
 
     bound = QUALITIES[quality]
     points = _Points(mapping, height, width, window, supersample)
-    counter = _Counter(progress)
+    counter = WorkCounter(progress)
     counter.total = len(ws) * height * width * supersample**2
     with torch.no_grad():
         box = points.box(lambda: counter.add(0))
@@ -188,7 +188,7 @@ def make_tables(
     """
     top, left, bottom, right = box
     extents = (bottom - top, right - left)
-    lines = _Lines(generator, torch.float32, lambda positions: check())
+    lines = LineEvaluator(generator, torch.float32, lambda positions: check())
 
     def nodes(axis: int, intervals: int) -> Tensor:
         return torch.linspace(box[axis], box[axis + 2], intervals + 1, dtype=torch.float64)
@@ -284,7 +284,7 @@ class _Direct:
     """Both lines evaluated at the points themselves."""
 
     def __init__(self, generator: Generator, styles: LineStyles):
-        self.lines, self.styles = _Lines(generator, torch.float32, lambda positions: None), styles
+        self.lines, self.styles = LineEvaluator(generator, torch.float32, lambda positions: None), styles
 
     def at(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Places, Places]:
         """Tables with a node per point (and one more: a place lies between two), and the places on them."""
