@@ -23,7 +23,7 @@ from .camera import Mapping
 from .config import RANK, GeneratorConfig
 from .generator import Generator, LineStyles
 from .lines import COLUMNS, ROWS
-from .render import Progress, check_arguments, WorkCounter, LineEvaluator
+from .render import LineEvaluator, Progress, WorkCounter, check_arguments
 from .window import WHOLE_FRAME, Window, fit_window, sample_positions
 
 log = logging.getLogger("CREPS")
