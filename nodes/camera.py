@@ -6,10 +6,8 @@ from comfy_api.latest import io
 
 from ..creps_core.camera import EASINGS, TIMINGS, WARPS, View, add_warp, camera_path
 from ..creps_core.film import render_path, views_estimate
-from ..creps_core.render import MAX_SUPERSAMPLE
 from ..creps_core.warp import QUALITIES
-from ..kernels import PRECISIONS
-from . import bridge
+from . import bridge, inputs
 from .render import MAX_SIDE, SMALLEST_TILE
 from .sockets import Latents, LatentSocket, Model, ModelSocket, PathSocket, ViewSocket
 
@@ -187,18 +185,12 @@ class RenderPath(io.ComfyNode):
                 PathSocket.Input("path", tooltip="A view per frame."),
                 io.Int.Input("width", default=512, min=1, max=MAX_SIDE, tooltip="Width of a frame in pixels."),
                 io.Int.Input("height", default=512, min=1, max=MAX_SIDE, tooltip="Height of a frame in pixels."),
-                io.Combo.Input(
-                    "fit",
-                    options=["crop", "extend", "stretch"],
-                    default="crop",
+                inputs.fit(
                     tooltip="When frames are not square: crop shows a centred part of each view, extend continues the "
                     "picture beyond it, stretch distorts.",
                 ),
-                io.Int.Input(
-                    "supersample",
+                inputs.supersample(
                     default=1,
-                    min=1,
-                    max=MAX_SUPERSAMPLE,
                     tooltip="Samples per pixel and side, against flicker where the camera is far away. 2 takes four "
                     "times as long.",
                 ),
@@ -211,14 +203,7 @@ class RenderPath(io.ComfyNode):
                     tooltip="Of turned and warped views: the largest error, in levels of an 8-bit picture: draft 2, "
                     "good 0.25, best 0.06; exact is very slow. Upright views are always exact.",
                 ),
-                io.Combo.Input(
-                    "precision",
-                    options=["auto", *PRECISIONS],
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Of the matrix products. auto is float32, exact on every device.",
-                ),
+                inputs.precision(),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames.")],
         )

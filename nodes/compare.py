@@ -12,9 +12,8 @@ from ..creps_core.camera import View
 from ..creps_core.compare import MOST_PLACES, compare
 from ..creps_core.consistency import consistency_report, scale_consistency, sizes_up_to
 from ..creps_core.film import render_view, views_estimate
-from ..creps_core.render import MAX_SUPERSAMPLE, memory_estimate
-from ..kernels import PRECISIONS
-from . import bridge
+from ..creps_core.render import memory_estimate
+from . import bridge, inputs
 from .render import MAX_SIDE, SMALLEST_TILE
 from .sockets import Latents, LatentSocket, Model, ModelSocket, ViewSocket
 
@@ -53,28 +52,15 @@ class RenderForUpscaling(io.ComfyNode):
                     max=64,
                     tooltip="How many times smaller this picture is than the large one.",
                 ),
-                io.Combo.Input(
-                    "fit",
-                    options=["crop", "extend", "stretch"],
-                    default="crop",
+                inputs.fit(
                     tooltip="As in the render of the large picture.",
                 ),
-                io.Int.Input(
-                    "supersample",
+                inputs.supersample(
                     default=4,
-                    min=1,
-                    max=MAX_SUPERSAMPLE,
                     tooltip="Samples per pixel and side. A small picture with one sample per pixel has jagged edges "
                     "that no upscaler can mend; 4 gives it a fair start.",
                 ),
-                io.Combo.Input(
-                    "precision",
-                    options=["auto", *PRECISIONS],
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Of the matrix products. auto is float32, exact on every device.",
-                ),
+                inputs.precision(),
                 ViewSocket.Input("view", optional=True, tooltip="As in the render of the large picture."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The small pictures, for an upscaler.")],
@@ -219,14 +205,7 @@ class ScaleConsistency(io.ComfyNode):
                     max=8192,
                     tooltip="Sizes are doubled (2n - 1) up to this one at most.",
                 ),
-                io.Combo.Input(
-                    "precision",
-                    options=["auto", *PRECISIONS],
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Of the matrix products. auto is float32, exact on every device.",
-                ),
+                inputs.precision(),
             ],
             outputs=[io.String.Output(display_name="report", tooltip="The numbers as a table.")],
         )

@@ -10,9 +10,8 @@ from comfy.cli_args import args
 from comfy_api.latest import io, ui
 
 from ..creps_core.large import BITS, Preview, render_to_file
-from ..creps_core.render import MAX_SUPERSAMPLE, memory_estimate
-from ..kernels import PRECISIONS
-from . import bridge
+from ..creps_core.render import memory_estimate
+from . import bridge, inputs
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 
 MAX_FILE_SIDE = 131072
@@ -25,20 +24,6 @@ class RenderToFile(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def edge(name: str, default: float, what: str) -> io.Float.Input:
-            return io.Float.Input(
-                name,
-                default=default,
-                min=-1000.0,
-                max=1000.0,
-                step=0.01,
-                round=False,
-                optional=True,
-                advanced=True,
-                tooltip=f"{what} edge of the part of the frame to show: 0 to 1 is the frame that the generator was "
-                "trained on, beyond it the picture continues.",
-            )
-
         return io.Schema(
             node_id="CREPS_RenderToFile",
             display_name="Render CREPS To File",
@@ -70,33 +55,10 @@ class RenderToFile(io.ComfyNode):
                     default="CREPS/large",
                     tooltip="Name of the file in the output folder, with the same %tokens% as in Save Image.",
                 ),
-                io.Combo.Input(
-                    "fit",
-                    options=["crop", "extend", "stretch"],
-                    default="crop",
-                    tooltip="When the picture is not square: crop shows a centred part of the frame, extend "
-                    "continues the picture beyond the frame, stretch distorts.",
-                ),
-                io.Int.Input(
-                    "supersample",
-                    default=1,
-                    min=1,
-                    max=MAX_SUPERSAMPLE,
-                    tooltip="Samples per pixel and side, against flicker and jagged edges when a picture is smaller "
-                    "than its detail. 2 takes four times as long.",
-                ),
-                io.Combo.Input(
-                    "precision",
-                    options=["auto", *PRECISIONS],
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Of the matrix products. auto is float32, exact on every device.",
-                ),
-                edge("top", 0.0, "Top"),
-                edge("left", 0.0, "Left"),
-                edge("bottom", 1.0, "Bottom"),
-                edge("right", 1.0, "Right"),
+                inputs.fit(),
+                inputs.supersample(),
+                inputs.precision(),
+                *inputs.window(),
                 io.Combo.Input(
                     "bits",
                     options=[str(bits) for bits in BITS],

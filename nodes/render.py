@@ -9,9 +9,8 @@ from comfy_api.latest import io
 from ..creps_core import render
 from ..creps_core.camera import View
 from ..creps_core.film import render_view, views_estimate
-from ..creps_core.render import MAX_SUPERSAMPLE, memory_estimate
-from ..kernels import PRECISIONS
-from . import bridge
+from ..creps_core.render import memory_estimate
+from . import bridge, inputs
 from .sockets import Latents, LatentSocket, Model, ModelSocket, ViewSocket
 
 MAX_SIDE = 16384
@@ -23,20 +22,6 @@ class Render(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def edge(name: str, default: float, what: str) -> io.Float.Input:
-            return io.Float.Input(
-                name,
-                default=default,
-                min=-1000.0,
-                max=1000.0,
-                step=0.01,
-                round=False,
-                optional=True,
-                advanced=True,
-                tooltip=f"{what} edge of the part of the frame to show: 0 to 1 is the frame that the generator was "
-                "trained on, beyond it the picture continues.",
-            )
-
         return io.Schema(
             node_id="CREPS_Render",
             display_name="Render CREPS",
@@ -49,33 +34,10 @@ class Render(io.ComfyNode):
                 LatentSocket.Input("latent", tooltip="What to render; a batch gives a batch of pictures."),
                 io.Int.Input("width", default=1024, min=1, max=MAX_SIDE, tooltip="Width of the picture in pixels."),
                 io.Int.Input("height", default=1024, min=1, max=MAX_SIDE, tooltip="Height of the picture in pixels."),
-                io.Combo.Input(
-                    "fit",
-                    options=["crop", "extend", "stretch"],
-                    default="crop",
-                    tooltip="When the picture is not square: crop shows a centred part of the frame, extend "
-                    "continues the picture beyond the frame, stretch distorts.",
-                ),
-                io.Int.Input(
-                    "supersample",
-                    default=1,
-                    min=1,
-                    max=MAX_SUPERSAMPLE,
-                    tooltip="Samples per pixel and side, against flicker and jagged edges when a picture is smaller "
-                    "than its detail. 2 takes four times as long.",
-                ),
-                io.Combo.Input(
-                    "precision",
-                    options=["auto", *PRECISIONS],
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Of the matrix products. auto is float32, exact on every device.",
-                ),
-                edge("top", 0.0, "Top"),
-                edge("left", 0.0, "Left"),
-                edge("bottom", 1.0, "Bottom"),
-                edge("right", 1.0, "Right"),
+                inputs.fit(),
+                inputs.supersample(),
+                inputs.precision(),
+                *inputs.window(),
                 ViewSocket.Input(
                     "view",
                     optional=True,

@@ -1,0 +1,59 @@
+"""Inputs that several nodes have in common."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..creps_core.render import MAX_SUPERSAMPLE
+from ..kernels import PRECISIONS
+
+FIT_TOOLTIP = (
+    "When the picture is not square: crop shows a centred part of the frame, extend continues the picture beyond the "
+    "frame, stretch distorts."
+)
+SUPERSAMPLE_TOOLTIP = (
+    "Samples per pixel and side, against flicker and jagged edges when a picture is smaller than its detail. 2 takes "
+    "four times as long."
+)
+
+
+def fit(tooltip: str = FIT_TOOLTIP) -> io.Combo.Input:
+    """What to do about pictures that are not square."""
+    return io.Combo.Input("fit", options=["crop", "extend", "stretch"], default="crop", tooltip=tooltip)
+
+
+def supersample(default: int = 1, tooltip: str = SUPERSAMPLE_TOOLTIP) -> io.Int.Input:
+    """Samples per pixel and side."""
+    return io.Int.Input("supersample", default=default, min=1, max=MAX_SUPERSAMPLE, tooltip=tooltip)
+
+
+def precision() -> io.Combo.Input:
+    """Of the matrix products."""
+    return io.Combo.Input(
+        "precision",
+        options=["auto", *PRECISIONS],
+        default="auto",
+        optional=True,
+        advanced=True,
+        tooltip="Of the matrix products. auto is float32, exact on every device.",
+    )
+
+
+def window() -> list[io.Float.Input]:
+    """The edges of the part of the frame to show: top, left, bottom, right."""
+
+    def edge(name: str, default: float) -> io.Float.Input:
+        return io.Float.Input(
+            name,
+            default=default,
+            min=-1000.0,
+            max=1000.0,
+            step=0.01,
+            round=False,
+            optional=True,
+            advanced=True,
+            tooltip=f"{name.capitalize()} edge of the part of the frame to show: 0 to 1 is the frame that the "
+            "generator was trained on, beyond it the picture continues.",
+        )
+
+    return [edge("top", 0.0), edge("left", 0.0), edge("bottom", 1.0), edge("right", 1.0)]
