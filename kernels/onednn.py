@@ -23,7 +23,7 @@ from .workers import run_parallel
 
 _SAMPLES = 16384  # per tile: oneDNN's calls cost some 15 microseconds each
 _TILE_WIDTH = 512
-_WORKER_BYTES = 24 << 20  # of a worker with such a tile, measured
+_WORKER_BYTES = 24 << 20  # of a worker with such a tile, estimated; two and the lines grow by 91 MiB in all
 _BUFFER_BYTES = 96 << 20
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from comfyui_creps.creps_core import save_generator
+from networks import make_generator
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -182,3 +184,26 @@ def test_garbage_checkpoint_is_explained(host: ComfyHost, client: ComfyClient) -
     assert error["node_id"] == loader
     assert error["exception_type"].endswith("CheckpointError")
     assert "garbage.safetensors" in error["exception_message"]
+
+
+def test_an_overwritten_checkpoint_is_loaded_anew(host: ComfyHost, client: ComfyClient) -> None:
+    file = host.base / "models" / "creps" / "overwritten.safetensors"
+    prompt, _ = prompt_with("CREPS_LoadGenerator", checkpoint=file.name)
+    pictures = []
+    for resolution in (16, 32):
+        save_generator(make_generator(img_resolution=resolution), file)
+        history = client.run(prompt)
+        assert ended_with(history) == "execution_success", history["status"]
+        (item,) = [item for output in history["outputs"].values() for item in output["images"]]
+        pictures.append(client.view(item))
+    assert pictures[0] != pictures[1]
+
+
+def test_a_picture_beyond_the_memory_is_refused_with_numbers(client: ComfyClient) -> None:
+    prompt, _ = prompt_with("CREPS_Render", width=16384, height=16384)
+    sampler = next(node for node in prompt.values() if node["class_type"] == "CREPS_SampleLatents")
+    sampler["inputs"]["batch_size"] = 1024  # three terabytes
+    kind, error = client.run(prompt)["status"]["messages"][-1]
+    assert kind == "execution_error"
+    assert "16384 x 16384 take 3072.0 GB" in error["exception_message"]
+    assert "Lower width, height" in error["exception_message"]
