@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
-CODE = __init__.py creps_core kernels nodes tests benchmarks
+CODE = __init__.py creps_core kernels nodes tests benchmarks recipes
 
 .PHONY: picture test check format clean
 

@@ -173,12 +173,31 @@ def official_config(network: Network) -> GeneratorConfig:
     return GeneratorConfig(**{name: args[name] for name in names}, mapping_layers=mapping_layers, **optional)
 
 
+def read_training_snapshot(path: Path_) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Tensor]]:
+    """Config of the generator, header and tensors of a snapshot of our trainer, checked against its checksum.
+
+    Raises:
+        CheckpointError: the file is damaged, or is not such a snapshot.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    config, header, tensors = _checked(path)
+    if header.get("kind") != "training":
+        raise CheckpointError(f"{path}: holds a generator alone; a training goes on from a snapshot-*.safetensors")
+    return config, header, tensors
+
+
 def _read(path: Path, weights: str) -> tuple[GeneratorConfig, dict[str, Tensor]]:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
-    if _is_safetensors(path):
-        return _from_safetensors(path)
-    return _from_snapshot(path, read_snapshot(path), weights)
+    if not _is_safetensors(path):
+        return _from_snapshot(path, read_snapshot(path), weights)
+    config, header, tensors = _checked(path)
+    if header.get("kind") == "training":
+        prefix = f"{weights}."
+        tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return config, tensors
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -202,7 +221,8 @@ def _from_snapshot(path: Path, snapshot: Snapshot, weights: str) -> tuple[Genera
         raise CheckpointError(f"{path}: the generator in it cannot be built: {error}") from error
 
 
-def _from_safetensors(path: Path) -> tuple[GeneratorConfig, dict[str, Tensor]]:
+def _checked(path: Path) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Tensor]]:
+    """Config, header and tensors of a file of ours."""
     with _open(path) as file:
         header = _header(path, file.metadata())
         try:
@@ -215,7 +235,7 @@ def _from_safetensors(path: Path) -> tuple[GeneratorConfig, dict[str, Tensor]]:
         raise CheckpointError(
             f"{path}: the weights do not match their checksum: the file is damaged, download or copy it again"
         )
-    return config, tensors
+    return config, header, tensors
 
 
 def _open(path: Path):

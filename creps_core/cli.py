@@ -1,4 +1,4 @@
-"""The command line: `creps render | info | convert`."""
+"""The command line: `creps render | info | convert | train`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import __version__
+from .errors import TrainingError
+from .training.cli import add_arguments, train_command
 
 log = logging.getLogger("CREPS")
 
-_EXPLAINED = (ValueError, OverflowError, OSError, MemoryError, ImportError)
+_EXPLAINED = (ValueError, OverflowError, OSError, MemoryError, ImportError, TrainingError)
 """Errors with a message for the user."""
 
 
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="creps", description="Any-scale image generation.")
     parser.add_argument("--version", action="version", version=f"creps {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="render | info | convert")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="render | info | convert | train")
 
     p = commands.add_parser("render", help="render a picture of any size to a file")
     p.set_defaults(run=_render)
@@ -91,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("target", type=Path, metavar="OUT")
     p.add_argument("--weights", default="G_ema", choices=("G_ema", "G"))
     p.add_argument("--half", action="store_true", help="store float16: half the size")
+
+    p = commands.add_parser("train", help="train a generator, or fine-tune one on your pictures")
+    p.set_defaults(run=train_command)
+    add_arguments(p)
     return parser
 
 

@@ -7,3 +7,11 @@ class CheckpointError(ValueError):
 
 class LatentsError(ValueError):
     """A file of latents or directions that cannot be used, or not with this generator: says why and what to do."""
+
+
+class DatasetError(ValueError):
+    """Pictures or labels to train on that cannot be used: names the folder or archive, what was found, what to do."""
+
+
+class TrainingError(RuntimeError):
+    """A training run that cannot begin or go on: says why and what to change."""

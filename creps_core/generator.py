@@ -74,7 +74,8 @@ class Synthesis(nn.Module):
 
         Args:
             styles: from `line_styles`.
-            positions: [n], float64 for exactness: 0..1 across the training picture, any value allowed.
+            positions: [n] or, one line per latent, [N, n]; float64 for exactness. 0..1 across the training picture, any
+                value allowed.
             line: `COLUMNS` (positions along the height) or `ROWS` (along the width).
 
         Returns:
@@ -87,7 +88,7 @@ class Synthesis(nn.Module):
             if branch is not None:
                 total = total + branch.to(styles.input.dtype)
                 lines.append(total)
-        return torch.stack(lines, 1).mT.unflatten(-1, (len(positions), RANK))
+        return torch.stack(lines, 1).mT.unflatten(-1, (positions.shape[-1], RANK))
 
     def pixel_stage(self, ws: Tensor) -> PixelStage:
         """The weights of the per-pixel stage for latents ws [N, num_ws, w_dim]; its styles are the last ws."""

@@ -117,12 +117,16 @@ class ScaledLayer:
     def __call__(self, x: Tensor) -> Tensor:
         layer, activated = self.layer, self.layer.demodulate
         gain = ACTIVATION_GAIN if activated else 1.0  # commutes with the leaky ReLU
+        bias = layer.bias.to(x) * gain
+        if torch.is_grad_enabled():
+            # A weight per latent: what autograd keeps and goes through again are the features.
+            scale_in, scale_out = self.modulation
+            weight = layer.weight.to(x.device) * scale_in[:, None] * (scale_out * gain)[..., None]
+            y = torch.baddbmm(bias, x, weight.to(x).mT)
+            return (F.leaky_relu(y, LEAKY_SLOPE) if activated else y).clamp(-CLAMP, CLAMP)
         scale_in, scale_out = (scale.to(self.dtype).unsqueeze(1) for scale in self.modulation)
         y = F.linear(x * scale_in, layer.weight.to(x))
-        bias, scale_out = layer.bias.to(x) * gain, scale_out * gain
-        if torch.is_grad_enabled():
-            y = y * scale_out + bias
-            return (F.leaky_relu(y, LEAKY_SLOPE) if activated else y).clamp(-CLAMP, CLAMP)
+        scale_out = scale_out * gain
         torch.addcmul(bias, y, scale_out, out=y)  # in place: features are the largest tensors there are
         return (F.leaky_relu_(y, LEAKY_SLOPE) if activated else y).clamp_(-CLAMP, CLAMP)
 

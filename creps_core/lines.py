@@ -17,7 +17,7 @@ from .config import RANK, GeneratorConfig
 from .layers import FullyConnected, ModulatedLinear, StyledLayer
 
 COLUMNS, ROWS = 0, 1
-_BANDWIDTH = 10.0
+BANDWIDTH = 10.0
 
 
 class FourierInput(nn.Module):
@@ -30,17 +30,17 @@ class FourierInput(nn.Module):
         self.channels = channels
         self.weight = nn.Parameter(torch.randn(1, channels, 1, 2 * RANK))
         self.affine = FullyConnected(w_dim, channels * 2 * RANK, bias_init=1)
-        self.register_buffer("freqs", torch.randn(1, channels // 2 * RANK) * _BANDWIDTH)
+        self.register_buffer("freqs", torch.randn(1, channels // 2 * RANK) * BANDWIDTH)
 
     def features(self, positions: Tensor, like: Tensor) -> Tensor:
-        """Sine (first half of the channels) and cosine of the phase, [n, RANK, channels], of `like`'s type.
+        """Sine (first half of the channels) and cosine of the phase, [..., n, RANK, channels], of `like`'s type.
 
         The phase reaches hundreds of radians: whole turns are taken off in float64, so that it is exact to
         float32 at any distance and zoom.
         """
         exact = torch.device("cpu") if like.device.type == "mps" else like.device  # MPS has no float64
         freqs = self.freqs.to(exact, torch.float64).view(-1, RANK).T
-        turns = freqs * positions.to(exact, torch.float64)[:, None, None]
+        turns = freqs * positions.to(exact, torch.float64)[..., None, None]
         phase = turns.sub_(turns.round()).mul_(2 * math.pi).to(like)
         return torch.cat([phase.sin(), phase.cos()], -1)
 
@@ -50,7 +50,7 @@ class FourierInput(nn.Module):
         return (affine * self.weight.to(w.device).squeeze(2) / math.sqrt(self.channels)).mT
 
     def forward(self, positions: Tensor, line: int, style: Tensor) -> Tensor:
-        """Positions [n], line 0 or 1 and a `style` -> [N, n, RANK, channels]."""
+        """Positions [n] (or [N, n]), line 0 or 1 and a `style` -> [N, n, RANK, channels]."""
         return self.features(positions, style) * style[:, None, line * RANK : (line + 1) * RANK]
 
 

@@ -12,21 +12,52 @@ from .layers import FullyConnected
 _LR_MULTIPLIER = 0.01
 
 
-class Mapping(nn.Module):
-    """z (and c) -> w by a stack of fully connected layers, repeated for every layer of the synthesis."""
+class MappingStack(nn.Module):
+    """z, labels c, or both -> w: a stack of fully connected layers. The discriminator has one for its labels."""
+
+    def __init__(self, z_dim: int, c_dim: int, w_dim: int, num_layers: int):
+        super().__init__()
+        self.z_dim, self.c_dim, self.num_layers = z_dim, c_dim, num_layers
+        if c_dim:
+            self.embed = FullyConnected(c_dim, w_dim)
+        width = z_dim + (w_dim if c_dim else 0)
+        for i in range(num_layers):
+            setattr(self, f"fc{i}", FullyConnected(width, w_dim, lr_multiplier=_LR_MULTIPLIER))
+            width = w_dim
+
+    def stack(self, z: Tensor | None, c: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """z [N, z_dim] and c [N, c_dim], each None when the network has none -> w [N, w_dim].
+
+        Raises:
+            ValueError: shapes that do not fit the network, or a label that is missing or not expected.
+        """
+        parts = []
+        if self.z_dim:
+            if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
+                found = "None" if z is None else list(z.shape)
+                raise ValueError(f"z must have the shape [N, {self.z_dim}], not {found}")
+            parts.append(_normalise(z.to(dtype)))
+        if self.c_dim:
+            if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
+                found = "None" if c is None else list(c.shape)
+                raise ValueError(f"this network has classes: c must have the shape [N, {self.c_dim}], not {found}")
+            parts.append(_normalise(self.embed(c.to(dtype))))
+        elif c is not None and c.shape[-1]:
+            raise ValueError("this network has no classes: c must be None")
+        x = torch.cat(parts, 1)
+        for i in range(self.num_layers):
+            x = leaky_relu(getattr(self, f"fc{i}")(x))
+        return x
+
+
+class Mapping(MappingStack):
+    """z (and c) -> w, repeated for every layer of the synthesis."""
 
     w_avg: Tensor
 
     def __init__(self, config: GeneratorConfig):
-        super().__init__()
-        self.z_dim, self.c_dim = config.z_dim, config.c_dim
-        self.num_ws, self.num_layers = config.num_ws, config.mapping_layers
-        if config.c_dim:
-            self.embed = FullyConnected(config.c_dim, config.w_dim)
-        width = config.z_dim + (config.w_dim if config.c_dim else 0)
-        for i in range(self.num_layers):
-            setattr(self, f"fc{i}", FullyConnected(width, config.w_dim, lr_multiplier=_LR_MULTIPLIER))
-            width = config.w_dim
+        super().__init__(config.z_dim, config.c_dim, config.w_dim, config.mapping_layers)
+        self.num_ws = config.num_ws
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
     def forward(
@@ -51,21 +82,7 @@ class Mapping(nn.Module):
         Raises:
             ValueError: shapes that do not fit the network, or a label that is missing or not expected.
         """
-        parts = []
-        if self.z_dim:
-            if z.ndim != 2 or z.shape[1] != self.z_dim:
-                raise ValueError(f"z must have the shape [N, {self.z_dim}], not {list(z.shape)}")
-            parts.append(_normalise(z.to(self.w_avg.dtype)))
-        if self.c_dim:
-            if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
-                found = "None" if c is None else list(c.shape)
-                raise ValueError(f"this generator has classes: c must have the shape [N, {self.c_dim}], not {found}")
-            parts.append(_normalise(self.embed(c.to(self.w_avg.dtype))))
-        elif c is not None and c.shape[-1]:
-            raise ValueError("this generator has no classes: c must be None")
-        x = torch.cat(parts, 1)
-        for i in range(self.num_layers):
-            x = leaky_relu(getattr(self, f"fc{i}")(x))
+        x = self.stack(z, c, self.w_avg.dtype)
         ws = x[:, None].repeat(1, self.num_ws, 1)
         return truncate(ws, self.w_avg.to(ws.device), truncation_psi, truncation_cutoff)
 

@@ -14,7 +14,7 @@ import tomllib
 ROOT = Path(__file__).parent.parent
 LAYERS = ("kernels", "creps_core", "nodes")  # each may import itself and those before it
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution"}
-SOURCES = [ROOT / "__init__.py", *(path for layer in LAYERS for path in sorted((ROOT / layer).glob("*.py")))]
+SOURCES = [ROOT / "__init__.py", *(path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py")))]
 
 
 def imports(path: Path) -> list[str]:

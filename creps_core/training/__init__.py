@@ -1,0 +1,1 @@
+"""Training: discriminator, losses, augmentation, data sets, runs. Imports nothing of ComfyUI."""

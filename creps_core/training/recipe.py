@@ -1,0 +1,82 @@
+"""The hyperparameters of a training run; the defaults are the authors' recipe (`train.py --cfg=creps`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+AUGMENTS = ("ada", "fixed", "none")
+PRECISIONS = ("auto", "float32", "bfloat16")
+NON_FINITE = ("skip", "clean")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. All counts of pictures are over all processes together."""
+
+    batch: int = 32  # pictures per step
+    micro_batch: int = 0  # pictures at a time in one process; 0: all of its part of the batch
+    total: int = 25_000_000  # real pictures to show
+    g_lr: float = 0.002
+    d_lr: float = 0.002
+    r1_gamma: float = 8.2  # the authors' for 512 pixels; grows with the square of the resolution, see `r1_gamma_for`
+    r1_interval: int = 16  # every so many steps; 0: never
+    pl_weight: float = 2.0  # path-length regularisation
+    pl_interval: int = 4  # every so many steps; 0: never
+    pl_batch_shrink: int = 2
+    pl_decay: float = 0.01
+    ema_images: float = 0.0  # half-life of the moving average in pictures; 0: batch * 10,000 / 32
+    ema_rampup: float = 0.05  # half-life at most this share of the pictures shown; 0: no ramp-up (fine-tuning)
+    augment: str = "ada"  # ada: as much as the discriminator's overfitting asks for; fixed: `augment_p`; none
+    augment_p: float = 0.0  # probability at the start
+    ada_target: float = 0.6
+    ada_interval: int = 4  # steps
+    ada_images: float = 500_000  # pictures in which the probability may move by 1; 100,000 for fine-tuning
+    freeze_d: int = 0  # the first layers of the discriminator stay as they are (Freeze-D)
+    patches: float = 0.0  # share of windows instead of whole pictures, for data larger than the resolution
+    precision: str = "auto"  # auto: bfloat16 on GPUs that have it, otherwise float32
+    non_finite: str = "skip"  # a step with a gradient that is not finite; clean: the authors' (nan -> 0, inf -> 1e5)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and type(value) is not int:
+                raise ValueError(f"{field.name} must be a whole number, not {value!r}")
+            if field.type == "float" and (type(value) not in (int, float) or not 0 <= value < float("inf")):
+                raise ValueError(f"{field.name} must be a number of at least 0, not {value!r}")
+        for name, lowest in (("batch", 1), ("total", 1), ("pl_batch_shrink", 1), ("ada_interval", 1)):
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
+        for name in ("micro_batch", "r1_interval", "pl_interval", "freeze_d", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        for name in ("augment_p", "patches", "pl_decay"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
+        for name, allowed in (("augment", AUGMENTS), ("precision", PRECISIONS), ("non_finite", NON_FINITE)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {list(allowed)}, not {getattr(self, name)!r}")
+
+    def half_life(self, shown: int) -> float:
+        """Half-life of the moving average, in pictures, after so many."""
+        half_life = self.ema_images or self.batch * 10_000 / 32
+        return min(half_life, shown * self.ema_rampup) if self.ema_rampup else half_life
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a plain dictionary, as stored in a snapshot."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """Inverse of `to_dict`; ValueError when a field is unknown or out of range."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown fields {unknown}; this version knows {sorted(known)}")
+        return cls(**values)
+
+
+def r1_gamma_for(resolution: int) -> float:
+    """The authors' rule of thumb: 0.5 at 128 pixels, 2 at 256, 8 at 512, 32 at 1024."""
+    return 0.5 * (resolution / 128) ** 2

@@ -1,0 +1,348 @@
+"""A run: a folder in which a training leaves its statistics, sample grids, snapshots and the generator.
+
+run.json                        what is trained, on what, how
+stats.jsonl                     a line per tick
+reals.png, fakes-<shown>.png    grids
+snapshot-<shown>.safetensors    the state; the last ones are kept
+generator.safetensors           the moving average, for the loader; half precision
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..checkpoint import save_generator
+from ..errors import TrainingError
+from ..files import replace_file
+from ..generator import Generator
+from ..latents import seed_to_z
+from ..render import render
+from .dataset import Batches, Pictures
+from .patches import random_box
+from .snapshots import save_snapshot
+from .trainer import Trainer
+
+log = logging.getLogger("CREPS")
+
+GRID = (8, 4)  # columns, rows
+KEPT_SNAPSHOTS = 2
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is, after a step."""
+
+    shown: int  # real pictures
+    total: int
+    images_per_second: float  # over the last seconds
+    seconds_left: float
+    stats: dict[str, float]  # of the last tick, {} before the first
+    trainer: Trainer
+
+    def __str__(self) -> str:
+        losses = ", ".join(f"{name} {value:.3g}" for name, value in self.stats.items() if name.startswith("loss/"))
+        left = time.strftime("%H:%M:%S", time.gmtime(min(self.seconds_left, 359_999)))
+        return f"{self.shown:,} of {self.total:,} pictures, {self.images_per_second:.1f} per second, {left} left" + (
+            f"; {losses}" if losses else ""
+        )
+
+
+@dataclass
+class Run:
+    """The folder of a run, and how often it is written to."""
+
+    folder: Path
+    tick: int = 1000  # pictures between lines of statistics
+    snapshot_every: int = 20_000  # pictures between snapshots
+    keep: int = KEPT_SNAPSHOTS
+    info: dict[str, Any] = field(default_factory=dict)  # for run.json
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder)
+        for name in ("tick", "snapshot_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    def snapshots(self) -> list[Path]:
+        """The snapshots, oldest first."""
+        return sorted(self.folder.glob("snapshot-*.safetensors"))
+
+
+def train(
+    run: Run,
+    trainer: Trainer,
+    pictures: Pictures,
+    *,
+    progress: Callable[[Status], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Generator:
+    """Train until `recipe.total` pictures have been shown, or until told to stop; then, and at times, save.
+
+    Args:
+        run: where to write.
+        trainer: new, or from `load_snapshot`; it goes on where it is.
+        pictures: the data; its resolution is the discriminator's.
+        progress: called after every step. What it raises ends the run, after a snapshot.
+        stop: asked after every step whether to end, after a snapshot.
+
+    Returns:
+        The moving average of the generator, on the CPU.
+
+    Raises:
+        TrainingError: the data do not fit the networks, the training diverges, or a file cannot be written; the last
+            snapshot is whole.
+    """
+    recipe, process = trainer.recipe, trainer.process
+    _check(trainer, pictures)
+    trainer.labels = pictures.labels(range(len(pictures))) if pictures.c_dim else None
+    writer = _Writer(run, trainer, pictures) if process.is_first else None
+
+    def box(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
+        return random_box(rng, side, pictures.resolution, recipe.patches)
+
+    batches = Batches(
+        pictures,
+        recipe.batch // process.world,
+        seed=recipe.seed,
+        start=trainer.shown,
+        rank=process.rank,
+        world=process.world,
+        box=box if recipe.patches else None,
+    )
+    clock = _Clock(trainer.shown)
+    saved = trainer.shown
+    with batches:
+        while trainer.shown < recipe.total:
+            batch = next(batches)
+            real = batch.pictures.to(trainer.device).float() / 127.5 - 1
+            stats = trainer.step(real, batch.labels, batch.boxes)
+            if writer:
+                writer.add(trainer, stats, clock)
+            due = trainer.shown // run.snapshot_every > saved // run.snapshot_every
+            if writer and due:
+                writer.snapshot(trainer)
+            saved = trainer.shown if due else saved
+            try:
+                if progress and writer:
+                    progress(clock.status(trainer, writer.last))
+                stopping = _any(trainer, stop() if stop else False)
+            except BaseException:
+                if writer and saved < trainer.shown:
+                    writer.snapshot(trainer)
+                raise
+            if stopping:
+                break
+    if writer:
+        if saved < trainer.shown or not run.snapshots():
+            writer.snapshot(trainer)
+        writer.close()
+    process.wait()
+    return trainer.G_ema.cpu().eval()
+
+
+def sample_grid(generator: Generator, side: int, columns: int = GRID[0], rows: int = GRID[1]) -> np.ndarray:
+    """Pictures of the seeds 0, 1, ... as one: uint8 [rows * side, columns * side, 3]. Labels take turns."""
+    device = next(generator.parameters()).device
+    count = columns * rows
+    z = torch.stack([seed_to_z(seed, generator.config.z_dim) for seed in range(count)]).to(device)
+    classes = generator.config.c_dim
+    c = torch.eye(classes, device=device)[torch.arange(count) % classes] if classes else None
+    with torch.no_grad():
+        images = render(generator, generator.mapping(z, c), height=side, width=side)
+    return tile(((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), columns)
+
+
+def tile(images: Tensor, columns: int) -> np.ndarray:
+    """Pictures uint8 [N, C, H, W] side by side, uint8 [rows * H, columns * W, 3]; a last row may be short."""
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    sheet = torch.zeros(rows * columns, channels, height, width, dtype=torch.uint8)
+    sheet[:count] = images
+    sheet = sheet.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
+    sheet = sheet.reshape(rows * height, columns * width, channels)
+    return sheet.expand(-1, -1, 3).numpy() if channels == 1 else sheet[:, :, :3].numpy()
+
+
+class _Clock:
+    """Pictures per second over the last half minute."""
+
+    def __init__(self, shown: int):
+        self.begin = time.monotonic()
+        self._marks = [(self.begin, shown)]
+
+    def status(self, trainer: Trainer, stats: dict[str, float]) -> Status:
+        now = time.monotonic()
+        self._marks.append((now, trainer.shown))
+        while len(self._marks) > 2 and now - self._marks[0][0] > 30:
+            self._marks.pop(0)
+        seconds, shown = now - self._marks[0][0], trainer.shown - self._marks[0][1]
+        rate = shown / max(seconds, 1e-9)
+        left = (trainer.recipe.total - trainer.shown) / max(rate, 1e-9)
+        return Status(trainer.shown, trainer.recipe.total, rate, left, stats, trainer)
+
+
+class _Writer:
+    """What the first process leaves in the folder."""
+
+    def __init__(self, run: Run, trainer: Trainer, pictures: Pictures):
+        self.run, self.last = run, {}
+        self._sums: dict[str, list[Tensor]] = {}
+        self._began, self._shown = time.monotonic(), trainer.shown
+        self._board = _tensorboard(run.folder)
+        with _disk(run.folder):
+            run.folder.mkdir(parents=True, exist_ok=True)
+            _forget_after(run.folder / "stats.jsonl", trainer.shown)
+            _write_json(run.folder / "run.json", _description(trainer, pictures, run.info))
+            count = min(GRID[0] * GRID[1], len(pictures))
+            _write_png(run.folder / "reals.png", tile(pictures.pictures(range(count)), GRID[0]))
+
+    def add(self, trainer: Trainer, stats: dict[str, Tensor], clock: _Clock) -> None:
+        for name, value in stats.items():
+            self._sums.setdefault(name, []).append(value)
+        if trainer.shown // self.run.tick == self._shown // self.run.tick:
+            return
+        self.last = {name: float(torch.stack([v.cpu() for v in values]).mean()) for name, values in self._sums.items()}
+        self._sums.clear()
+        now = time.monotonic()
+        line = {
+            "shown": trainer.shown,
+            "steps": trainer.steps,
+            "seconds": round(now - clock.begin, 3),
+            "images_per_second": round((trainer.shown - self._shown) / max(now - self._began, 1e-9), 3),
+            "skipped": trainer.skipped,
+            **{name: round(value, 6) for name, value in self.last.items()},
+        }
+        self._began, self._shown = now, trainer.shown
+        with _disk(self.run.folder), (self.run.folder / "stats.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._board:
+            for name, value in self.last.items():
+                self._board.add_scalar(name, value, trainer.shown)
+
+    def snapshot(self, trainer: Trainer) -> None:
+        """The state, a grid and the generator; then snapshots beyond the last ones are removed."""
+        folder = self.run.folder
+        grid = sample_grid(trainer.G_ema, trainer.D.config.img_resolution)
+        with _disk(folder):
+            save_snapshot(trainer, folder / f"snapshot-{trainer.shown:010d}.safetensors", self.run.info)
+            _write_png(folder / f"fakes-{trainer.shown:010d}.png", grid)
+            details = {"trained": f"{trainer.shown} pictures", **self.run.info}
+            try:
+                save_generator(trainer.G_ema, folder / "generator.safetensors", half=True, details=details)
+            except ValueError:  # weights that float16 cannot hold
+                save_generator(trainer.G_ema, folder / "generator.safetensors", details=details)
+            for old in self.run.snapshots()[: -self.run.keep]:
+                old.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self._board:
+            self._board.close()
+
+
+class _disk:
+    """Says what to do when the disk is full or the folder cannot be written to."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            raise TrainingError(
+                f"{self.folder}: cannot be written to ({error}). The last snapshot is whole: make room (a snapshot "
+                "takes three times the size of the networks, twice over) and start the same run again to go on"
+            ) from error
+
+
+def _check(trainer: Trainer, pictures: Pictures) -> None:
+    d = trainer.D.config
+    for name, theirs, ours in (
+        ("resolution", pictures.resolution, d.img_resolution),
+        ("channels", pictures.channels, d.img_channels),
+        ("c_dim", pictures.c_dim, d.c_dim),
+    ):
+        if theirs != ours:
+            raise TrainingError(f"the data have {name} {theirs}, the discriminator {ours}: they must agree")
+
+
+def _any(trainer: Trainer, flag: bool) -> bool:
+    """Whether any process says so."""
+    if trainer.process.world == 1:
+        return flag
+    return bool(trainer.process.mean(torch.tensor(float(flag), device=trainer.device)) > 0)
+
+
+def _description(trainer: Trainer, pictures: Pictures, info: dict[str, Any]) -> dict[str, Any]:
+    from .. import __version__
+
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": str(trainer.device),
+        "processes": trainer.process.world,
+        "generator": trainer.G.config.to_dict(),
+        "discriminator": trainer.D.config.to_dict(),
+        "recipe": trainer.recipe.to_dict(),
+        "data": {
+            "pictures": pictures.report.used,
+            "mirror": pictures.mirror,
+            "skipped": pictures.report.skipped[:1000],
+            "notes": pictures.report.notes,
+        },
+        **info,
+    }
+
+
+def read_stats(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The lines of a run's `stats.jsonl`; a torn last one is left out."""
+    return list(_lines(Path(folder) / "stats.jsonl"))
+
+
+def _lines(path: Path) -> Iterator[dict[str, float]]:
+    if not path.is_file():
+        return
+    for text in path.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("shown"), int):
+            yield line
+
+
+def _forget_after(path: Path, shown: int) -> None:
+    """Drop the statistics of steps that a killed run took after its last snapshot: they will be taken again."""
+    if path.is_file():
+        text = "".join(json.dumps(line) + "\n" for line in _lines(path) if line["shown"] <= shown)
+        replace_file(path, lambda partial: Path(partial).write_text(text))
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    replace_file(path, lambda partial: Path(partial).write_text(json.dumps(value, indent=2) + "\n"))
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    replace_file(path, lambda partial: Image.fromarray(np.ascontiguousarray(pixels)).save(partial, "PNG"))
+
+
+def _tensorboard(folder: Path):
+    """A writer of TensorBoard's, when it is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))

@@ -1,0 +1,130 @@
+"""Snapshots: everything a run needs to go on, in one safetensors file.
+
+Tensors are named `G.*`, `D.*`, `G_ema.*` (official names), `adam.G.<parameter>.<moment>` and `adam.D...`. The header
+holds, as JSON under the key `creps`, the configs, the recipe, the counters and a SHA-256 over it all. The loader reads
+the generators from it as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..checkpoint import FORMAT_VERSION, HEADER_KEY, build_generator, digest, read_training_snapshot
+from ..errors import CheckpointError
+from ..files import replace_file
+from .discriminator import Discriminator, DiscriminatorConfig
+from .parallel import Process
+from .recipe import Recipe
+from .trainer import Trainer
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_COUNTERS = ("steps", "shown", "skipped")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a snapshot says of itself, without its tensors."""
+
+    recipe: Recipe
+    shown: int
+    details: dict[str, Any]
+
+
+def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[str, Any] | None = None) -> None:
+    """Write the state of a run, atomically.
+
+    Raises:
+        OSError: the disk is full, for instance; an existing file is as it was.
+    """
+    tensors = {
+        f"{name}.{key}": value
+        for name, network in (("G", trainer.G), ("D", trainer.D), ("G_ema", trainer.G_ema))
+        for key, value in network.state_dict().items()
+    }
+    for name, optimizer in trainer.optimizers.items():
+        for key, parameter in trainer.parameters[name].items():
+            for moment, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"adam.{name}.{key}.{moment}"] = value
+    tensors |= {f"state.{name}": value for name, value in _scalars(trainer).items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {
+        "version": FORMAT_VERSION,
+        "kind": "training",
+        "config": trainer.G.config.to_dict(),
+        "discriminator": trainer.D.config.to_dict(),
+        "recipe": trainer.recipe.to_dict(),
+        "counters": {name: getattr(trainer, name) for name in _COUNTERS},
+        "details": dict(details or {}),
+        "sha256": digest(trainer.G.config, tensors),
+    }
+    replace_file(path, lambda partial: save_file(tensors, partial, metadata={HEADER_KEY: json.dumps(header)}))
+
+
+def load_snapshot(
+    path: str | os.PathLike[str],
+    *,
+    recipe: Recipe | None = None,
+    device: torch.device | str = "cpu",
+    process: Process | None = None,
+) -> Trainer:
+    """A trainer as it was when the snapshot was written.
+
+    Args:
+        path: a file of `save_snapshot`.
+        recipe: to go on with another one; None for that of the file. Batch, learning rates and regularisation may
+            change, the networks may not.
+        device: where to train.
+        process: this one among several.
+
+    Raises:
+        CheckpointError: the file is damaged, or is not the snapshot of a training.
+    """
+    path = Path(path)
+    config, header, tensors = read_training_snapshot(path)
+
+    def error(problem: str) -> CheckpointError:
+        return CheckpointError(f"{path}: {problem}")
+
+    try:
+        old = Recipe.from_dict(header["recipe"])
+        discriminator = Discriminator(DiscriminatorConfig.from_dict(header["discriminator"]))
+        counters = {name: int(header["counters"][name]) for name in _COUNTERS}
+    except (KeyError, TypeError, ValueError) as problem:
+        raise error(f"its header cannot be used ({problem})") from problem
+    try:
+        discriminator.load_state_dict(_part(tensors, "D."))
+    except RuntimeError as problem:
+        raise error(f"the discriminator in it does not fit its config ({problem})") from problem
+    generator, average = (build_generator(config, _part(tensors, f"{name}."), error) for name in ("G", "G_ema"))
+    trainer = Trainer(generator, discriminator, recipe or old, generator_ema=average, device=device, process=process)
+    for name, optimizer in trainer.optimizers.items():
+        for key, parameter in trainer.parameters[name].items():
+            moments = _part(tensors, f"adam.{name}.{key}.")
+            if moments.keys() == set(_MOMENTS):
+                # The count of steps stays on the CPU, where Adam keeps it.
+                optimizer.state[parameter] = {
+                    m: value if m == "step" else value.to(trainer.device) for m, value in moments.items()
+                }
+    for name, value in _scalars(trainer).items():
+        if name != "augment_p" or trainer.recipe.augment == "ada":
+            value.copy_(tensors[f"state.{name}"])
+    for name, value in counters.items():
+        setattr(trainer, name, value)
+    return trainer
+
+
+def _scalars(trainer: Trainer) -> dict[str, Tensor]:
+    """The state beside networks and optimisers, as the tensors that hold it."""
+    return {"pl_mean": trainer.pl_mean, "augment_p": trainer.augment.p, "signs": trainer.ada.signs}
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,113 @@
+"""Where a training begins: new networks, a generator to fine-tune, or the networks of a snapshot."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..checkpoint import build_generator, load_generator, read_training_snapshot
+from ..config import GeneratorConfig
+from ..errors import CheckpointError
+from ..generator import Generator
+from ..lines import BANDWIDTH
+from ..official import Network, is_pickle, read_snapshot
+from .discriminator import Discriminator, DiscriminatorConfig
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a training begins with."""
+
+    G: Generator
+    G_ema: Generator
+    D: Discriminator | None  # None: there is none to begin with
+
+
+def new_generator(config: GeneratorConfig, seed: int, bandwidth: float = BANDWIDTH) -> Generator:
+    """A generator with random weights.
+
+    Args:
+        config: its shape.
+        seed: of the weights; torch's own generator is left as it was.
+        bandwidth: standard deviation of the Fourier frequencies, in periods per picture. The authors' 10 suits rich
+            photographs; smooth subjects and small networks learn faster with less.
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        generator = Generator(config, "new")
+    generator.synthesis.b4.input.freqs.mul_(bandwidth / BANDWIDTH)
+    return generator
+
+
+def new_discriminator(config: DiscriminatorConfig, seed: int) -> Discriminator:
+    """A discriminator with random weights."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed + 1)
+        return Discriminator(config)
+
+
+def load_networks(path: str | os.PathLike[str]) -> Networks:
+    """The networks of an official snapshot, of a snapshot of ours, or the generator of a file that holds no more.
+
+    Raises:
+        CheckpointError: the file cannot be used.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    if is_pickle(path):
+        snapshot = read_snapshot(path)
+        average = load_generator(path, "G_ema")
+        current = load_generator(path, "G") if "G" in snapshot.networks else average
+        network = snapshot.networks.get("D")
+        return Networks(current, average, _official_discriminator(path, network) if network else None)
+    try:
+        config, header, tensors = read_training_snapshot(path)
+    except CheckpointError:
+        generator = load_generator(path)
+        return Networks(generator, generator, None)
+    parts = {
+        name: {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        for name in ("G", "G_ema", "D")
+    }
+    discriminator = Discriminator(DiscriminatorConfig.from_dict(header["discriminator"]))
+    discriminator.load_state_dict(parts["D"])
+    return Networks(build_generator(config, parts["G"]), build_generator(config, parts["G_ema"]), discriminator)
+
+
+def transfer(source: nn.Module, target: nn.Module) -> list[str]:
+    """Copy the parameters and buffers that both have in one shape, by name; returns the names of the others.
+
+    So a discriminator can take over from one of another resolution: the new levels begin at random.
+    """
+    found, wanted = source.state_dict(), target.state_dict()
+    fresh = []
+    for name, tensor in wanted.items():
+        if name in found and found[name].shape == tensor.shape:
+            tensor.copy_(found[name])
+        else:
+            fresh.append(name)
+    return fresh
+
+
+def _official_discriminator(path: Path, network: Network) -> Discriminator:
+    """The discriminator of an official snapshot."""
+    args = dict(network.init_kwargs)
+    epilogue = args.get("epilogue_kwargs") or {}
+    names = ("img_resolution", "img_channels", "c_dim", "channel_base", "channel_max")
+    try:
+        config = DiscriminatorConfig(
+            **{name: args[name] for name in names if name in args},
+            mbstd_group_size=epilogue.get("mbstd_group_size") or 4,
+        )
+        discriminator = Discriminator(config)
+        discriminator.load_state_dict(
+            {name: tensor for name, tensor in network.tensors.items() if not name.endswith("resample_filter")}
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: the discriminator in it cannot be built: {error}") from error
+    return discriminator

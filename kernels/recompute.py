@@ -1,0 +1,147 @@
+"""The per-pixel stage for training: memory that does not grow with the picture, in both orders of differentiation.
+
+Autograd would keep 20 KB of activations per pixel. Here a tile's inputs are kept and its activations computed again
+when its gradient is asked for, which on a CPU is also faster: a tile stays in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, outer_product
+from .stage import Layer, PixelBlock, PixelStage
+
+TILE_PIXELS = 16384  # of all pictures of a batch together: 4 MB for a layer of 64 channels
+
+
+def recompute(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """`function(*inputs)`, keeping nothing but the inputs for its first and its second derivative.
+
+    Args:
+        function: a pure function of these tensors; it is called again in the backward passes.
+        inputs: floating point tensors of any shapes.
+    """
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    device = inputs[0].device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return _Recomputed.apply(function, autocast, *inputs)
+
+
+def entangle(columns: Tensor, rows: Tensor, stage: PixelStage, tile_pixels: int = TILE_PIXELS) -> Tensor:
+    """Bi-lines -> picture, like `reference.entangle`, differentiable twice.
+
+    Args:
+        columns: [N, L, B, height, rank], line 0.
+        rows: [N, L, B, width, rank], line 1.
+        stage: the weights.
+        tile_pixels: about as many are worked on at a time.
+
+    Returns:
+        [N, image_channels, height, width].
+    """
+    tensors, rebuild = _unpack(stage)
+
+    def paint(columns: Tensor, rows: Tensor, *tensors: Tensor) -> Tensor:
+        return _paint(columns, rows, rebuild(tensors))
+
+    height = max(1, tile_pixels // (len(rows) * rows.shape[-2]))
+    tiles = [recompute(paint, tile, rows, *tensors) for tile in columns.split(height, -2)]
+    return torch.cat(tiles, -2)
+
+
+def _paint(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
+    """`reference.entangle` with the channels last: the pixels of all pictures are the rows of one matrix."""
+    products = outer_product(columns, rows)
+    height, width = products.shape[-2:]
+    first, *others = products.flatten(-2).mT.unbind(1)  # a level each, [N, P, B]
+    feature = first.contiguous()
+    for decoder, product in zip(stage.decoders, others, strict=False):
+        feature = _decode(feature, decoder) + product
+    feature = _decode(feature, stage.decoders[-1])
+    image = F.linear(feature, *stage.image)
+    for block in stage.blocks:
+        feature = _modulated(_modulated(feature, block.fc0), block.fc1)
+        weight, bias = block.to_image
+        image = image + torch.baddbmm(bias, feature, weight.mT).clamp(-CLAMP, CLAMP)
+    return image.mT.unflatten(-1, (height, width))
+
+
+def _decode(feature: Tensor, decoder: Sequence[Layer]) -> Tensor:
+    for weight, bias in decoder:  # the gain commutes with the leaky ReLU
+        feature = F.leaky_relu(F.linear(feature, weight * ACTIVATION_GAIN, bias * ACTIVATION_GAIN), LEAKY_SLOPE, True)
+    return feature
+
+
+def _modulated(feature: Tensor, layer: Layer) -> Tensor:
+    weight, bias = layer.weight * ACTIVATION_GAIN, layer.bias * ACTIVATION_GAIN
+    return F.leaky_relu(torch.baddbmm(bias, feature, weight.mT), LEAKY_SLOPE, True).clamp(-CLAMP, CLAMP)
+
+
+def _unpack(stage: PixelStage) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], PixelStage]]:
+    """The tensors of a stage, and the function that makes a stage of such tensors."""
+    layers = [layer for decoder in stage.decoders for layer in decoder]
+    layers += [stage.image, *(layer for block in stage.blocks for layer in block)]
+    lengths = [len(decoder) for decoder in stage.decoders]
+
+    def rebuild(tensors: Sequence[Tensor]) -> PixelStage:
+        found = iter([Layer(*pair) for pair in zip(tensors[::2], tensors[1::2], strict=True)])
+        decoders = tuple(tuple(next(found) for _ in range(length)) for length in lengths)
+        return PixelStage(decoders, next(found), tuple(PixelBlock(*block) for block in zip(*[found] * 3, strict=True)))
+
+    return [tensor for layer in layers for tensor in layer], rebuild
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, function, autocast, *inputs):
+        ctx.function, ctx.autocast = function, autocast
+        ctx.save_for_backward(*inputs)
+        return function(*inputs)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        inputs = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        return None, None, *_Gradient.apply(ctx.function, ctx.autocast, wanted, grads[0], *inputs)
+
+
+class _Gradient(torch.autograd.Function):
+    """(gradient of the output, inputs) -> gradients of the inputs; a function like any other, with a derivative."""
+
+    @staticmethod
+    def forward(ctx, function, autocast, wanted, grad, *inputs):
+        ctx.function, ctx.autocast, ctx.wanted = function, autocast, wanted
+        ctx.save_for_backward(grad, *inputs)
+        with torch.enable_grad():
+            inputs = [x.detach().requires_grad_(needed) for x, needed in zip(inputs, wanted, strict=True)]
+            return _gradients(_call(function, autocast, inputs), inputs, grad)
+
+    @staticmethod
+    def backward(ctx, *grad_grads):
+        grad, *inputs = ctx.saved_tensors
+        with torch.enable_grad():
+            grad = grad.detach().requires_grad_()
+            inputs = [x.detach().requires_grad_(needed) for x, needed in zip(inputs, ctx.wanted, strict=True)]
+            first = _gradients(_call(ctx.function, ctx.autocast, inputs), inputs, grad, create_graph=True)
+            pairs = [(g, gg) for g, gg in zip(first, grad_grads, strict=True) if g is not None and g.requires_grad]
+            outputs, weights = zip(*pairs, strict=True)
+            second = _gradients(outputs, [grad, *inputs], weights)
+        return None, None, None, *second
+
+
+def _call(function: Callable[..., Tensor], autocast: torch.dtype | None, inputs: Sequence[Tensor]) -> Tensor:
+    """The function in the autocast of the forward pass: backward passes run outside of it."""
+    with torch.amp.autocast_mode.autocast(inputs[0].device.type, autocast, enabled=autocast is not None):
+        return function(*inputs)
+
+
+def _gradients(outputs, inputs: Sequence[Tensor], weights, create_graph: bool = False) -> tuple[Tensor | None, ...]:
+    """As `torch.autograd.grad`, with None for the inputs that want none or have no influence."""
+    wanted = [x for x in inputs if x.requires_grad]
+    found = iter(torch.autograd.grad(outputs, wanted, weights, create_graph=create_graph, allow_unused=True))
+    return tuple(next(found) if x.requires_grad else None for x in inputs)
