@@ -10,11 +10,12 @@ from torch import Tensor
 from .camera import View
 from .config import GeneratorConfig
 from .generator import Generator
-from .render import Progress, memory_estimate, render
+from .render import Progress, RenderCache, memory_estimate, render
 from .warp import Tables, render_mapped, tables_estimate
 from .window import same_area_window
 
 _STEPS = 1 << 16  # of progress per unit of shared work
+_LONGEST_KEPT = 4096  # positions of a line that is kept for the next frame: 29 MB for a 512 model
 
 
 def render_view(
@@ -34,6 +35,7 @@ def render_view(
     progress: Progress | None = None,
     out: Tensor | None = None,
     tables: list[Tables] | None = None,
+    cache: RenderCache | None = None,
 ) -> Tensor:
     """Render what a camera sees.
 
@@ -46,6 +48,7 @@ def render_view(
         quality: of views that are not upright, a name in `warp.QUALITIES`.
         backend, tile: of upright views, as for `render`.
         tables: see `warp.render_mapped`.
+        cache: see `render`.
 
     Returns:
         [N, C, height, width] float32, about -1..1, on the generator's device; or `out`.
@@ -86,6 +89,7 @@ def render_view(
         tile=tile,
         progress=progress,
         out=out.transpose(2, 3) if transposed and out is not None else out,
+        cache=cache,
     )
     return picture.transpose(2, 3) if transposed else picture
 
@@ -134,6 +138,7 @@ def render_path(
     elif out.shape != shape:
         raise ValueError(f"out must have the shape {list(shape)}, not {list(out.shape)}")
     same: list[Tables] | None = [] if len(ws) == 1 else None
+    cache = RenderCache(_LONGEST_KEPT)
     for i, view in enumerate(views):
         render_view(
             generator,
@@ -150,6 +155,7 @@ def render_path(
             progress=share(progress, i, i + 1, len(views)),
             out=out[i : i + 1],
             tables=same,
+            cache=cache,
         )
     return out
 

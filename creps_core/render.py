@@ -41,6 +41,7 @@ def render(
     tile: int | tuple[int, int] | None = None,
     progress: Progress | None = None,
     out: Tensor | None = None,
+    cache: RenderCache | None = None,
 ) -> Tensor:
     """Render latents at any size.
 
@@ -62,6 +63,7 @@ def render(
         progress: called as `progress(done, total)` in the calling thread after every tile and every piece of the
             lines; the unit is the work of a pixel. What it raises ends the work within one tile.
         out: where to write: [N, C, height, width] of any strides; see `kernels.entangle` for dtypes.
+        cache: kept between the pictures of a film: what the last one has in common with this one is not computed again.
 
     Returns:
         [N, C, height, width] float32, about -1..1, on the generator's device; or `out`.
@@ -71,7 +73,7 @@ def render(
         OverflowError: half precision overflowed.
     """
     picture = _Picture(
-        generator, ws, height, width, window, fit, supersample, precision, backend, tile, progress, batch=len(ws)
+        generator, ws, height, width, window, fit, supersample, precision, backend, tile, progress, len(ws), cache
     )
     shape = (len(ws), generator.config.img_channels, height, width)
     if out is None:
@@ -137,6 +139,41 @@ def memory_estimate(config: GeneratorConfig, height: int, width: int, supersampl
     return line + (64 << 20)
 
 
+class RenderCache:
+    """What the pictures of a film may share: a latent applied to the weights, and its two last lines.
+
+    A pan along one axis, and a film that holds still while something else changes, evaluate half of the lines or none.
+
+    Args:
+        longest: positions of a line along the height that is worth keeping whole (7 KB each for a 512 model); the
+            default keeps none.
+    """
+
+    def __init__(self, longest: int = 0):
+        self.longest = longest
+        self.applied: tuple[kernels.Prepared, LineStyles] | None = None
+        self._key: tuple[Any, ...] = ()
+        self._styles = torch.empty(0)
+        self._lines: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def turn_to(self, synthesis: Any, styles: Tensor, dtype: torch.dtype, backend: str) -> None:
+        """Forget everything unless it belongs to these weights, this latent and this way of computing."""
+        key = (synthesis, dtype, backend, styles.device)
+        if self._key != key or not torch.equal(self._styles, styles):
+            self._key, self._styles = key, styles.clone()
+            self.applied, self._lines = None, {}
+
+    def find(self, line: int, positions: Tensor) -> Tensor | None:
+        """The line at exactly these positions."""
+        kept, lines = self._lines.get(line, (None, None))
+        return lines if kept is not None and torch.equal(kept, positions) else None
+
+    def keep(self, line: int, positions: Tensor, lines: Tensor) -> None:
+        """Remember a line in place of the last of its kind."""
+        if self.longest:
+            self._lines[line] = positions, lines
+
+
 class _Picture:
     """What `render` and `render_bands` share: checked arguments, positions, lines, and painting from them."""
 
@@ -154,6 +191,7 @@ class _Picture:
         tile: int | tuple[int, int] | None,
         progress: Progress | None,
         batch: int = 1,
+        cache: RenderCache | None = None,
     ):
         config, self.device = generator.config, generator.mapping.w_avg.device
         check_arguments(config, ws, height, width, supersample)
@@ -165,6 +203,7 @@ class _Picture:
         self.x = sample_positions(window[1], window[3], width, supersample)
         self.synthesis, self.ws = generator.synthesis, ws
         self.height, self.width, self.supersample, self.backend = height, width, supersample, backend
+        self.cache = cache or RenderCache()
         self.counter, self.line_work = WorkCounter(progress), _pixels_per_position(config)
         self.counter.total = batch * (height * width + (len(self.y) + len(self.x)) * self.line_work)
         self.lines = LineEvaluator(
@@ -185,14 +224,32 @@ class _Picture:
         k, styles = self.supersample, self.ws[i : i + 1].to(self.device, torch.float32)
         band = band or max(1, self.lines.round // k)
         self.counter.add(first_row * (self.width + k * self.line_work))
-        prepared, line_styles = self._prepare(styles)
-        rows = self.lines.evaluate(line_styles, self.x, ROWS)
+        self.cache.turn_to(self.synthesis, styles, self.dtype, self.backend)
+        prepared, line_styles = self.cache.applied or self._prepare(styles)
+        self.cache.applied = prepared, line_styles
+
+        def evaluate(positions: Tensor, line: int) -> Tensor:
+            return self.lines.evaluate(line_styles, positions, line)
+
+        rows = self._whole(ROWS, self.x, evaluate)
+        whole = self._whole(COLUMNS, self.y, evaluate) if len(self.y) <= self.cache.longest else None
         top = first_row
         while top < self.height:
             bottom = min((top // band + 1) * band, self.height)
-            columns = self.lines.evaluate(line_styles, self.y[top * k : bottom * k], COLUMNS)
+            part = slice(top * k, bottom * k)
+            columns = evaluate(self.y[part], COLUMNS) if whole is None else whole[:, :, part]
             yield top, bottom, partial(self._paint, columns, rows, prepared)
             top = bottom
+
+    def _whole(self, line: int, positions: Tensor, evaluate: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """A whole line, from the cache if it is there."""
+        found = self.cache.find(line, positions)
+        if found is None:
+            found = evaluate(positions, line)
+            self.cache.keep(line, positions, found)
+        else:
+            self.counter.add(len(positions) * self.line_work)
+        return found
 
     def _prepare(self, styles: Tensor) -> tuple[kernels.Prepared, LineStyles]:
         """Apply a latent [1, num_ws, w_dim] to both parts of the synthesis, on the CPU side by side."""

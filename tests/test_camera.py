@@ -7,6 +7,8 @@ import torch
 from comfyui_creps.creps_core import WHOLE_FRAME, render, sample_positions
 from comfyui_creps.creps_core.camera import EASINGS, WARPS, View, Warp, add_warp, between, camera_path
 from comfyui_creps.creps_core.film import render_path, render_view
+from comfyui_creps.creps_core.lines import COLUMNS, ROWS
+from comfyui_creps.creps_core.render import LineEvaluator
 from comfyui_creps.creps_core.window import same_area_window
 from networks import make_generator, make_ws
 
@@ -189,3 +191,29 @@ def test_a_small_picture_for_upscaling_covers_the_same_area():
     view = View(zoom=2, rotation=90)
     large = picture_of(view, 64, 48).unflatten(2, (16, 4)).unflatten(4, (12, 4)).mean((3, 5))
     assert (picture_of(view, 16, 12, of=(64, 48), supersample=4) - large).abs().max() <= 1e-5
+
+
+def test_a_film_computes_what_its_pictures_share_once(monkeypatch):
+    """A pan leaves the positions along the height alone: one column line, and a row line per frame."""
+    evaluated, evaluate = [], LineEvaluator.evaluate
+
+    def counting(self, styles, positions, line):
+        evaluated.append((line, len(positions)))
+        return evaluate(self, styles, positions, line)
+
+    monkeypatch.setattr(LineEvaluator, "evaluate", counting)
+    views = camera_path([View(zoom=2, center_x=0.3), View(zoom=2, center_x=0.7)], frames=4)
+    steps = []
+    film = render_path(GENERATOR, WS, views, height=12, width=16, progress=lambda done, total: steps.append(done / total))
+    assert sorted(evaluated) == [(COLUMNS, 12)] + [(ROWS, 16)] * 4
+    assert steps[-1] == 1
+    assert steps == sorted(steps)
+    for view, frame in zip(views, film, strict=True):
+        assert torch.equal(frame, picture_of(view, 12, 16)[0])
+
+
+def test_a_film_of_other_latents_shares_nothing():
+    latents = make_ws(GENERATOR, 2)
+    film = render_path(GENERATOR, latents[[0, 1, 1]], [View()] * 3, height=9, width=9)
+    for i, frame in zip((0, 1, 1), film, strict=True):
+        assert torch.equal(frame, render_view(GENERATOR, latents[i : i + 1], View(), height=9, width=9)[0])
