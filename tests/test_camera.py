@@ -204,7 +204,7 @@ def test_a_film_computes_what_its_pictures_share_once(monkeypatch):
     monkeypatch.setattr(LineEvaluator, "evaluate", counting)
     views = camera_path([View(zoom=2, center_x=0.3), View(zoom=2, center_x=0.7)], frames=4)
     steps = []
-    film = render_path(GENERATOR, WS, views, height=12, width=16, progress=lambda done, total: steps.append(done / total))
+    film = render_path(GENERATOR, WS, views, height=12, width=16, progress=lambda done, of: steps.append(done / of))
     assert sorted(evaluated) == [(COLUMNS, 12)] + [(ROWS, 16)] * 4
     assert steps[-1] == 1
     assert steps == sorted(steps)

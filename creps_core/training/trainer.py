@@ -83,6 +83,7 @@ class Trainer:
         }
         self.pl_mean = torch.zeros([], device=self.device)
         self.steps = self.shown = self.skipped = self._skipped_in_a_row = 0
+        self._start = 0  # of the part of the batch that is worked on
         self.autocast = _autocast_dtype(recipe.precision, self.device)
         self.labels: Tensor | None = None  # [M, c_dim] of the data set, to draw from
 
@@ -135,7 +136,7 @@ class Trainer:
 
     def path_noise(self, image: Tensor) -> Tensor:
         """Standard normal noise like a batch of pictures, for path lengths; the same for any number of processes."""
-        rng = torch.Generator().manual_seed(_mix(self.recipe.seed, self.steps, 0x9A74))
+        rng = torch.Generator().manual_seed(_mix(self.recipe.seed, self.steps, 0x9A74, self._start))
         whole = torch.randn(len(image) * self.process.world, *image.shape[1:], generator=rng)
         return self.process.part(whole).to(image)
 
@@ -160,8 +161,8 @@ class Trainer:
             parameter.requires_grad_(True)
         size = self.recipe.micro_batch or len(real)
         parts = list(range(0, len(real), size))
-        for start in parts:
-            part = slice(start, start + size)
+        for self._start in parts:
+            part = slice(self._start, self._start + size)
             match phase:
                 case "Gmain":
                     loss = self._g_main(z[part], fake_c[part], boxes[part])
