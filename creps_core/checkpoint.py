@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
@@ -24,6 +24,9 @@ from .errors import CheckpointError
 from .files import replace_file
 from .generator import Generator
 from .official import Network, Snapshot, read_snapshot
+
+if TYPE_CHECKING:
+    from .training.discriminator import Discriminator
 
 FORMAT_VERSION = 1
 HEADER_KEY = "creps"
@@ -66,12 +69,17 @@ def load_generator(path: Path_, weights: str = "G_ema") -> Generator:
     path = Path(path)
     config, tensors = _read(path, weights)
     generator = build_generator(config, tensors, lambda problem: CheckpointError(f"{path}: {problem}"))
-    generator.name = path.stem
+    generator.name, generator.origin = path.stem, str(path)
     return generator
 
 
 def save_generator(
-    generator: Generator, path: Path_, *, half: bool = False, details: Mapping[str, Any] | None = None
+    generator: Generator,
+    path: Path_,
+    *,
+    half: bool = False,
+    details: Mapping[str, Any] | None = None,
+    discriminator: Discriminator | None = None,
 ) -> None:
     """Write a generator in our own format, atomically.
 
@@ -81,14 +89,17 @@ def save_generator(
         half: store float16: half the size, errors of about 1/1000 of a grey level range. Values beyond 65504
             are refused.
         details: anything JSON can hold, kept in the header (where the weights come from, for instance).
+        discriminator: stored beside the generator, so that a fine-tuning can begin with both.
 
     Raises:
         ValueError: `half` cannot hold a weight.
     """
     tensors = {name: _for_storage(name, tensor, half) for name, tensor in generator.state_dict().items()}
-    header = {
-        "version": FORMAT_VERSION,
-        "config": generator.config.to_dict(),
+    header: dict[str, Any] = {"version": FORMAT_VERSION, "config": generator.config.to_dict()}
+    if discriminator is not None:
+        tensors |= {f"D.{name}": _for_storage(name, t, half) for name, t in discriminator.state_dict().items()}
+        header["discriminator"] = discriminator.config.to_dict()
+    header |= {
         "sha256": digest(generator.config, tensors),
         "details": dict(details or {}),
     }
@@ -108,9 +119,9 @@ def inspect_checkpoint(path: Path_) -> CheckpointInfo:
         header = _header(path, file.metadata())
         dtypes = sorted({str(file.get_tensor(name).dtype).removeprefix("torch.") for name in file.keys()})  # noqa: SIM118
     details = {"stored as": ", ".join(dtypes), "sha256": header["sha256"], **header.get("details", {})}
-    return CheckpointInfo(
-        f"creps safetensors, version {header['version']}", generator.config, parameters, ["G_ema"], details
-    )
+    kind = "creps training snapshot" if is_training(header) else "creps safetensors"
+    networks = [*(["G"] if is_training(header) else []), *(["D"] if "discriminator" in header else []), "G_ema"]
+    return CheckpointInfo(f"{kind}, version {header['version']}", generator.config, parameters, networks, details)
 
 
 def build_generator(
@@ -173,19 +184,41 @@ def official_config(network: Network) -> GeneratorConfig:
     return GeneratorConfig(**{name: args[name] for name in names}, mapping_layers=mapping_layers, **optional)
 
 
-def read_training_snapshot(path: Path_) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Tensor]]:
-    """Config of the generator, header and tensors of a snapshot of our trainer, checked against its checksum.
+def read_own(path: Path_) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Tensor]]:
+    """Config of the generator, header and tensors of a file of ours, checked against its checksum.
+
+    Names in a snapshot of the trainer begin with the network, `G.`, `D.`, `G_ema.`; in the file of a generator, those
+    of the discriminator, if there is one, do.
 
     Raises:
-        CheckpointError: the file is damaged, or is not such a snapshot.
+        CheckpointError: the file is damaged, or is not ours.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
-    config, header, tensors = _checked(path)
-    if header.get("kind") != "training":
-        raise CheckpointError(f"{path}: holds a generator alone; a training goes on from a snapshot-*.safetensors")
+    with _open(path) as file:
+        header = _header(path, file.metadata())
+        try:
+            config = GeneratorConfig.from_dict(header["config"])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: the generator in it cannot be built: {error}") from error
+        # Copies: the file may be overwritten while the generator lives.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    if digest(config, tensors) != header["sha256"]:
+        raise CheckpointError(
+            f"{path}: the weights do not match their checksum: the file is damaged, download or copy it again"
+        )
     return config, header, tensors
+
+
+def is_training(header: Mapping[str, Any]) -> bool:
+    """Whether a header is that of a snapshot of the trainer."""
+    return header.get("kind") == "training"
+
+
+def network_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one network, `G`, `D` or `G_ema`, under their own names."""
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
 def _read(path: Path, weights: str) -> tuple[GeneratorConfig, dict[str, Tensor]]:
@@ -193,11 +226,10 @@ def _read(path: Path, weights: str) -> tuple[GeneratorConfig, dict[str, Tensor]]
         raise CheckpointError(f"{path}: there is no such file")
     if not _is_safetensors(path):
         return _from_snapshot(path, read_snapshot(path), weights)
-    config, header, tensors = _checked(path)
-    if header.get("kind") == "training":
-        prefix = f"{weights}."
-        tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return config, tensors
+    config, header, tensors = read_own(path)
+    if is_training(header):
+        return config, network_of(tensors, weights)
+    return config, {name: tensor for name, tensor in tensors.items() if not name.startswith("D.")}
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -219,23 +251,6 @@ def _from_snapshot(path: Path, snapshot: Snapshot, weights: str) -> tuple[Genera
         return official_config(network), network.tensors
     except ValueError as error:
         raise CheckpointError(f"{path}: the generator in it cannot be built: {error}") from error
-
-
-def _checked(path: Path) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Tensor]]:
-    """Config, header and tensors of a file of ours."""
-    with _open(path) as file:
-        header = _header(path, file.metadata())
-        try:
-            config = GeneratorConfig.from_dict(header["config"])
-        except ValueError as error:
-            raise CheckpointError(f"{path}: the generator in it cannot be built: {error}") from error
-        # Copies: the file may be overwritten while the generator lives.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    if digest(config, tensors) != header["sha256"]:
-        raise CheckpointError(
-            f"{path}: the weights do not match their checksum: the file is damaged, download or copy it again"
-        )
-    return config, header, tensors
 
 
 def _open(path: Path):

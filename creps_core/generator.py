@@ -124,6 +124,7 @@ class Generator(nn.Module):
         self.config = config
         self.name = name
         self.fingerprint = ""  # see `checkpoint.fingerprint`
+        self.origin = ""  # the file it was loaded from, which may hold its discriminator as well
         self.mapping = Mapping(config)
         self.synthesis = Synthesis(config)
 

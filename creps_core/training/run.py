@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,10 +240,17 @@ class _Writer:
             save_snapshot(trainer, folder / f"snapshot-{trainer.shown:010d}.safetensors", self.run.info)
             _write_png(folder / f"fakes-{trainer.shown:010d}.png", grid)
             details = {"trained": f"{trainer.shown} pictures", **self.run.info}
+            store = partial(
+                save_generator,
+                trainer.G_ema,
+                folder / "generator.safetensors",
+                details=details,
+                discriminator=trainer.D,
+            )
             try:
-                save_generator(trainer.G_ema, folder / "generator.safetensors", half=True, details=details)
+                store(half=True)
             except ValueError:  # weights that float16 cannot hold
-                save_generator(trainer.G_ema, folder / "generator.safetensors", details=details)
+                store()
             for old in self.run.snapshots()[: -self.run.keep]:
                 old.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checkpoint import FORMAT_VERSION, HEADER_KEY, build_generator, digest, read_training_snapshot
+from ..checkpoint import FORMAT_VERSION, HEADER_KEY, build_generator, digest, is_training, network_of, read_own
 from ..errors import CheckpointError
 from ..files import replace_file
 from .discriminator import Discriminator, DiscriminatorConfig
@@ -88,11 +88,13 @@ def load_snapshot(
         CheckpointError: the file is damaged, or is not the snapshot of a training.
     """
     path = Path(path)
-    config, header, tensors = read_training_snapshot(path)
+    config, header, tensors = read_own(path)
 
     def error(problem: str) -> CheckpointError:
         return CheckpointError(f"{path}: {problem}")
 
+    if not is_training(header):
+        raise error("holds a generator, not the state of a training, which is in a snapshot-*.safetensors")
     try:
         old = Recipe.from_dict(header["recipe"])
         discriminator = Discriminator(DiscriminatorConfig.from_dict(header["discriminator"]))
@@ -100,14 +102,14 @@ def load_snapshot(
     except (KeyError, TypeError, ValueError) as problem:
         raise error(f"its header cannot be used ({problem})") from problem
     try:
-        discriminator.load_state_dict(_part(tensors, "D."))
+        discriminator.load_state_dict(network_of(tensors, "D"))
     except RuntimeError as problem:
         raise error(f"the discriminator in it does not fit its config ({problem})") from problem
-    generator, average = (build_generator(config, _part(tensors, f"{name}."), error) for name in ("G", "G_ema"))
+    generator, average = (build_generator(config, network_of(tensors, name), error) for name in ("G", "G_ema"))
     trainer = Trainer(generator, discriminator, recipe or old, generator_ema=average, device=device, process=process)
     for name, optimizer in trainer.optimizers.items():
         for key, parameter in trainer.parameters[name].items():
-            moments = _part(tensors, f"adam.{name}.{key}.")
+            moments = network_of(tensors, f"adam.{name}.{key}")
             if moments.keys() == set(_MOMENTS):
                 # The count of steps stays on the CPU, where Adam keeps it.
                 optimizer.state[parameter] = {
@@ -124,7 +126,3 @@ def load_snapshot(
 def _scalars(trainer: Trainer) -> dict[str, Tensor]:
     """The state beside networks and optimisers, as the tensors that hold it."""
     return {"pl_mean": trainer.pl_mean, "augment_p": trainer.augment.p, "signs": trainer.ada.signs}
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..checkpoint import build_generator, load_generator, read_training_snapshot
+from ..checkpoint import build_generator, is_training, load_generator, network_of, read_own
 from ..config import GeneratorConfig
 from ..errors import CheckpointError
 from ..generator import Generator
@@ -51,7 +51,7 @@ def new_discriminator(config: DiscriminatorConfig, seed: int) -> Discriminator:
 
 
 def load_networks(path: str | os.PathLike[str]) -> Networks:
-    """The networks of an official snapshot, of a snapshot of ours, or the generator of a file that holds no more.
+    """The networks of an official snapshot or of a file of ours, which may hold a generator alone.
 
     Raises:
         CheckpointError: the file cannot be used.
@@ -65,18 +65,17 @@ def load_networks(path: str | os.PathLike[str]) -> Networks:
         current = load_generator(path, "G") if "G" in snapshot.networks else average
         network = snapshot.networks.get("D")
         return Networks(current, average, _official_discriminator(path, network) if network else None)
-    try:
-        config, header, tensors = read_training_snapshot(path)
-    except CheckpointError:
-        generator = load_generator(path)
-        return Networks(generator, generator, None)
-    parts = {
-        name: {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        for name in ("G", "G_ema", "D")
-    }
-    discriminator = Discriminator(DiscriminatorConfig.from_dict(header["discriminator"]))
-    discriminator.load_state_dict(parts["D"])
-    return Networks(build_generator(config, parts["G"]), build_generator(config, parts["G_ema"]), discriminator)
+    config, header, tensors = read_own(path)
+    discriminator = None
+    if "discriminator" in header:
+        try:
+            discriminator = Discriminator(DiscriminatorConfig.from_dict(header["discriminator"]))
+            discriminator.load_state_dict(network_of(tensors, "D"))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{path}: the discriminator in it cannot be built: {error}") from error
+    average = load_generator(path)
+    current = build_generator(config, network_of(tensors, "G")) if is_training(header) else average
+    return Networks(current, average, discriminator)
 
 
 def transfer(source: nn.Module, target: nn.Module) -> list[str]:
