@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, outer_product
 from .stage import Layer, PixelBlock, PixelStage
@@ -117,18 +118,25 @@ class _Gradient(torch.autograd.Function):
     def forward(ctx, function, autocast, wanted, grad, *inputs):
         ctx.function, ctx.autocast, ctx.wanted = function, autocast, wanted
         ctx.save_for_backward(grad, *inputs)
+        ctx.set_materialize_grads(False)
         with torch.enable_grad():
             inputs = [x.detach().requires_grad_(needed) for x, needed in zip(inputs, wanted, strict=True)]
             return _gradients(_call(function, autocast, inputs), inputs, grad)
 
     @staticmethod
-    def backward(ctx, *grad_grads):
+    @once_differentiable
+    def backward(ctx, *grad_grads):  # pyright: ignore[reportIncompatibleMethodOverride]
         grad, *inputs = ctx.saved_tensors
         with torch.enable_grad():
             grad = grad.detach().requires_grad_()
             inputs = [x.detach().requires_grad_(needed) for x, needed in zip(inputs, ctx.wanted, strict=True)]
-            first = _gradients(_call(ctx.function, ctx.autocast, inputs), inputs, grad, create_graph=True)
-            pairs = [(g, gg) for g, gg in zip(first, grad_grads, strict=True) if g is not None and g.requires_grad]
+            # Path lengths use the gradients of the styles alone: those of the parameters are left out.
+            used = [(x, gg) for x, gg in zip(inputs, grad_grads, strict=True) if gg is not None]
+            output = _call(ctx.function, ctx.autocast, inputs)
+            first = _gradients(output, [x for x, _ in used], grad, create_graph=True)
+            pairs = [(g, gg) for g, (_, gg) in zip(first, used, strict=True) if g is not None and g.requires_grad]
+            if not pairs:
+                return (None,) * (4 + len(inputs))
             outputs, weights = zip(*pairs, strict=True)
             second = _gradients(outputs, [grad, *inputs], weights)
         return None, None, None, *second

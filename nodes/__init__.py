@@ -16,6 +16,7 @@ from .motion import InterpolateLatents, RandomWalk
 from .project import ProjectImage
 from .render import Render
 from .styles import DirectionStrip, EditLatents, FindDirections, LoadDirections, MixStyles, SaveDirections
+from .train import SaveGenerator, TrainGenerator
 
 NODES: list[type[io.ComfyNode]] = [
     # From a generator to a picture
@@ -50,6 +51,9 @@ NODES: list[type[io.ComfyNode]] = [
     RenderForUpscaling,
     CompareUpscaling,
     ScaleConsistency,
+    # Training
+    TrainGenerator,
+    SaveGenerator,
 ]
 
 

@@ -60,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     n.add_argument("--model-resolution", type=int, help="levels of the generator; default: --resolution")
     for name, value in _SHAPE.items():
         n.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
-    n.add_argument("--d-channel-base", type=int, default=32768)
-    n.add_argument("--d-channel-max", type=int, default=512)
+    n.add_argument("--d-channel-base", type=int, help="of the discriminator; default: half the generator's")
+    n.add_argument("--d-channel-max", type=int, help="default: half the generator's")
     n.add_argument("--bandwidth", type=float, default=10.0, help="of the Fourier frequencies, periods per picture")
     r = p.add_argument_group("run")
     r.add_argument("--tick", type=_count, default=1000, metavar="N", help="pictures between lines of statistics")
@@ -122,10 +122,9 @@ def _trainer(args: argparse.Namespace, run, device, process):
     from ..builtin import BUILTINS, load_builtin
     from ..config import GeneratorConfig
     from .dataset import open_pictures
-    from .discriminator import DiscriminatorConfig
     from .recipe import Recipe, r1_gamma_for
     from .snapshots import load_snapshot
-    from .start import Networks, load_networks, new_discriminator, new_generator, transfer
+    from .start import Networks, discriminator_config_for, judge_for, load_networks, new_generator
     from .trainer import Trainer
 
     names = {field.name for field in dataclasses.fields(Recipe)}
@@ -166,22 +165,10 @@ def _trainer(args: argparse.Namespace, run, device, process):
         )
         generator = new_generator(config, args.seed, args.bandwidth)
         networks = Networks(generator, generator, None)
-    wanted = DiscriminatorConfig(
-        resolution, channels, pictures.c_dim, channel_base=args.d_channel_base, channel_max=args.d_channel_max
-    )
-    discriminator = networks.D
-    if discriminator is None or (discriminator.config.img_resolution, discriminator.config.c_dim) != (
-        resolution,
-        pictures.c_dim,
-    ):
-        discriminator = new_discriminator(wanted, args.seed)
-        if networks.D is not None:
-            fresh = transfer(networks.D, discriminator)
-            log.info(
-                "the discriminator takes over from one of %d pixels, but for %d tensors",
-                networks.D.config.img_resolution,
-                len(fresh),
-            )
+    wanted = discriminator_config_for(networks.G.config, resolution)
+    given = {"channel_base": args.d_channel_base, "channel_max": args.d_channel_max}
+    wanted = dataclasses.replace(wanted, c_dim=pictures.c_dim, **{k: v for k, v in given.items() if v is not None})
+    discriminator = judge_for(networks, wanted, args.seed)
     trainer = Trainer(
         networks.G, discriminator, recipe(resolution), generator_ema=networks.G_ema, device=device, process=process
     )

@@ -46,9 +46,9 @@ class Recipe:
                 raise ValueError(f"{field.name} must be a whole number, not {value!r}")
             if field.type == "float" and (type(value) not in (int, float) or not 0 <= value < float("inf")):
                 raise ValueError(f"{field.name} must be a number of at least 0, not {value!r}")
-        for name, lowest in (("batch", 1), ("total", 1), ("pl_batch_shrink", 1), ("ada_interval", 1)):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
+        for name in ("batch", "total", "pl_batch_shrink", "ada_interval", "ada_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("micro_batch", "r1_interval", "pl_interval", "freeze_d", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")

@@ -9,8 +9,10 @@ generator.safetensors           the moving average, for the loader; half precisi
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -76,6 +78,11 @@ class Run:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
+    @property
+    def generator_file(self) -> Path:
+        """The moving average, with the discriminator."""
+        return self.folder / "generator.safetensors"
+
     def snapshots(self) -> list[Path]:
         """The snapshots, oldest first."""
         return sorted(self.folder.glob("snapshot-*.safetensors"))
@@ -107,6 +114,11 @@ def train(
     """
     recipe, process = trainer.recipe, trainer.process
     _check(trainer, pictures)
+    if newer := [path.name for path in run.snapshots() if path.name > snapshot_name(trainer.shown)]:
+        raise TrainingError(
+            f"{run.folder}: holds {newer[-1]}, which is beyond these {trainer.shown} pictures: go on from there, "
+            "remove it, or choose another folder"
+        )
     trainer.labels = pictures.labels(range(len(pictures))) if pictures.c_dim else None
     writer = _Writer(run, trainer, pictures) if process.is_first else None
 
@@ -150,7 +162,12 @@ def train(
             writer.snapshot(trainer)
         writer.close()
     process.wait()
-    return trainer.G_ema.cpu().eval()
+    return copy.deepcopy(trainer.G_ema).cpu().eval()
+
+
+def snapshot_name(shown: int) -> str:
+    """Names whose order is that of the pictures shown."""
+    return f"snapshot-{shown:010d}.safetensors"
 
 
 def sample_grid(generator: Generator, side: int, columns: int = GRID[0], rows: int = GRID[1]) -> np.ndarray:
@@ -204,6 +221,8 @@ class _Writer:
         self._board = _tensorboard(run.folder)
         with _disk(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
+            for stale in run.folder.glob(".*.partial"):  # of a run that was killed while it wrote
+                stale.unlink(missing_ok=True)
             _forget_after(run.folder / "stats.jsonl", trainer.shown)
             _write_json(run.folder / "run.json", _description(trainer, pictures, run.info))
             count = min(GRID[0] * GRID[1], len(pictures))
@@ -214,7 +233,8 @@ class _Writer:
             self._sums.setdefault(name, []).append(value)
         if trainer.shown // self.run.tick == self._shown // self.run.tick:
             return
-        self.last = {name: float(torch.stack([v.cpu() for v in values]).mean()) for name, values in self._sums.items()}
+        means = {name: _finite_mean(torch.stack([v.cpu() for v in values])) for name, values in self._sums.items()}
+        self.last = {name: value for name, value in means.items() if math.isfinite(value)}
         self._sums.clear()
         now = time.monotonic()
         line = {
@@ -233,17 +253,19 @@ class _Writer:
                 self._board.add_scalar(name, value, trainer.shown)
 
     def snapshot(self, trainer: Trainer) -> None:
-        """The state, a grid and the generator; then snapshots beyond the last ones are removed."""
+        """A grid, the generator and the state; then snapshots beyond the last ones are removed.
+
+        The state comes last: whoever finds it finds the others too.
+        """
         folder = self.run.folder
         grid = sample_grid(trainer.G_ema, trainer.D.config.img_resolution)
         with _disk(folder):
-            save_snapshot(trainer, folder / f"snapshot-{trainer.shown:010d}.safetensors", self.run.info)
             _write_png(folder / f"fakes-{trainer.shown:010d}.png", grid)
             details = {"trained": f"{trainer.shown} pictures", **self.run.info}
             store = partial(
                 save_generator,
                 trainer.G_ema,
-                folder / "generator.safetensors",
+                self.run.generator_file,
                 details=details,
                 discriminator=trainer.D,
             )
@@ -251,6 +273,7 @@ class _Writer:
                 store(half=True)
             except ValueError:  # weights that float16 cannot hold
                 store()
+            save_snapshot(trainer, folder / snapshot_name(trainer.shown), self.run.info)
             for old in self.run.snapshots()[: -self.run.keep]:
                 old.unlink(missing_ok=True)
 
@@ -285,6 +308,11 @@ def _check(trainer: Trainer, pictures: Pictures) -> None:
     ):
         if theirs != ours:
             raise TrainingError(f"the data have {name} {theirs}, the discriminator {ours}: they must agree")
+
+
+def _finite_mean(values: Tensor) -> float:
+    """The mean of what is finite: the losses of a step that was skipped are not. Nan when nothing is."""
+    return float(values[values.isfinite()].mean())
 
 
 def _any(trainer: Trainer, flag: bool) -> bool:

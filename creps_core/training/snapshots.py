@@ -1,15 +1,15 @@
 """Snapshots: everything a run needs to go on, in one safetensors file.
 
 Tensors are named `G.*`, `D.*`, `G_ema.*` (official names), `adam.G.<parameter>.<moment>` and `adam.D...`. The header
-holds, as JSON under the key `creps`, the configs, the recipe, the counters and a SHA-256 over it all. The loader reads
-the generators from it as well.
+holds, as JSON under the key `creps`, the configs, the recipe, the counters and two SHA-256: of the tensors with the
+generator's config, and of the header. The loader reads the generators from it as well.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,6 @@ from .trainer import Trainer
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _COUNTERS = ("steps", "shown", "skipped")
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a snapshot says of itself, without its tensors."""
-
-    recipe: Recipe
-    shown: int
-    details: dict[str, Any]
 
 
 def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[str, Any] | None = None) -> None:
@@ -65,6 +56,7 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
         "details": dict(details or {}),
         "sha256": digest(trainer.G.config, tensors),
     }
+    header["header_sha256"] = _header_digest(header)
     replace_file(path, lambda partial: save_file(tensors, partial, metadata={HEADER_KEY: json.dumps(header)}))
 
 
@@ -95,6 +87,9 @@ def load_snapshot(
 
     if not is_training(header):
         raise error("holds a generator, not the state of a training, which is in a snapshot-*.safetensors")
+    checksum = _header_digest(header)
+    if header.get("header_sha256", checksum) != checksum:
+        raise error("its header does not match its checksum: the file is damaged, copy it again or go back to another")
     try:
         old = Recipe.from_dict(header["recipe"])
         discriminator = Discriminator(DiscriminatorConfig.from_dict(header["discriminator"]))
@@ -111,16 +106,25 @@ def load_snapshot(
         for key, parameter in trainer.parameters[name].items():
             moments = network_of(tensors, f"adam.{name}.{key}")
             if moments.keys() == set(_MOMENTS):
-                # The count of steps stays on the CPU, where Adam keeps it.
+                # The count of steps stays on the CPU, where Adam keeps it; the others lie in memory as the parameter.
                 optimizer.state[parameter] = {
-                    m: value if m == "step" else value.to(trainer.device) for m, value in moments.items()
+                    m: value if m == "step" else torch.empty_like(parameter).copy_(value)
+                    for m, value in moments.items()
                 }
     for name, value in _scalars(trainer).items():
         if name != "augment_p" or trainer.recipe.augment == "ada":
+            if f"state.{name}" not in tensors:
+                raise error(f"state.{name} is missing")
             value.copy_(tensors[f"state.{name}"])
     for name, value in counters.items():
         setattr(trainer, name, value)
     return trainer
+
+
+def _header_digest(header: dict[str, Any]) -> str:
+    """SHA-256 over the rest of a header: a damaged counter or learning rate looks like any other."""
+    rest = {name: value for name, value in header.items() if name != "header_sha256"}
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(rest)), sort_keys=True).encode()).hexdigest()
 
 
 def _scalars(trainer: Trainer) -> dict[str, Tensor]:

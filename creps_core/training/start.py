@@ -50,6 +50,37 @@ def new_discriminator(config: DiscriminatorConfig, seed: int) -> Discriminator:
         return Discriminator(config)
 
 
+def discriminator_config_for(config: GeneratorConfig, resolution: int) -> DiscriminatorConfig:
+    """The shape of a discriminator for a generator: half its widths, as in the authors' recipe."""
+    return DiscriminatorConfig(
+        resolution,
+        config.img_channels,
+        config.c_dim,
+        channel_base=max(config.channel_base // 2, resolution),
+        channel_max=max(config.channel_max // 2, 1),
+    )
+
+
+def judge_for(networks: Networks, wanted: DiscriminatorConfig, seed: int) -> Discriminator:
+    """The discriminator to train with: that of the networks, or a new one that takes over what fits."""
+    found = networks.D
+    if found is None:
+        return new_discriminator(wanted, seed)
+    if (found.config.img_resolution, found.config.c_dim) == (wanted.img_resolution, wanted.c_dim):
+        return found
+    fields = found.config.to_dict() | {"img_resolution": wanted.img_resolution, "c_dim": wanted.c_dim}
+    discriminator = new_discriminator(DiscriminatorConfig.from_dict(fields), seed)
+    transfer(found, discriminator)
+    return discriminator
+
+
+def networks_of(generator: Generator) -> Networks:
+    """A loaded generator, with the discriminator of the file that it was loaded from, if that still holds one."""
+    if generator.origin and Path(generator.origin).is_file():
+        return Networks(generator, generator, load_networks(generator.origin).D)
+    return Networks(generator, generator, None)
+
+
 def load_networks(path: str | os.PathLike[str]) -> Networks:
     """The networks of an official snapshot or of a file of ours, which may hold a generator alone.
 

@@ -10,12 +10,10 @@ from ...kernels.recompute import entangle, recompute
 from ..generator import Synthesis
 from ..lines import COLUMNS, ROWS
 
-LINE_POSITIONS = 2048  # of all latents together: more are evaluated in pieces
+LINE_FEATURES = 1 << 19  # positions of all latents together, times the network's width: more are evaluated in pieces
 
 
-def synthesize(
-    synthesis: Synthesis, ws: Tensor, y: Tensor, x: Tensor, *, line_positions: int = LINE_POSITIONS
-) -> Tensor:
+def synthesize(synthesis: Synthesis, ws: Tensor, y: Tensor, x: Tensor, *, line_positions: int | None = None) -> Tensor:
     """As `Synthesis.forward`, differentiable twice, with memory that does not grow with the picture.
 
     Args:
@@ -23,13 +21,15 @@ def synthesize(
         ws: [N, num_ws, w_dim].
         y: [height] or [N, height] positions of the rows of pixels, 0..1 across the training picture.
         x: [width] or [N, width] positions of the columns of pixels.
-        line_positions: lines longer than so many positions (of all N together) are evaluated in pieces.
+        line_positions: lines longer than so many positions (of all N together) are evaluated in pieces; by default
+            `LINE_FEATURES` by the width of the network, 512 for one of 1024 channels.
 
     Returns:
         [N, img_channels, height, width], float32 or better, about -1..1.
     """
-    columns = _line(synthesis, ws, y, COLUMNS, line_positions)
-    rows = _line(synthesis, ws, x, ROWS, line_positions)
+    config = synthesis.config
+    limit = line_positions or LINE_FEATURES // max(config.channels(level) for level in config.levels)
+    columns, rows = _line(synthesis, ws, y, COLUMNS, limit), _line(synthesis, ws, x, ROWS, limit)
     image = entangle(columns, rows, synthesis.pixel_stage(ws))
     return image if image.dtype == torch.float64 else image.float()
 

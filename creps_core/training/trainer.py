@@ -26,7 +26,7 @@ from .recipe import Recipe
 from .synthesis import synthesize
 
 W_AVG_DECAY = 0.998
-NON_FINITE_LIMIT = 20  # steps in a row
+NON_FINITE_LIMIT = 20  # times in a row, of one network
 PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
 
 
@@ -82,7 +82,8 @@ class Trainer:
             "D": _adam(self.parameters["D"], recipe.d_lr, recipe.r1_interval if recipe.r1_gamma else 0),
         }
         self.pl_mean = torch.zeros([], device=self.device)
-        self.steps = self.shown = self.skipped = self._skipped_in_a_row = 0
+        self.steps = self.shown = self.skipped = 0
+        self._skipped_in_a_row = dict.fromkeys(self.parameters, 0)
         self._start = 0  # of the part of the batch that is worked on
         self.autocast = _autocast_dtype(recipe.precision, self.device)
         self.labels: Tensor | None = None  # [M, c_dim] of the data set, to draw from
@@ -99,7 +100,7 @@ class Trainer:
             Means of what was measured, by name, as scalars on the device.
 
         Raises:
-            TrainingError: gradients have not been finite for many steps in a row.
+            TrainingError: the gradients of a network have not been finite many times in a row.
         """
         recipe = self.recipe
         if boxes is None:
@@ -223,15 +224,15 @@ class Trainer:
     def _generate(self, z: Tensor, c: Tensor, boxes: Tensor, track: bool = True) -> tuple[Tensor, Tensor]:
         """Pictures and their ws. `track` moves w_avg: in the phases of the generator, as in the authors' code."""
         config, side = self.G.config, self.D.config.img_resolution
+        ws = self.G.mapping(z, c if config.c_dim else None)
+        if track:
+            mean = self.process.mean(ws[:, 0].detach().mean(0))
+            if torch.isfinite(mean).all():
+                self.G.mapping.w_avg.lerp_(mean, 1 - W_AVG_DECAY)
+        y, x = box_positions(boxes, side, config.img_resolution)
+        if (boxes == boxes[0]).all():  # one line serves all
+            y, x = y[0], x[0]
         with self._precision():
-            ws = self.G.mapping(z, c if config.c_dim else None)
-            if track:
-                mean = self.process.mean(ws[:, 0].detach().mean(0))
-                if torch.isfinite(mean).all():
-                    self.G.mapping.w_avg.lerp_(mean.to(self.G.mapping.w_avg), 1 - W_AVG_DECAY)
-            y, x = box_positions(boxes, side, config.img_resolution)
-            if (boxes == boxes[0]).all():  # one line serves all
-                y, x = y[0], x[0]
             return synthesize(self.G.synthesis, ws, y, x), ws
 
     def _judge(self, image: Tensor, c: Tensor) -> Tensor:
@@ -249,17 +250,17 @@ class Trainer:
             clean(gradients)
         elif not _all_finite(gradients):
             self.skipped += 1
-            self._skipped_in_a_row += 1
+            self._skipped_in_a_row[network] += 1
             self._report("skipped", torch.ones([]))
-            if self._skipped_in_a_row >= NON_FINITE_LIMIT:
+            if self._skipped_in_a_row[network] >= NON_FINITE_LIMIT:
                 raise TrainingError(
-                    f"gradients were not finite {NON_FINITE_LIMIT} times in a row, after {self.shown} pictures: the "
-                    f"training has diverged. Go back to an earlier snapshot and lower the learning rates (g_lr "
-                    f"{self.recipe.g_lr}, d_lr {self.recipe.d_lr}) or raise r1_gamma ({self.recipe.r1_gamma}), or use "
-                    "precision float32"
+                    f"gradients of {network} were not finite {NON_FINITE_LIMIT} times in a row, after {self.shown} "
+                    "pictures: the training has diverged. Go back to an earlier snapshot and lower the learning rates "
+                    f"(g_lr {self.recipe.g_lr}, d_lr {self.recipe.d_lr}) or raise r1_gamma ({self.recipe.r1_gamma}), "
+                    "or use precision float32"
                 )
             return
-        self._skipped_in_a_row = 0
+        self._skipped_in_a_row[network] = 0
         self.optimizers[network].step()
 
     @torch.no_grad()

@@ -1,0 +1,324 @@
+"""Training: fine-tuning a generator on pictures, and keeping it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import comfy.model_management as mm
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+from PIL import Image
+from server import PromptServer
+from torch import Tensor
+
+from ..creps_core import save_generator
+from ..creps_core.latents import MAX_SEED
+from ..creps_core.training.dataset import Pictures, from_images, open_pictures
+from ..creps_core.training.recipe import AUGMENTS, Recipe, r1_gamma_for
+from ..creps_core.training.run import Run, Status, read_stats, sample_grid, train
+from ..creps_core.training.snapshots import load_snapshot
+from ..creps_core.training.start import discriminator_config_for, judge_for, networks_of
+from ..creps_core.training.trainer import Trainer
+from . import bridge
+from .sockets import Model, ModelSocket
+
+RUNS_FOLDER = "creps_runs"
+_PREVIEW_SECONDS = 5.0
+_PREVIEW_SIDE = 64
+LossMap = io.Custom("LOSS_MAP")
+
+
+class TrainGenerator(io.ComfyNode):
+    """A generator and pictures -> a generator of such pictures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CREPS_TrainGenerator",
+            display_name="Train CREPS Generator",
+            category="CREPS/train",
+            description="Fine-tunes a generator on your pictures. Watch its samples while it learns; cancel at any "
+            "time, and run it again under the same name to go on.",
+            search_aliases=["creps training", "fine-tune", "finetune", "train gan", "learn"],
+            is_experimental=True,
+            is_output_node=True,
+            inputs=[
+                ModelSocket.Input("model", tooltip="The generator to begin with. It is left as it is."),
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip="Folder or zip of pictures of any sizes and formats: a path, or a name inside ComfyUI's "
+                    "input folder. Leave it empty when images are linked.",
+                ),
+                io.String.Input(
+                    "run_name",
+                    default="my run",
+                    tooltip="The run is kept in output/creps_runs under this name. The same name goes on where it "
+                    "stopped.",
+                ),
+                io.Int.Input(
+                    "pictures",
+                    default=10_000,
+                    min=1,
+                    max=1_000_000_000,
+                    tooltip="How many pictures to show to the discriminator, in all. Colours follow within a few "
+                    "thousand, subjects take a hundred thousand and more.",
+                ),
+                io.Int.Input(
+                    "resolution",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="Side of the pictures shown: a power of two, at least 8. 0: what the generator was trained "
+                    "on. A quarter of the side is sixteen times as fast, and teaches no fine detail.",
+                ),
+                io.Int.Input("batch", default=8, min=1, max=1024, tooltip="Pictures per step."),
+                io.Float.Input(
+                    "learning_rate",
+                    default=0.002,
+                    min=0.0,
+                    max=1.0,
+                    step=0.0001,
+                    round=False,
+                    tooltip="Of both networks. Lower it when the samples fall apart.",
+                ),
+                io.Combo.Input(
+                    "augment",
+                    options=list(AUGMENTS),
+                    default="ada",
+                    tooltip="ada: the discriminator sees altered pictures, as soon as it begins to learn yours by "
+                    "heart; made for small sets. none: for tens of thousands of pictures.",
+                ),
+                io.Boolean.Input("mirror", default=True, tooltip="Show every picture flipped left to right as well."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED >> 1,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Of everything random in the training.",
+                ),
+                io.Image.Input("images", optional=True, tooltip="Pictures to learn from, instead of a folder."),
+                io.Float.Input(
+                    "r1_gamma",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.1,
+                    round=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="R1 regularisation: more is calmer, less learns faster. 0: by the rule of the authors, "
+                    "0.5 at 128 pixels, four times as much at twice the side.",
+                ),
+                io.Int.Input(
+                    "freeze_d",
+                    default=0,
+                    min=0,
+                    max=64,
+                    optional=True,
+                    advanced=True,
+                    tooltip="So many of the discriminator's first layers stay as they are, against overfitting. Only "
+                    "useful when it came with the checkpoint.",
+                ),
+                io.Float.Input(
+                    "patches",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Share of windows instead of whole pictures, when yours are larger than the resolution: "
+                    "teaches their detail.",
+                ),
+                io.Int.Input(
+                    "snapshot_every",
+                    default=5000,
+                    min=1,
+                    max=1_000_000_000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Pictures between snapshots. One is also taken at the end and on cancel.",
+                ),
+            ],
+            outputs=[
+                ModelSocket.Output(display_name="model", tooltip="The fine-tuned generator: its moving average."),
+                LossMap.Output(display_name="losses", tooltip="The generator's loss over time, for Plot Loss Graph."),
+                io.Image.Output(display_name="samples", tooltip="Pictures of the seeds 0 to 31."),
+                io.String.Output(display_name="report", tooltip="What was used, and where the run is."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Model,
+        folder: str,
+        run_name: str,
+        pictures: int,
+        resolution: int,
+        batch: int,
+        learning_rate: float,
+        augment: str,
+        mirror: bool,
+        seed: int,
+        images: Tensor | None = None,
+        r1_gamma: float = 0.0,
+        freeze_d: int = 0,
+        patches: float = 0.0,
+        snapshot_every: int = 5000,
+    ) -> io.NodeOutput:
+        run = Run(_run_folder(run_name), tick=max(batch, min(500, pictures // 20)), snapshot_every=snapshot_every)
+        side = resolution or model.generator.config.img_resolution
+        with _training():
+            data = _pictures(folder, images, side, model.generator.config.img_channels, mirror, patches)
+            recipe = Recipe(
+                batch=batch,
+                total=pictures,
+                g_lr=learning_rate,
+                d_lr=learning_rate,
+                r1_gamma=r1_gamma or r1_gamma_for(side),
+                ema_images=max(10.0 * batch, min(batch * 10_000 / 32, 0.05 * pictures)),
+                ema_rampup=0.0,
+                augment=augment,
+                ada_images=100_000.0,
+                freeze_d=freeze_d,
+                patches=patches,
+                seed=seed,
+            )
+            trainer = _trainer(run, model, side, recipe)
+            generator = train(run, trainer, data, progress=_progress(cls.hidden.unique_id))
+            grid = torch.from_numpy(sample_grid(generator, max(side, _PREVIEW_SIDE)).copy())[None] / 255
+        generator.requires_grad_(False).name = run_name
+        generator.origin = str(run.folder / "generator.safetensors")
+        losses = [line["loss/G"] for line in read_stats(run.folder) if "loss/G" in line] or [0.0]
+        if min(losses) == max(losses):  # Plot Loss Graph divides by the difference
+            losses.append(losses[-1] + 1e-6)
+        report = f"{data.report}\n{trainer.shown:,} pictures shown, {trainer.skipped} steps skipped\n{run.folder}"
+        return io.NodeOutput(bridge.to_model(generator), {"loss": losses}, grid, report, ui=ui.PreviewText(report))
+
+
+class SaveGenerator(io.ComfyNode):
+    """A generator -> a file that the loader lists."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CREPS_SaveGenerator",
+            display_name="Save CREPS Generator",
+            category="CREPS/train",
+            description="Writes a generator to output/creps as safetensors, where Load CREPS Generator finds it.",
+            search_aliases=["creps save model", "export generator", "save checkpoint"],
+            inputs=[
+                ModelSocket.Input("model", tooltip="The generator to keep."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="generator",
+                    tooltip="Name of the file; a number is added. May begin with folders.",
+                ),
+                io.Boolean.Input(
+                    "half",
+                    default=True,
+                    tooltip="Store half precision: half the size, and a difference that nobody sees.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="path", tooltip="Of the file.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model: Model, filename_prefix: str, half: bool) -> io.NodeOutput:
+        path = bridge.new_file(bridge.FOLDER, filename_prefix)
+        # Its discriminator goes along: fine-tuning from the file begins with both.
+        discriminator = networks_of(model.generator).D
+        save_generator(model.generator, path, half=half, discriminator=discriminator)
+        return io.NodeOutput(path, ui=ui.PreviewText(path))
+
+
+@contextmanager
+def _training() -> Iterator[None]:
+    """ComfyUI in the state that training needs: gradients on, and the memory of other models free."""
+    mm.unload_all_models()
+    before = mm.in_training
+    mm.in_training = True
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        mm.in_training = before
+
+
+def _run_folder(name: str) -> str:
+    """The folder of a run.
+
+    Raises:
+        ValueError: a name that is none of a folder.
+    """
+    name = name.strip()
+    if not name or name.startswith(".") or any(character in name for character in '/\\:*?"<>|\0'):
+        raise ValueError(f'run_name must be the name of a folder, without / \\ : * ? " < > | in it, not {name!r}')
+    return os.path.join(folder_paths.get_output_directory(), RUNS_FOLDER, name)
+
+
+def _pictures(folder: str, images: Tensor | None, side: int, channels: int, mirror: bool, patches: float) -> Pictures:
+    """The data set of a folder, a zip or an IMAGE batch."""
+    folder = folder.strip()
+    if bool(folder) == (images is not None):
+        problem = "give a folder or link images, not both" if folder else "give a folder of pictures, or link images"
+        raise ValueError(f"Train CREPS Generator has no one source of pictures: {problem}")
+    max_side = 4 * side if patches else None
+    if images is not None:
+        data = images.clone()[..., :3]
+        return from_images(data, resolution=side, channels=channels, mirror=mirror, max_side=max_side)
+    path = folder if os.path.isabs(folder) else os.path.join(folder_paths.get_input_directory(), folder)
+    if not os.path.exists(path):
+        place = folder_paths.get_input_directory()
+        raise ValueError(f"there is no folder or zip {path!r}; give a whole path, or a name inside {place}")
+    bar = comfy.utils.ProgressBar(1)
+
+    def opened(done: int, total: int) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return open_pictures(path, resolution=side, channels=channels, mirror=mirror, max_side=max_side, progress=opened)
+
+
+def _trainer(run: Run, model: Model, side: int, recipe: Recipe) -> Trainer:
+    """Of the run that is there, or a new one that begins with the model."""
+    device, config = mm.get_torch_device(), model.generator.config
+    if not (snapshots := run.snapshots()):
+        networks = networks_of(model.generator)
+        discriminator = judge_for(networks, discriminator_config_for(config, side), recipe.seed)
+        return Trainer(networks.G, discriminator, recipe, device=device)
+    trainer = load_snapshot(snapshots[-1], recipe=recipe, device=device)
+    if trainer.G.config != config or trainer.D.config.img_resolution != side:
+        raise ValueError(
+            f"the run {run.folder.name!r} trains another generator, or at another resolution "
+            f"({trainer.D.config.img_resolution}). Choose another run_name, or the model and resolution it began with"
+        )
+    return trainer
+
+
+def _progress(node_id: str):
+    """Moves the node's bar, shows samples and figures, and raises ComfyUI's interrupt when the user cancels."""
+    bar, shown = comfy.utils.ProgressBar(1), 0.0
+
+    def progress(status: Status) -> None:
+        nonlocal shown
+        mm.throw_exception_if_processing_interrupted()
+        preview = None
+        if time.monotonic() - shown > _PREVIEW_SECONDS:
+            shown = time.monotonic()
+            grid = sample_grid(status.trainer.G_ema, _PREVIEW_SIDE, 4, 4)
+            preview = ("JPEG", Image.fromarray(grid), bridge.PREVIEW_SIDE)
+            PromptServer.instance.send_progress_text(str(status), node_id)
+        bar.update_absolute(min(status.shown, status.total), status.total, preview)
+
+    return progress
