@@ -207,3 +207,97 @@ def test_a_picture_beyond_the_memory_is_refused_with_numbers(client: ComfyClient
     assert kind == "execution_error"
     assert "16384 x 16384 take 3072.0 GB" in error["exception_message"]
     assert "Lower width, height" in error["exception_message"]
+
+
+# Training
+
+
+def training_prompt(host: ComfyHost, pictures: int, name: str, folder: str = "train") -> Prompt:
+    """Fine-tunes a small generator on a folder of pictures, saves and renders it."""
+    save_generator(make_generator(img_resolution=16), host.base / "models" / "creps" / "small.safetensors")
+    place = host.base / "input" / "train"
+    place.mkdir(exist_ok=True)
+    for i in range(6):
+        Image.new("RGB", (40, 30), (40 * i, 200, 255 - 40 * i)).save(place / f"{i}.png")
+    (place / "broken.png").write_bytes(b"no picture")
+    return {
+        "1": {"class_type": "CREPS_LoadGenerator", "inputs": {"checkpoint": "small.safetensors"}, "_meta": {}},
+        "2": {
+            "class_type": "CREPS_TrainGenerator",
+            "inputs": {
+                "model": ["1", 0],
+                "folder": folder,
+                "run_name": name,
+                "pictures": pictures,
+                "resolution": 0,
+                "batch": 4,
+                "learning_rate": 0.002,
+                "augment": "ada",
+                "mirror": True,
+                "seed": 0,
+            },
+            "_meta": {},
+        },
+        "3": {
+            "class_type": "CREPS_SaveGenerator",
+            "inputs": {"model": ["2", 0], "filename_prefix": "tuned", "half": True},
+            "_meta": {},
+        },
+        "4": {
+            "class_type": "LossGraphNode",
+            "inputs": {"loss": ["2", 1], "filename_prefix": "loss"},
+            "_meta": {},
+        },
+        "5": {"class_type": "PreviewImage", "inputs": {"images": ["2", 2]}, "_meta": {}},
+    }
+
+
+def test_a_generator_is_trained_and_saved_where_the_loader_finds_it(host: ComfyHost, client: ComfyClient) -> None:
+    history = client.run(training_prompt(host, 40, "short"))
+    assert ended_with(history) == "execution_success", history["status"]
+    (report,) = history["outputs"]["2"]["text"]
+    assert "6 pictures" in report
+    assert "broken.png" in report
+    assert "40 pictures shown" in report
+    assert history["outputs"]["5"]["images"]
+    options = client.get("object_info/CREPS_LoadGenerator")["CREPS_LoadGenerator"]["input"]["required"]["checkpoint"]
+    (saved,) = [name for name in str(options).split("'") if name.startswith("tuned_")]
+    prompt, _ = prompt_with("CREPS_LoadGenerator", checkpoint=saved)
+    assert ended_with(client.run(prompt)) == "execution_success"
+
+
+def test_a_training_that_is_cancelled_goes_on(host: ComfyHost, client: ComfyClient) -> None:
+    prompt = training_prompt(host, 100_000, "long")
+    prompt_id, interrupted = client.queue(prompt), False
+    for kind, data in client.events(prompt_id):
+        progress = data["nodes"].get("2", {}) if kind == "progress_state" else {}
+        if not interrupted and progress.get("max") == 100_000 and progress.get("value", 0) > 0:
+            client.interrupt()
+            interrupted = True
+    assert ended_with(client.history(prompt_id)) == "execution_interrupted"
+    (snapshot,) = (host.base / "output" / "creps_runs" / "long").glob("snapshot-*.safetensors")
+    shown = int(snapshot.stem.removeprefix("snapshot-"))
+    assert shown > 0
+    prompt["2"]["inputs"]["pictures"] = shown + 8
+    history = client.run(prompt)
+    assert ended_with(history) == "execution_success", history["status"]
+    assert f"{shown + 8:,} pictures shown" in history["outputs"]["2"]["text"][0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"folder": "nowhere"}, "there is no folder or zip"),
+        ({"folder": ""}, "link images"),
+        ({"run_name": "../above"}, "run_name must be the name of a folder"),
+        ({"resolution": 24}, "power of two"),
+    ],
+)
+def test_a_training_that_cannot_begin_says_why(
+    host: ComfyHost, client: ComfyClient, fields: dict, message: str
+) -> None:
+    prompt = training_prompt(host, 8, "bad")
+    prompt["2"]["inputs"].update(fields)
+    kind, error = client.run(prompt)["status"]["messages"][-1]
+    assert kind == "execution_error"
+    assert message in error["exception_message"]
