@@ -1,4 +1,4 @@
-"""The command line: `creps render | info | convert | train`."""
+"""The command line: `creps render | info | convert | train | evaluate`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import TrainingError
+from .training import evaluate
 from .training.cli import add_arguments, train_command
 
 log = logging.getLogger("CREPS")
@@ -37,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="creps", description="Any-scale image generation.")
     parser.add_argument("--version", action="version", version=f"creps {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="render | info | convert | train")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="render | info | convert | train | evaluate"
+    )
 
     p = commands.add_parser("render", help="render a picture of any size to a file")
     p.set_defaults(run=_render)
@@ -97,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("train", help="train a generator, or fine-tune one on your pictures")
     p.set_defaults(run=train_command)
     add_arguments(p)
+
+    p = commands.add_parser("evaluate", help="measure a generator against pictures that it has not seen")
+    p.set_defaults(run=_evaluate)
+    evaluate.add_arguments(p)
     return parser
 
 
@@ -188,6 +195,10 @@ def _convert(args: argparse.Namespace) -> None:
         generator, args.target, half=args.half, details={"source": args.source.name, "weights": args.weights}
     )
     log.info("%s: %.1f MB", args.target, args.target.stat().st_size / 1e6)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    print(evaluate.evaluate_command(args))
 
 
 def _progress_line(pixels: int) -> Callable[[int, int], None]:

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from comfyui_creps.creps_core.training import synthesis as training_synthesis
 from comfyui_creps.creps_core.training.patches import WHOLE, box_positions, random_box
 from comfyui_creps.creps_core.training.synthesis import synthesize
 from comfyui_creps.kernels.recompute import recompute
@@ -66,6 +67,40 @@ def test_windows_of_their_own():
         both = synthesize(GENERATOR.synthesis, ws, y, x)
         for i in range(2):
             assert (both[i] - GENERATOR.synthesis(ws[i : i + 1], y[i], x[i])[0]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_gradients_of_windows_of_their_own(order: int):
+    """In pieces of 3 positions."""
+    y, x = box_positions(torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 0.75]]), 8, 16)
+    synthesis = network()
+
+    def one_by_one(ws: torch.Tensor) -> torch.Tensor:
+        return torch.cat([synthesis(ws[i : i + 1], y[i], x[i]) for i in range(2)])
+
+    found = []
+    for draw in (one_by_one, lambda ws: synthesize(synthesis, ws, y, x, line_positions=6)):
+        ws = make_ws(GENERATOR, 2).double().requires_grad_()
+        image = draw(ws)
+        if order == 1:
+            found.append(torch.autograd.grad(image.square().sum(), [ws, *synthesis.parameters()]))
+        else:
+            found.append(path_gradients(synthesis, image, ws))
+    for value, gradient in zip(*found, strict=True):
+        gradient, value = (torch.zeros(1).double() if g is None else g for g in (gradient, value))
+        assert (gradient - value).abs().max() <= 1e-9 * max(1.0, value.abs().max())
+
+
+def test_wide_networks_are_evaluated_in_pieces(monkeypatch):
+    """The wider, the shorter."""
+    calls = []
+    monkeypatch.setattr(training_synthesis, "recompute", lambda function, *inputs: calls.append(1) or function(*inputs))
+    monkeypatch.setattr(training_synthesis, "LINE_FEATURES", 32 * 8)  # 8 positions of a network of 32 channels
+    synthesis, ws = network(torch.float32), make_ws(GENERATOR, 2)
+    for side, pieces in ((4, 0), (5, 2), (9, 3)):
+        calls.clear()
+        synthesize(synthesis, ws, torch.zeros(side).double(), torch.zeros(side).double())
+        assert len(calls) == 2 * pieces
 
 
 def test_a_whole_picture_is_sampled_where_it_was_trained():
@@ -138,3 +173,12 @@ def test_what_autograd_keeps_does_not_grow_with_the_area():
     small, large, larger = (kept(side) for side in (64, 128, 256))
     print(small, large, larger)
     assert larger - large <= 2.2 * (large - small)
+
+
+def test_there_is_no_third_derivative():
+    """It would be wrong: an error is better."""
+    x = torch.randn(3, requires_grad=True)
+    (first,) = torch.autograd.grad(recompute(lambda a: a.sin(), x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        second.sum().backward()

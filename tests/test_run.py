@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_creps.creps_core import CheckpointError, inspect_checkpoint, load_generator
+from comfyui_creps.creps_core.checkpoint import fingerprint
 from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.errors import TrainingError
 from comfyui_creps.creps_core.training import run as run_module
 from comfyui_creps.creps_core.training.parallel import Process
+from comfyui_creps.creps_core.training.recipe import Recipe
 from comfyui_creps.creps_core.training.run import Run, Status, read_stats, train
 from comfyui_creps.creps_core.training.snapshots import load_snapshot
 from comfyui_creps.creps_core.training.start import load_networks
+from comfyui_creps.creps_core.training.trainer import Trainer
 from PIL import Image
 from safetensors.torch import load_file
 from training import RECIPE, go_on, make_pictures, make_trainer
@@ -252,5 +255,77 @@ def test_two_processes_are_one(tmp_path: Path):
     subprocess.run([*launch, str(SCRIPT), str(together), "--no-augment"], check=True, capture_output=True)
     found = load_file(run_in(together).snapshots()[-1])
     for name, wanted in load_file(alone.snapshots()[-1]).items():
-        if name.endswith("exp_avg"):  # with beta 0, the gradient of the last step
+        # The first moment is the gradient of the last phase, for beta is 0; the second one knows those before it.
+        if name.endswith(("exp_avg", "exp_avg_sq", "w_avg")) or name == "state.pl_mean":
             assert (found[name] - wanted).abs().max() <= 1e-5 * wanted.abs().max() + 1e-9, name
+
+
+def test_a_damaged_header_is_noticed(whole: Run, tmp_path: Path):
+    """A counter or a rate that has changed looks like any other."""
+    data, damaged = whole.snapshots()[-1].read_bytes(), tmp_path / "snapshot.safetensors"
+    for old, new in ((rb"\"shown\": 48", rb"\"shown\": 40"), (rb"\"g_lr\": 0.002", rb"\"g_lr\": 0.202")):
+        assert data.count(old) == 1
+        damaged.write_bytes(data.replace(old, new))
+        with pytest.raises(CheckpointError, match="header does not match its checksum"):
+            load_snapshot(damaged)
+
+
+def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path):
+    run = run_in(tmp_path, snapshot_every=4)
+    leftovers = tmp_path / ".snapshot-0000000008.safetensors.1.partial", tmp_path / ".run.json.1.partial"
+    trainer = make_trainer(total=4, r1_interval=0, pl_interval=0)
+    train(run, trainer, make_pictures())
+    for path in leftovers:
+        path.write_bytes(b"half")
+    with (tmp_path / "stats.jsonl").open("a") as file:
+        file.write('{"shown": 8, "steps": 2}\n{"shown": 12, "st')
+    train(run, go_on(run, total=12, r1_interval=0, pl_interval=0), make_pictures())
+    assert not any(path.exists() for path in leftovers)
+    assert [json.loads(line)["shown"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()] == [4, 8, 12]
+
+
+def test_what_comes_out_is_another_generator(tmp_path: Path):
+    """Its latents and directions are not those of the generator that it began with."""
+    begun = make_trainer()
+    before = fingerprint(begun.G)
+    trainer = Trainer(begun.G, begun.D, Recipe(batch=4, total=4, r1_interval=0, pl_interval=0))
+    generator = train(run_in(tmp_path), trainer, make_pictures())
+    assert generator is not trainer.G_ema
+    assert fingerprint(generator) == fingerprint(load_generator(Run(tmp_path).snapshots()[-1])) != before
+
+
+def test_a_new_run_does_not_mix_with_another(whole: Run):
+    """Its snapshots would come before those of the other, and be removed as the oldest."""
+    before = sorted(path.name for path in whole.folder.iterdir())
+    with pytest.raises(TrainingError, match="beyond these 0 pictures"):
+        train(whole, make_trainer(), make_pictures())
+    assert sorted(path.name for path in whole.folder.iterdir()) == before
+
+
+def test_statistics_leave_out_what_is_not_finite(tmp_path: Path, monkeypatch):
+    trainer = make_trainer(total=16, r1_interval=0, pl_interval=0)
+    losses = iter(torch.tensor([1.0, float("nan"), float("inf"), float("nan")]))
+    monkeypatch.setattr(trainer, "step", lambda *data: {**Trainer.step(trainer, *data), "loss": next(losses)})
+    train(run_in(tmp_path, tick=8), trainer, make_pictures())
+    lines = (tmp_path / "stats.jsonl").read_text().splitlines()
+    first, second = (json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines)
+    assert first["loss"] == 1
+    assert "loss" not in second
+
+
+def test_the_command_fine_tunes_what_is_built_in(folder: Path, tmp_path: Path):
+    """The same command again finds that there is nothing left to do."""
+    out = tmp_path / "run"
+    command = ["train", "--data", str(folder), "--out", str(out), "--start", "textures", "--resolution", "16", *SMALL]
+    for _ in range(2):
+        assert main([*command, "--images", "4"]) == 0
+        assert [path.name for path in Run(out).snapshots()] == ["snapshot-0000000004.safetensors"]
+    assert load_generator(out / "generator.safetensors").config.img_resolution == 128
+    assert json.loads((out / "run.json").read_text())["recipe"]["ada_images"] == 100_000
+
+
+def test_arguments_of_no_meaning_are_refused(folder: Path, tmp_path: Path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--data", str(folder), "--out", str(tmp_path / "run"), "--images", "many"])
+    assert stopped.value.code == 2
+    assert "300000, 300k or 25M" in capsys.readouterr().err

@@ -259,3 +259,14 @@ def test_networks_must_fit():
         Trainer(generator, grey, Recipe(batch=4))
     with pytest.raises(TrainingError, match="micro_batch"):
         make_trainer(micro_batch=3)
+
+
+def test_pictures_that_are_never_finite_end_the_run():
+    """Though the generator's steps are, in between."""
+    trainer = make_trainer(r1_interval=0, pl_interval=0, augment="ada")
+    poisoned = torch.full((4, 3, 16, 16), float("nan"))
+    for _ in range(NON_FINITE_LIMIT - 1):
+        trainer.step(poisoned)
+    with pytest.raises(TrainingError, match=f"of D were not finite {NON_FINITE_LIMIT} times"):
+        trainer.step(poisoned)
+    assert trainer.augment.p.isfinite()

@@ -162,7 +162,9 @@ def train(
             writer.snapshot(trainer)
         writer.close()
     process.wait()
-    return copy.deepcopy(trainer.G_ema).cpu().eval()
+    generator = copy.deepcopy(trainer.G_ema).cpu().eval()
+    generator.fingerprint = ""  # that of the generator it began with
+    return generator
 
 
 def snapshot_name(shown: int) -> str:
