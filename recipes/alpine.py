@@ -4,7 +4,7 @@ They are the training pictures of this repository's own generator. Being drawn, 
 are as many as one wants, and each one exists at every size: a scene is a function of continuous coordinates.
 
     python recipes/alpine.py pictures.zip --count 20000 --side 128 --workers 2
-    python recipes/alpine.py --sheet sheet.png --columns 8 --rows 8
+    python recipes/alpine.py --sheet sheet.png --columns 8 --rows 8 --style calm
 
 `draw(seed, side)` is the picture of one seed: `alpine_scene` says what there is in it, `alpine_paint` how that looks.
 """
@@ -26,26 +26,29 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from alpine_paint import paint
-from alpine_scene import make_scene
+from alpine_scene import calm, make_scene
 
 
-def draw(seed: int, side: int) -> np.ndarray:
-    """The scene of a seed as uint8 [side, side, 3]; the same scene at every side."""
-    return paint(make_scene(seed), side)
+def draw(seed: int, side: int, style: str = "rich") -> np.ndarray:
+    """The scene of a seed as uint8 [side, side, 3]; the same scene at every side. A style is one of `STYLES`."""
+    return paint(STYLES[style](make_scene(seed)), side)
 
 
-def _png(seed: int, side: int) -> bytes:
+STYLES = {"rich": lambda scene: scene, "calm": calm}
+
+
+def _png(seed: int, side: int, style: str) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(draw(seed, side)).save(buffer, "PNG")
+    Image.fromarray(draw(seed, side, style)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _png_of(job: tuple[int, int]) -> tuple[int, bytes]:
+def _png_of(job: tuple[int, int, str]) -> tuple[int, bytes]:
     return job[0], _png(*job)
 
 
-def _pictures(seeds: range, side: int, workers: int) -> Iterator[tuple[int, bytes]]:
-    jobs = ((seed, side) for seed in seeds)
+def _pictures(seeds: range, side: int, style: str, workers: int) -> Iterator[tuple[int, bytes]]:
+    jobs = ((seed, side, style) for seed in seeds)
     if workers == 1:
         yield from map(_png_of, jobs)
         return
@@ -59,9 +62,9 @@ def _name(seed: int) -> str:
     return f"{seed // 1000:05d}/img{seed:08d}.png"
 
 
-def write_pictures(out: Path, seeds: range, side: int, workers: int) -> None:
+def write_pictures(out: Path, seeds: range, side: int, style: str, workers: int) -> None:
     """Writes one PNG per seed into a folder or a .zip. The zip, or each file, is under its name only when whole."""
-    pictures = _counted(_pictures(seeds, side, workers), len(seeds))
+    pictures = _counted(_pictures(seeds, side, style, workers), len(seeds))
     if out.suffix != ".zip":
         for seed, png in pictures:
             path = out / _name(seed)
@@ -89,11 +92,11 @@ def _counted(pictures: Iterator[tuple[int, bytes]], count: int) -> Iterator[tupl
     print(file=sys.stderr)
 
 
-def write_sheet(path: Path, first: int, columns: int, rows: int, side: int) -> None:
+def write_sheet(path: Path, first: int, columns: int, rows: int, side: int, style: str) -> None:
     sheet = Image.new("RGB", (columns * side, rows * side))
     for index in range(columns * rows):
         corner = (index % columns * side, index // columns * side)
-        sheet.paste(Image.fromarray(draw(first + index, side)), corner)
+        sheet.paste(Image.fromarray(draw(first + index, side, style)), corner)
     sheet.save(path)
 
 
@@ -102,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", nargs="?", type=Path, help="a folder, or a .zip file")
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--style", default="rich", choices=STYLES, help="calm: few and large shapes")
     parser.add_argument("--first-seed", type=int, default=0, help="training set: 0; held-out sets: 1000000")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--sheet", type=Path, help="write a contact sheet instead")
@@ -124,9 +128,10 @@ def main(arguments: list[str] | None = None) -> None:
     if given.sheet is not None and given.sheet.suffix.lower() not in (".png", ".jpg", ".webp"):
         parser.error("--sheet must end with .png, .jpg or .webp")
     if given.sheet is not None:
-        write_sheet(given.sheet, given.first_seed, given.columns, given.rows, given.side)
+        write_sheet(given.sheet, given.first_seed, given.columns, given.rows, given.side, given.style)
     else:
-        write_pictures(given.out, range(given.first_seed, given.first_seed + given.count), given.side, given.workers)
+        seeds = range(given.first_seed, given.first_seed + given.count)
+        write_pictures(given.out, seeds, given.side, given.style, given.workers)
 
 
 if __name__ == "__main__":

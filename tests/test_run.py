@@ -25,9 +25,9 @@ from comfyui_creps.creps_core.training.start import load_networks
 from comfyui_creps.creps_core.training.trainer import Trainer
 from PIL import Image
 from safetensors.torch import load_file
-from training import RECIPE, go_on, make_pictures, make_trainer
+from tiny_run import RECIPE, go_on, make_pictures, make_trainer
 
-SCRIPT = Path(__file__).parent / "helpers" / "training.py"
+SCRIPT = Path(__file__).parent / "helpers" / "tiny_run.py"
 
 
 class Cancelled(BaseException):
