@@ -17,6 +17,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..creps_core import save_generator
+from ..creps_core.config import GeneratorConfig
 from ..creps_core.latents import MAX_SEED
 from ..creps_core.training.dataset import Pictures, from_images, open_pictures
 from ..creps_core.training.recipe import AUGMENTS, Recipe, r1_gamma_for
@@ -204,7 +205,7 @@ class TrainGenerator(io.ComfyNode):
         run = Run(_run_folder(run_name), tick=max(batch, min(500, pictures // 20)), snapshot_every=snapshot_every)
         side = resolution or model.generator.config.img_resolution
         with _training():
-            data = _pictures(folder, images, side, model.generator.config.img_channels, mirror, patches)
+            data = _pictures(folder, images, side, model.generator.config, mirror, patches)
             recipe = Recipe(
                 batch=batch,
                 total=pictures,
@@ -271,13 +272,23 @@ class SaveGenerator(io.ComfyNode):
 
 @contextmanager
 def _training() -> Iterator[None]:
-    """ComfyUI in the state that training needs: gradients on, and the memory of other models free."""
+    """ComfyUI in the state that training needs: gradients on, and the memory of other models free.
+
+    Raises:
+        MemoryError: it did not fit into the device's memory; with advice.
+    """
     mm.unload_all_models()
     before = mm.in_training
     mm.in_training = True
     try:
         with torch.inference_mode(False):
             yield
+    except Exception as error:
+        mm.raise_non_oom(error)
+        raise MemoryError(
+            f"CREPS ran out of memory on {mm.get_torch_device()} while training. Lower batch or resolution, or close "
+            "other programs that use it, and run the node again: it goes on from the last snapshot"
+        ) from error
     finally:
         mm.in_training = before
 
@@ -294,16 +305,22 @@ def _run_folder(name: str) -> str:
     return os.path.join(folder_paths.get_output_directory(), RUNS_FOLDER, name)
 
 
-def _pictures(folder: str, images: Tensor | None, side: int, channels: int, mirror: bool, patches: float) -> Pictures:
+def _pictures(
+    folder: str, images: Tensor | None, side: int, config: GeneratorConfig, mirror: bool, patches: float
+) -> Pictures:
     """The data set of a folder, a zip or an IMAGE batch."""
-    folder = folder.strip()
+    folder = folder.strip().strip("\"'")  # file managers copy paths in quotes
     if bool(folder) == (images is not None):
         problem = "give a folder or link images, not both" if folder else "give a folder of pictures, or link images"
         raise ValueError(f"Train CREPS Generator has no one source of pictures: {problem}")
-    max_side = 4 * side if patches else None
+    shape = {"resolution": side, "channels": config.img_channels, "max_side": 4 * side if patches else None}
     if images is not None:
-        data = images.clone()[..., :3]
-        return from_images(data, resolution=side, channels=channels, mirror=mirror, max_side=max_side)
+        if config.c_dim:
+            raise ValueError(
+                f"this generator has labels of {config.c_dim} numbers, and linked images have none: give a folder or "
+                "zip with a dataset.json, as docs/training.md explains"
+            )
+        return from_images(images.clone()[..., :3], mirror=mirror, **shape)
     path = folder if os.path.isabs(folder) else os.path.join(folder_paths.get_input_directory(), folder)
     if not os.path.exists(path):
         place = folder_paths.get_input_directory()
@@ -314,7 +331,7 @@ def _pictures(folder: str, images: Tensor | None, side: int, channels: int, mirr
         mm.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, total)
 
-    return open_pictures(path, resolution=side, channels=channels, mirror=mirror, max_side=max_side, progress=opened)
+    return open_pictures(path, mirror=mirror, use_labels=bool(config.c_dim), progress=opened, **shape)
 
 
 def _trainer(run: Run, model: Model, side: int, recipe: Recipe) -> Trainer:

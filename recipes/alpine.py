@@ -4,7 +4,7 @@ They are the training pictures of this repository's own generator. Being drawn, 
 are as many as one wants, and each one exists at every size: a scene is a function of continuous coordinates.
 
     python recipes/alpine.py pictures.zip --count 20000 --side 128 --workers 2
-    python recipes/alpine.py --sheet sheet.png --columns 8 --rows 8 --style calm
+    python recipes/alpine.py --sheet sheet.png --columns 8 --rows 8 --style simple
 
 `draw(seed, side)` is the picture of one seed: `alpine_scene` says what there is in it, `alpine_paint` how that looks.
 """
@@ -27,14 +27,15 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from alpine_paint import paint
 from alpine_scene import calm, make_scene
+from alpine_simple import make_simple_scene
 
 
 def draw(seed: int, side: int, style: str = "rich") -> np.ndarray:
     """The scene of a seed as uint8 [side, side, 3]; the same scene at every side. A style is one of `STYLES`."""
-    return paint(STYLES[style](make_scene(seed)), side)
+    return paint(STYLES[style](seed), side)
 
 
-STYLES = {"rich": lambda scene: scene, "calm": calm}
+STYLES = {"rich": make_scene, "calm": lambda seed: calm(make_scene(seed)), "simple": make_simple_scene}
 
 
 def _png(seed: int, side: int, style: str) -> bytes:
@@ -105,7 +106,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", nargs="?", type=Path, help="a folder, or a .zip file")
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--style", default="rich", choices=STYLES, help="calm: few and large shapes")
+    parser.add_argument(
+        "--style", default="rich", choices=STYLES, help="calm, simple: few large shapes, for small networks"
+    )
     parser.add_argument("--first-seed", type=int, default=0, help="training set: 0; held-out sets: 1000000")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--sheet", type=Path, help="write a contact sheet instead")

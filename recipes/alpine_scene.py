@@ -19,7 +19,7 @@ LIGHT, LAND, FOREST, SKY, WATER, FOREGROUND = range(6)
 # Colours: sky at the top, in the middle and at the horizon; disc of sun or moon; light that falls on faces;
 # far ridges, near rock, near forest; water; clouds. Numbers: elevation of the disc (0 at the ridges, 1 at the top),
 # radius of the disc, strength of its glow, stars.
-_HOURS = {
+HOURS = {
     "midnight": ("0a1533 1c3463 4d76a0 f6f1da b4cdea 46668f 22395f 081226 152a52 6d8db5", 0.75, 0.036, 0.45, 1.0),
     "predawn": ("1c2454 5a5596 cf98b4 fff0dc ecbac6 857aad 434376 141836 45457c b08bb4", 0.45, 0.040, 0.45, 0.4),
     "dawn": ("4c62a6 b795c4 ffc6b2 fff3dc ffcbb6 b394ba 675c94 232548 8479b0 f7b3bd", 0.32, 0.048, 0.6, 0.0),
@@ -54,8 +54,8 @@ def _rgb(lab: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-_KEYS = np.stack([_lab(row[0]) for row in _HOURS.values()])
-_NUMBERS = np.array([row[1:] for row in _HOURS.values()])
+_KEYS = np.stack([_lab(row[0]) for row in HOURS.values()])
+_NUMBERS = np.array([row[1:] for row in HOURS.values()])
 _MIST_LAB = _lab(_MIST)
 
 
@@ -135,7 +135,7 @@ def make_scene(seed: int) -> Scene:
     light = _light(stream, waterline)
     hero = _hero(light, stream)
     ranges = _ranges(np.random.default_rng([seed, LAND]), waterline, light, hero)
-    light = _unhide(light, ranges)
+    light = lift_disc(light, ranges)
     sky = np.random.default_rng([seed, SKY])
     water = np.random.default_rng([seed, WATER])
     return Scene(
@@ -156,25 +156,16 @@ def make_scene(seed: int) -> Scene:
 
 
 def _light(stream: np.random.Generator, waterline: float) -> Light:
-    hour = stream.uniform(0, len(_KEYS))
-    first, part = int(hour) % len(_KEYS), hour % 1
-    part = part * part * (3 - 2 * part)  # linger at the tuned palettes
-    second = (first + 1) % len(_KEYS)
-    lab = _KEYS[first] * (1 - part) + _KEYS[second] * part
-    elevation, radius, glow, stars = _NUMBERS[first] * (1 - part) + _NUMBERS[second] * part
-    mist = float(stream.beta(1.0, 2.6))
-    grey = 0.5 * max(0.0, mist - 0.45) / 0.55 * (1 - stars)
-    turn, chroma = stream.normal(0, 0.1), stream.uniform(0.88, 1.1)
-    brightness = lab[:, :1]
-    lab = lab + grey * (_MIST_LAB - lab) * [0.35, 1, 1]
-    spin = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * chroma
-    lab = np.concatenate([0.7 * lab[:, :1] + 0.3 * brightness, lab[:, 1:] @ spin.T], axis=1)
+    hour, mist = stream.uniform(0, len(_KEYS)), float(stream.beta(1.0, 2.6))
+    colours, elevation, radius, glow, stars = colours_at(
+        hour, mist, turn=stream.normal(0, 0.1), chroma=stream.uniform(0.88, 1.1)
+    )
     side = stream.choice([-1.0, 1.0])
     x = 0.5 + side * stream.triangular(0.02, 0.2, 0.36)
     elevation = np.clip(elevation + stream.normal(0, 0.1), 0.12, 0.95)
     aurora = max(0.0, float(stream.uniform(-1.6, 1.0))) * float(np.clip(stars * 2 - 1, 0, 1))
     return Light(
-        colours=dict(zip(_COLOURS, _rgb(lab).astype(np.float32), strict=True)),
+        colours=colours,
         x=float(x),
         y=float((waterline - 0.16) * (1 - elevation) + 0.1 * elevation),
         radius=float(radius * stream.uniform(0.8, 1.3)),
@@ -185,12 +176,33 @@ def _light(stream: np.random.Generator, waterline: float) -> Light:
     )
 
 
+def colours_at(
+    hour: float, mist: float, turn: float, chroma: float
+) -> tuple[dict[str, np.ndarray], float, float, float, float]:
+    """Colours (sRGB, 0..1), and elevation, radius, glow and stars, at an hour: 0..13 around the clock of `HOURS`.
+
+    `turn` (radians) and `chroma` vary the hues, `mist` (0..1) greys them.
+    """
+    first, part = int(hour) % len(_KEYS), hour % 1
+    part = part * part * (3 - 2 * part)  # linger at the tuned palettes
+    second = (first + 1) % len(_KEYS)
+    lab = _KEYS[first] * (1 - part) + _KEYS[second] * part
+    elevation, radius, glow, stars = (float(x) for x in _NUMBERS[first] * (1 - part) + _NUMBERS[second] * part)
+    grey = 0.5 * max(0.0, mist - 0.45) / 0.55 * (1 - stars)
+    brightness = lab[:, :1]
+    lab = lab + grey * (_MIST_LAB - lab) * [0.35, 1, 1]
+    spin = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * chroma
+    lab = np.concatenate([0.7 * lab[:, :1] + 0.3 * brightness, lab[:, 1:] @ spin.T], axis=1)
+    colours = dict(zip(_COLOURS, _rgb(lab).astype(np.float32), strict=True))
+    return colours, elevation, radius, glow, stars
+
+
 def _hero(light: Light, stream: np.random.Generator) -> float:
     """The highest summit stands on the other side of the picture than the sun, so that both have room."""
     return float(np.clip(1 - light.x + stream.normal(0, 0.08), 0.15, 0.85))
 
 
-def _unhide(light: Light, ranges: tuple[Range, ...]) -> Light:
+def lift_disc(light: Light, ranges: tuple[Range, ...]) -> Light:
     """Lifts the disc until at least its upper half stands free of the mountains."""
     skyline = 1.0
     for peak in (peak for mountains in ranges for peak in mountains.peaks):
