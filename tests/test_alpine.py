@@ -11,8 +11,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+from comfyui_creps.creps_core import load_generator, render, sample
+from comfyui_creps.creps_core.cli import main
+from comfyui_creps.creps_core.training.distance import describe, sliced_wasserstein
 from PIL import Image
 
+STYLES = ("rich", "calm", "simple")
 SCRIPT = Path(__file__).resolve().parent.parent / "recipes" / "alpine.py"
 
 
@@ -42,17 +47,30 @@ def test_a_seed_is_a_picture(alpine: ModuleType):
     np.testing.assert_array_equal(first, alpine.draw(5, 64))
 
 
-def test_no_two_seeds_are_alike(alpine: ModuleType):
-    pictures = np.stack([alpine.draw(seed, 32) for seed in range(24)]).astype(float)
+@pytest.mark.parametrize("style", STYLES)
+def test_no_two_seeds_are_alike(alpine: ModuleType, style: str):
+    pictures = np.stack([alpine.draw(seed, 32, style) for seed in range(24)]).astype(float)
     differences = np.abs(pictures[:, None] - pictures[None]).mean(axis=(2, 3, 4))
     np.fill_diagonal(differences, 255)
     assert differences.min() > 5
 
 
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("seed", range(6))
-def test_the_same_scene_at_every_side(alpine: ModuleType, seed: int):
-    small = alpine.draw(seed, 64).astype(float)
-    assert np.abs(small - _boxes(alpine.draw(seed, 256), 64)).mean() < 2
+def test_the_same_scene_at_every_side(alpine: ModuleType, seed: int, style: str):
+    small = alpine.draw(seed, 64, style).astype(float)
+    assert np.abs(small - _boxes(alpine.draw(seed, 256, style), 64)).mean() < 2
+
+
+def test_64_numbers_decide_a_simple_scene(alpine: ModuleType):
+    """A small step of any of them changes the picture a little."""
+    from alpine_simple import LATENT, scene_of
+
+    z = np.random.default_rng(2).standard_normal(LATENT)
+    picture = alpine.paint(scene_of(z), 64).astype(int)
+    changes = [np.abs(alpine.paint(scene_of(z + step), 64) - picture).mean() for step in 0.05 * np.eye(LATENT)]
+    assert max(changes) < 3
+    assert np.count_nonzero(changes) > LATENT // 2
 
 
 def test_sides_that_are_no_power_of_two(alpine: ModuleType):
@@ -149,3 +167,23 @@ def test_bad_arguments(
         alpine.main([argument.format(tmp_path) for argument in arguments])
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_small_run_of_the_recipe_learns_the_scenes(alpine: ModuleType, tmp_path: Path):
+    """The commands of docs/training.md, smaller: the distance to scenes that the training has not seen falls."""
+    alpine.main([str(tmp_path / "scenes.zip"), "--count", "200", "--side", "16", "--style", "simple"])
+    seeds = range(1_000_000, 1_000_200)
+    fresh = torch.stack([torch.from_numpy(alpine.draw(seed, 16, "simple")).permute(2, 0, 1) for seed in seeds])
+    command = ["train", "--data", str(tmp_path / "scenes.zip"), "--out", str(tmp_path / "run"), "--resolution", "16"]
+    command += ["--batch", "8", "--gamma", "0.1", "--augment", "none", "--path-length", "0", "--device", "cpu"]
+    command += ["--channel-base", "512", "--channel-max", "32", "--biline-channels", "8", "--bandwidth", "2"]
+    command += ["--z-dim", "32", "--w-dim", "32", "--mapping-layers", "2", "--ema-images", "200"]
+    command += ["--d-channel-base", "512", "--d-channel-max", "32"]
+    distances = []
+    for images in ("8", "800"):
+        assert main([*command, "--images", images]) == 0
+        generator = load_generator(tmp_path / "run" / "generator.safetensors")
+        pictures = render(generator, sample(generator, range(200)), height=16, width=16)
+        found = (pictures * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+        distances.append(sliced_wasserstein(describe(fresh), describe(found), directions=64, repeats=1).mean)
+    assert distances[1] < 0.6 * distances[0]
