@@ -23,6 +23,7 @@ _LINE_WORKERS = 4
 # every call: half precision wants longer pieces.
 _LINE_BYTES = {4: 2 << 20, 2: 8 << 20}
 _LONGEST_PIECE = 512
+_BAND = 512  # positions along the height at a time: workers wait for each other at the end of lines and of pixels
 
 Progress = Callable[[int, int], None]
 
@@ -222,7 +223,7 @@ class _Picture:
             first_row: of the first band.
         """
         k, styles = self.supersample, self.ws[i : i + 1].to(self.device, torch.float32)
-        band = band or max(1, self.lines.round // k)
+        band = band or max(1, max(self.lines.round, _BAND) // k)
         self.counter.add(first_row * (self.width + k * self.line_work))
         self.cache.turn_to(self.synthesis, styles, self.dtype, self.backend)
         prepared, line_styles = self.cache.applied or self._prepare(styles)

@@ -149,7 +149,7 @@ class _Painter:
             for weight, bias in decoder:
                 feature = fused_linear(feature, weight, bias)
         image = _linear(feature, self.stage.image)
-        clamps = self.stage.bounds.needed(feature)
+        clamps = self.stage.bounds.needed(feature.T)
         x = feature
         for layers, to_image in self.stage.blocks:
             for weight, bias in layers:
