@@ -20,9 +20,9 @@ import package  # noqa: F401
 import torch
 import torch.nn.functional as F
 from comfyui_creps.creps_core import Generator, GeneratorConfig
+from comfyui_creps.creps_core.bench.memory import status
 from comfyui_creps.creps_core.training.discriminator import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.training.synthesis import synthesize
-from memory import status
 from torch import Tensor
 
 

@@ -1,4 +1,4 @@
-"""The command line: `creps render | info | convert | train | evaluate`."""
+"""The command line: `creps render | info | convert | train | evaluate | bench`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import __version__
+from .bench import command as bench
 from .errors import TrainingError
 from .training import evaluate
 from .training.cli import add_arguments, train_command
@@ -39,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="creps", description="Any-scale image generation.")
     parser.add_argument("--version", action="version", version=f"creps {__version__}")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="render | info | convert | train | evaluate"
+        dest="command", required=True, metavar="render | info | convert | train | evaluate | bench"
     )
 
     p = commands.add_parser("render", help="render a picture of any size to a file")
@@ -104,6 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("evaluate", help="measure a generator against pictures that it has not seen")
     p.set_defaults(run=_evaluate)
     evaluate.add_arguments(p)
+
+    p = commands.add_parser("bench", help="measure speed and memory on this machine against the plain formulation")
+    p.set_defaults(run=_bench)
+    bench.add_arguments(p)
     return parser
 
 
@@ -199,6 +204,10 @@ def _convert(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     print(evaluate.evaluate_command(args))
+
+
+def _bench(args: argparse.Namespace) -> None:
+    print(bench.bench_command(args))
 
 
 def _progress_line(pixels: int) -> Callable[[int, int], None]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 
-import package  # noqa: F401
 import torch
 import torch.nn.functional as F
-from comfyui_creps.creps_core import Generator
-from comfyui_creps.creps_core.layers import ModulatedLinear
-from comfyui_creps.kernels import Layer, PixelStage
 from torch import Tensor
+
+from ...kernels import Layer, PixelStage
+from ..generator import Generator
+from ..layers import ModulatedLinear
 
 
 def entangle(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
@@ -83,5 +83,6 @@ def lines(generator: Generator, ws: Tensor, positions: Tensor) -> list[Tensor]:
 
 def picture(generator: Generator, ws: Tensor, side: int) -> Tensor:
     """The whole frame of one latent, lines and modulation included, [1, C, side, side]."""
-    positions = torch.linspace(0, 1, side, dtype=torch.float64)
-    return entangle(*lines(generator, ws, positions), generator.synthesis.pixel_stage(ws).sample(0))[None]
+    positions = torch.linspace(0, 1, side, dtype=torch.float64, device=ws.device)
+    columns, rows = lines(generator, ws, positions)
+    return entangle(columns, rows, generator.synthesis.pixel_stage(ws).sample(0))[None]

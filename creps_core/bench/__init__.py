@@ -1,0 +1,1 @@
+"""`creps bench`: how much faster than the published formulation, at what error, in how much memory."""
