@@ -1,7 +1,7 @@
 """Alpine scenes for a small network: few and large shapes, and 64 numbers that decide each.
 
 `alpine_scene` draws thousands of random numbers for a scene. Here the picture changes smoothly with each of 64; the
-jags of the ridges, the firs and the glitter on the water are those of one fixed draw.
+jags of the ridges and the glitter on the water are those of one fixed draw.
 """
 
 from __future__ import annotations
@@ -98,15 +98,15 @@ def _range(span, index: int, waterline: float, grandeur: float, snow: float, her
 
 
 def _forest(span, index: int, waterline: float) -> Forest:
-    """A wooded hill behind, and a shore with firs in front that leaves a bay open."""
+    """A wooded hill behind, and a shore in front that leaves a bay open. No firs: too fine for a small network."""
     phases = [span(0, 1), 0.37, 0.81]
     return Forest(
         depth=(0.4, 1.0)[index],
-        y=waterline - (0.05, 0.01)[index],
-        amplitude=span(0.006, 0.04),
+        y=waterline - (0.06, 0.02)[index],
+        amplitude=span(0.01, 0.05),
         waves=np.stack([[0.3, 0.5, 0.7], phases, [0.9, 0.7, 0.6]], 1),
         cells=15.0,
-        height=(1e-4, span(0.08, 0.13))[index],
+        height=1e-4,
         firs=_FIRS[index],
         gap=span(-0.1, 1.1),
         gap_half=span(-0.25, 0.4),
