@@ -70,3 +70,8 @@ def test_children_print_json_and_their_errors_come_through():
     assert _child("speed", *arguments, "--film", "2")["frames"] == 2
     with pytest.raises(ValueError, match="unrecognized arguments"):
         _child("speed", "--no-such-option")
+
+
+def test_readme_shows_the_newest_record():
+    newest = json.loads(RESULTS.read_text().splitlines()[-1])
+    assert table(newest) in README.read_text()

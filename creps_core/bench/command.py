@@ -108,6 +108,8 @@ def _machine() -> dict[str, Any]:
         "processor": _processor(),
         "threads": torch.get_num_threads(),
     }
+    if hasattr(os, "getloadavg"):
+        record["load"] = os.getloadavg()[0]
     if torch.cuda.is_available():
         record["gpu_name"] = torch.cuda.get_device_name()
     return record
@@ -129,9 +131,10 @@ def _processor() -> str:
 
 def table(record: dict[str, Any]) -> str:
     """A record in Markdown."""
+    load = f", load {record['load']:.1f} at the beginning" if "load" in record else ""
     head = (
         f"{record['processor']}, {record['threads']} threads, torch {record['torch']}, Python {record['python']}, "
-        f"{record['date']}; medians of {record['runs']} runs, lowest and highest in brackets."
+        f"{record['date']}{load}; medians of {record['runs']} runs, lowest and highest in brackets."
     )
     lines = [
         head,
