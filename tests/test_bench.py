@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_creps.creps_core.bench import speed, unfused
+from comfyui_creps.creps_core.bench import command, speed, unfused
 from comfyui_creps.creps_core.bench.command import HEAP_KEPT, RESULTS, _child, table
 from comfyui_creps.creps_core.bench.networks import random_generator, random_latent
+from comfyui_creps.creps_core.cli import main
 from torch.utils.flop_counter import FlopCounterMode
 
 TINY = "4096/64"
@@ -70,6 +71,22 @@ def test_children_print_json_and_their_errors_come_through():
     assert _child("speed", *arguments, "--film", "2")["frames"] == 2
     with pytest.raises(ValueError, match="unrecognized arguments"):
         _child("speed", "--no-such-option")
+
+
+def test_the_command_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    newest = json.loads(RESULTS.read_text().splitlines()[-1])
+    asked = []
+    monkeypatch.setattr(command, "measure", lambda *arguments: asked.append(arguments) or newest)
+    out = tmp_path / "results.jsonl"
+    for _ in range(2):
+        assert main(["bench", "--quick", "--frames", "7", "--results", str(out)]) == 0
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [newest, newest]
+    assert asked[0] == (3, 7, (512, 1024))
+    assert table(newest) in capsys.readouterr().out
+    before = RESULTS.read_text()
+    assert main(["bench", "--quick"]) == 0
+    assert main(["bench", "--runs", "0"]) == 1
+    assert RESULTS.read_text() == before
 
 
 def test_readme_shows_the_newest_record():

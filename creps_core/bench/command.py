@@ -30,14 +30,14 @@ _PACKAGE = __package__ or ""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     p = parser
-    p.add_argument("--quick", action="store_true", help="3 runs, 4 frames and no picture of 4096 x 4096")
+    p.add_argument("--quick", action="store_true", help="3 runs, 4 frames, no picture of 4096 x 4096, and no record")
     p.add_argument("--runs", type=int, help="of which the medians are; default 5")
     p.add_argument("--frames", type=int, help="of the interpolation; default 120, some ten minutes on two cores")
     p.add_argument(
         "--results",
         type=Path,
         metavar="FILE",
-        help="append the record here; default benchmarks/results.jsonl of the repository",
+        help="append the record here; default benchmarks/results.jsonl of the repository, with --quick none",
     )
 
 
@@ -47,10 +47,11 @@ def bench_command(args: argparse.Namespace) -> str:
     Raises:
         ValueError: an argument is out of range, or the pictures are wrong; nothing is recorded then.
     """
-    runs, frames = args.runs or (3 if args.quick else 5), args.frames or (4 if args.quick else 120)
+    runs = args.runs if args.runs is not None else 3 if args.quick else 5
+    frames = args.frames if args.frames is not None else 4 if args.quick else 120
     if runs < 1 or frames < 2:
         raise ValueError(f"--runs must be at least 1, not {runs}, and --frames at least 2, not {frames}")
-    results = args.results or (RESULTS if RESULTS.parent.is_dir() else None)
+    results = args.results or (RESULTS if RESULTS.parent.is_dir() and not args.quick else None)
     record = measure(runs, frames, (512, 1024) if args.quick else (512, 4096))
     if results is not None:
         with results.open("a", encoding="utf-8") as file:
