@@ -6,7 +6,8 @@ are as many as one wants, and each one exists at every size: a scene is a functi
     python recipes/alpine.py pictures.zip --count 20000 --side 128 --workers 2
     python recipes/alpine.py --sheet sheet.png --columns 8 --rows 8 --style simple
 
-`draw(seed, side)` is the picture of one seed: `alpine_scene` says what there is in it, `alpine_paint` how that looks.
+`draw(seed, side)` is the picture of one seed: `alpine_scene` or, in few and large shapes, `alpine_simple` says what there
+is in it, `alpine_paint` how that looks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from alpine_paint import paint
-from alpine_scene import calm, make_scene
+from alpine_scene import make_scene
 from alpine_simple import make_simple_scene
 
 
@@ -35,7 +36,7 @@ def draw(seed: int, side: int, style: str = "rich") -> np.ndarray:
     return paint(STYLES[style](seed), side)
 
 
-STYLES = {"rich": make_scene, "calm": lambda seed: calm(make_scene(seed)), "simple": make_simple_scene}
+STYLES = {"rich": make_scene, "simple": make_simple_scene}
 
 
 def _png(seed: int, side: int, style: str) -> bytes:
@@ -107,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument(
-        "--style", default="rich", choices=STYLES, help="calm, simple: few large shapes, for small networks"
+        "--style", default="rich", choices=STYLES, help="simple: few and large shapes, for small networks"
     )
     parser.add_argument("--first-seed", type=int, default=0, help="training set: 0; held-out sets: 1000000")
     parser.add_argument("--workers", type=int, default=1)

@@ -306,30 +306,3 @@ def _stars(stream: np.random.Generator, waterline: float) -> np.ndarray:
     stars[:, 1] = stars[:, 1] ** 1.3 * waterline * 0.7
     stars[:, 2] = 0.0022 + 0.0028 * stars[:, 2] ** 2
     return stars
-
-
-def calm(scene: Scene) -> Scene:
-    """The scene with few and large shapes only, which a small network can learn: no stars, clouds or ripples, smooth
-    ridges, fewer and larger firs, a lake like a mirror."""
-
-    def calmer(mountains: Range) -> Range:
-        peaks = tuple(replace(peak, jags=peak.jags * _CALM_JAGS[:, None]) for peak in mountains.peaks)
-        return replace(mountains, peaks=peaks)
-
-    def larger(forest: Forest) -> Forest:
-        height = forest.height * 0.55 + 0.045
-        waves = forest.waves * [0.5, 1, 1]
-        return replace(forest, height=height, cells=2.1 / height, waves=waves)
-
-    return replace(
-        scene,
-        light=replace(scene.light, stars=0.0, aurora=0.0, radius=1.25 * scene.light.radius),
-        ranges=tuple(calmer(mountains) for mountains in scene.ranges[-3:]),
-        forests=tuple(larger(forest) for forest in scene.forests[-1:]),
-        foreground=None,
-        clouds=0.0,
-        ripple=0.0,
-    )
-
-
-_CALM_JAGS = np.float32([0.5, 0.0, 0.35, 0.0, 0.6])  # of a peak's five: silhouette and spine, without the fine ones

@@ -17,7 +17,7 @@ from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.training.distance import describe, sliced_wasserstein
 from PIL import Image
 
-STYLES = ("rich", "calm", "simple")
+STYLES = ("rich", "simple")
 SCRIPT = Path(__file__).resolve().parent.parent / "recipes" / "alpine.py"
 
 

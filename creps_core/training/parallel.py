@@ -66,7 +66,7 @@ def join() -> Process:
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"{world} processes were asked for, but they cannot reach each other ({error}). Start them with "
-            "torchrun --nproc-per-node N -m comfyui_creps.creps_core.cli train ..."
+            "torchrun --nproc-per-node N -m -- comfyui_creps.creps_core.cli train ..."
         ) from error
     return Process(dist.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")))
 
