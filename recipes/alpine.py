@@ -6,8 +6,8 @@ are as many as one wants, and each one exists at every size: a scene is a functi
     python recipes/alpine.py pictures.zip --count 20000 --side 128 --workers 2
     python recipes/alpine.py --sheet sheet.png --columns 8 --rows 8 --style simple
 
-`draw(seed, side)` is the picture of one seed: `alpine_scene` or, in few and large shapes, `alpine_simple` says what there
-is in it, `alpine_paint` how that looks.
+`draw(seed, side)` is the picture of one seed: `alpine_scene` or, in few and large shapes, `alpine_simple` says what
+there is in it, `alpine_paint` how that looks.
 """
 
 from __future__ import annotations
