@@ -34,8 +34,8 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        # The gain goes to the features: a scaled copy of a large weight costs more than its product with a latent.
-        return F.linear(x * self.weight_gain, self.weight.to(x.device), self.bias.to(x.device) * self.bias_gain)
+        # The gain goes to the product: a scaled copy of a large weight costs more than its product with a latent.
+        return F.linear(x, self.weight.to(x.device)) * self.weight_gain + self.bias.to(x.device) * self.bias_gain
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]} -> {self.weight.shape[0]}"
