@@ -34,8 +34,7 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        # The gain goes to the product: a scaled copy of a large weight costs more than its product with a latent.
-        return F.linear(x, self.weight.to(x.device)) * self.weight_gain + self.bias.to(x.device) * self.bias_gain
+        return F.linear(x, *self.scaled(x.device))
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]} -> {self.weight.shape[0]}"
