@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+from .checkpoint import load_generator
 from .generator import Generator
 from .textures import build_textures
 
@@ -18,9 +21,14 @@ class Builtin:
     build: Callable[[], Generator]
 
 
+_ALPINE = Path(__file__).parent / "alpine.safetensors"  # holds its discriminator too: fine-tuning begins with both
+
 BUILTINS: dict[str, Builtin] = {
     builtin.name: builtin
-    for builtin in [Builtin("textures", "Abstract textures: designed random weights, not trained.", build_textures)]
+    for builtin in [
+        Builtin("textures", "Abstract textures: designed random weights, not trained.", build_textures),
+        Builtin("alpine", "Lakes at changing hours: trained with this package.", partial(load_generator, _ALPINE)),
+    ]
 }
 """What the loader lists, in this order."""
 

@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("target", type=Path, metavar="OUT")
     p.add_argument("--weights", default="G_ema", choices=("G_ema", "G"))
     p.add_argument("--half", action="store_true", help="store float16: half the size")
+    p.add_argument("--keep-discriminator", action="store_true", help="so that fine-tuning can begin with it")
 
     p = commands.add_parser("train", help="train a generator, or fine-tune one on your pictures")
     p.set_defaults(run=train_command)
@@ -194,11 +195,14 @@ def _show_backends() -> None:
 
 def _convert(args: argparse.Namespace) -> None:
     from .checkpoint import load_generator, save_generator
+    from .training.start import load_networks
 
     generator = load_generator(args.source, args.weights)
-    save_generator(
-        generator, args.target, half=args.half, details={"source": args.source.name, "weights": args.weights}
-    )
+    discriminator = load_networks(args.source).D if args.keep_discriminator else None
+    if args.keep_discriminator and discriminator is None:
+        raise ValueError(f"{args.source} holds no discriminator: leave out --keep-discriminator")
+    details = {"source": args.source.name, "weights": args.weights}
+    save_generator(generator, args.target, half=args.half, details=details, discriminator=discriminator)
     log.info("%s: %.1f MB", args.target, args.target.stat().st_size / 1e6)
 
 

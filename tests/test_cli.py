@@ -9,6 +9,7 @@ import pytest
 import torch
 from comfyui_creps.creps_core import load_builtin, load_generator, render, sample, save_generator
 from comfyui_creps.creps_core.cli import main
+from comfyui_creps.creps_core.training.start import load_networks
 from networks import make_generator
 from PIL import Image
 
@@ -66,6 +67,20 @@ def test_convert_and_info(tmp_path: Path, capsys):
         assert main(["info", str(path)]) == 0
         text = capsys.readouterr().out
         assert all(word in text for word in [*words, "img_resolution: 16", "num_ws: 7"])
+
+
+def test_convert_keeps_the_discriminator_if_asked_to(tmp_path: Path, caplog):
+    target, alone = tmp_path / "both.safetensors", tmp_path / "alone.safetensors"
+    assert main(["convert", str(OFFICIAL), str(target), "--keep-discriminator"]) == 0
+    found, wanted = load_networks(target).D, load_networks(OFFICIAL).D
+    assert found is not None
+    assert wanted is not None
+    for name, tensor in wanted.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor)
+    assert main(["convert", str(OFFICIAL), str(alone)]) == 0
+    assert load_networks(alone).D is None
+    assert main(["convert", str(alone), str(tmp_path / "more.safetensors"), "--keep-discriminator"]) != 0
+    assert "holds no discriminator" in caplog.text
 
 
 @pytest.mark.parametrize(

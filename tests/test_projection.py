@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_creps.creps_core import render, sample
+from comfyui_creps.creps_core import load_builtin, render, sample
 from comfyui_creps.creps_core.projection import project
 from networks import make_generator
 
@@ -25,6 +25,13 @@ def test_a_picture_of_the_generator_is_recovered():
     likeness = render(GENERATOR, ws, height=24, width=24)
     assert (likeness - wanted).square().mean().sqrt() < 0.05
     assert result.latents.fingerprint == GENERATOR.fingerprint
+
+
+def test_a_picture_of_the_trained_builtin_is_recovered():
+    """Seed 2001 is not among the candidates: it has to be found, not recognised."""
+    generator = load_builtin("alpine")
+    result = project(generator, picture_of(2001, 64, 64, generator), steps=200, candidates=128, starts=2, side=64)
+    assert result.psnr[0] > 30
 
 
 def test_a_seed_is_recognised():

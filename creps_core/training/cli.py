@@ -124,7 +124,7 @@ def _trainer(args: argparse.Namespace, run, device, process):
     from .dataset import open_pictures
     from .recipe import Recipe, r1_gamma_for
     from .snapshots import load_snapshot
-    from .start import Networks, discriminator_config_for, judge_for, load_networks, new_generator
+    from .start import Networks, discriminator_config_for, judge_for, load_networks, networks_of, new_generator
     from .trainer import Trainer
 
     names = {field.name for field in dataclasses.fields(Recipe)}
@@ -145,8 +145,7 @@ def _trainer(args: argparse.Namespace, run, device, process):
 
     networks = None
     if args.start in BUILTINS:
-        generator = load_builtin(args.start)
-        networks = Networks(generator, generator, None)
+        networks = networks_of(load_builtin(args.start))
     elif args.start:
         networks = load_networks(args.start)
     resolution = args.resolution or (networks.G.config.img_resolution if networks else 0)
