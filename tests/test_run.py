@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def assert_same_state(found: Path, wanted: Path) -> None:
     assert found_tensors.keys() == wanted_tensors.keys()
     for name, tensor in wanted_tensors.items():
         assert torch.equal(found_tensors[name], tensor), name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the script of a run in a process of its own: sums are the same to the last bit for one number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
