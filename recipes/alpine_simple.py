@@ -1,6 +1,6 @@
-"""Alpine scenes for a small network: few and large shapes, and 64 numbers that decide each.
+"""Alpine scenes for a small network: few and large shapes, and 46 numbers that decide each.
 
-`alpine_scene` draws thousands of random numbers for a scene. Here the picture changes smoothly with each of 64; the
+`alpine_scene` draws thousands of random numbers for a scene. Here the picture changes smoothly with each of 46; the
 jags of the ridges and the glitter on the water are those of one fixed draw.
 """
 
@@ -11,7 +11,7 @@ import math
 import numpy as np
 from alpine_scene import HOURS, Forest, Light, Peak, Range, Scene, colours_at, lift_disc
 
-LATENT = 64
+LATENT = 64  # numbers that are drawn; the last 18 are not read
 _FIXED = np.random.default_rng(64)
 _RIPPLES = _FIXED.uniform(-1, 1, (3, 64, 24))
 _FIRS = _FIXED.uniform(0, 1, (2, 128, 4)).astype(np.float32)
