@@ -60,7 +60,7 @@ def _paint(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
     products = outer_product(columns, rows)
     height, width = products.shape[-2:]
     first, *others = products.flatten(-2).mT.unbind(1)  # a level each, [N, P, B]
-    feature = first.contiguous()
+    feature = first
     for decoder, product in zip(stage.decoders, others, strict=False):
         feature = _decode(feature, decoder) + product
     feature = _decode(feature, stage.decoders[-1])
@@ -68,19 +68,35 @@ def _paint(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
     for block in stage.blocks:
         feature = _modulated(_modulated(feature, block.fc0), block.fc1)
         weight, bias = block.to_image
-        image = image + torch.baddbmm(bias, feature, weight.mT).clamp(-CLAMP, CLAMP)
+        image = image + clamp(torch.baddbmm(bias, feature, weight.mT), CLAMP)
     return image.mT.unflatten(-1, (height, width))
 
 
+def clamp(x: Tensor, limit: float) -> Tensor:
+    """`x` within -limit..limit. On a CPU one look at the values saves, mostly, the four passes of the operation and its
+    gradient; elsewhere a look would wait for the device.
+    """
+    if x.device.type == "cpu" and x.numel():
+        low, high = torch.aminmax(x.detach())
+        if -limit <= low and high <= limit:  # not so if any is not a number
+            return x
+    return x.clamp(-limit, limit)
+
+
 def _decode(feature: Tensor, decoder: Sequence[Layer]) -> Tensor:
+    """[N, P, B] -> [N, P, B]. In between one matrix: what `linear` makes of three axes is a view, which to change in
+    place costs autograd two copies.
+    """
+    shape = feature.shape
+    feature = feature.flatten(0, 1)
     for weight, bias in decoder:  # the gain commutes with the leaky ReLU
         feature = F.leaky_relu(F.linear(feature, weight * ACTIVATION_GAIN, bias * ACTIVATION_GAIN), LEAKY_SLOPE, True)
-    return feature
+    return feature.view(shape)
 
 
 def _modulated(feature: Tensor, layer: Layer) -> Tensor:
     weight, bias = layer.weight * ACTIVATION_GAIN, layer.bias * ACTIVATION_GAIN
-    return F.leaky_relu(torch.baddbmm(bias, feature, weight.mT), LEAKY_SLOPE, True).clamp(-CLAMP, CLAMP)
+    return clamp(F.leaky_relu(torch.baddbmm(bias, feature, weight.mT), LEAKY_SLOPE, True), CLAMP)
 
 
 def _unpack(stage: PixelStage) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], PixelStage]]:

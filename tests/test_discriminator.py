@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from comfyui_creps.creps_core.training.discriminator import Discriminator, DiscriminatorConfig, minibatch_std
+from comfyui_creps.creps_core.training.growth import grow
 from comfyui_creps.creps_core.training.start import load_networks
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -92,3 +94,24 @@ def test_a_config_is_stored_as_plain_numbers():
     assert DiscriminatorConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     with pytest.raises(ValueError, match="depth"):
         DiscriminatorConfig.from_dict({"img_resolution": 64, "depth": 3})
+
+
+@pytest.mark.parametrize("doublings", [1, 2])
+@pytest.mark.parametrize(("base", "most"), [(512, 64), (2048, 16)])  # narrower at the picture than within; as wide
+def test_a_larger_one_begins_as_a_judge_of_the_reduced_picture(base: int, most: int, doublings: int):
+    torch.manual_seed(5)
+    small = Discriminator(DiscriminatorConfig(16, channel_base=base, channel_max=most))
+    grown = Discriminator(DiscriminatorConfig(16 << doublings, channel_base=base, channel_max=most))
+    for parameter in small.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)  # biases too
+    grow(small, grown)
+    # Smooth pictures, which all sizes show alike.
+    waves = torch.randn(64, 3, 4, 4).clamp(-1, 1)
+    pictures = [F.interpolate(waves, size=(side, side), mode="bilinear") for side in (16, 16 << doublings)]
+    with torch.no_grad():
+        wanted, found = small(pictures[0]).flatten(), grown(pictures[1]).flatten()
+    assert torch.corrcoef(torch.stack([wanted, found]))[0, 1] > 0.9
+    assert (wanted - found).abs().mean() < 0.4 * (wanted - wanted.mean()).abs().mean()
+    # The new branches take part in the training at once.
+    grown(pictures[1]).mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in grown.b32.conv1.parameters())

@@ -9,7 +9,7 @@ import torch
 from comfyui_creps.creps_core.training import synthesis as training_synthesis
 from comfyui_creps.creps_core.training.patches import WHOLE, box_positions, random_box
 from comfyui_creps.creps_core.training.synthesis import synthesize
-from comfyui_creps.kernels.recompute import recompute
+from comfyui_creps.kernels.recompute import clamp, recompute
 from networks import make_generator, make_ws
 
 GENERATOR = make_generator(img_resolution=16)
@@ -182,3 +182,14 @@ def test_there_is_no_third_derivative():
     (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         second.sum().backward()
+
+
+@pytest.mark.parametrize("largest", [1.0, 2.0, 2.5, float("nan")])
+def test_a_clamp_is_left_out_only_where_it_does_nothing(largest: float):
+    values = torch.tensor([-1.0, 0.5, largest], dtype=torch.float64)
+    found, expected = (values.clone().requires_grad_() for _ in range(2))
+    y, wanted = clamp(found, 2.0), expected.clamp(-2, 2)
+    assert torch.equal(y.nan_to_num(9.0), wanted.nan_to_num(9.0))
+    y.square().sum().backward()
+    wanted.square().sum().backward()
+    assert torch.equal(found.grad.nan_to_num(9.0), expected.grad.nan_to_num(9.0))

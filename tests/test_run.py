@@ -323,6 +323,16 @@ def test_statistics_leave_out_what_is_not_finite(tmp_path: Path, monkeypatch):
     assert "loss" not in second
 
 
+@pytest.mark.parametrize(("loss", "warnings"), [(1.39, 1), (1.2, 0)])
+def test_a_discriminator_that_tells_nothing_is_reported(
+    tmp_path: Path, monkeypatch, caplog, loss: float, warnings: int
+):
+    trainer = make_trainer(total=32, r1_interval=0, pl_interval=0)
+    monkeypatch.setattr(trainer, "step", lambda *data: {**Trainer.step(trainer, *data), "loss/D": torch.tensor(loss)})
+    train(run_in(tmp_path), trainer, make_pictures())
+    assert caplog.text.count("Lower --gamma") == warnings
+
+
 def test_the_command_fine_tunes_what_is_built_in(folder: Path, tmp_path: Path):
     """The same command again finds that there is nothing left to do."""
     out = tmp_path / "run"

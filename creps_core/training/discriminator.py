@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels.recompute import clamp
 from ...kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, leaky_relu
 from ..layers import FullyConnected
 from ..mapping import MappingStack
 
 _LAST_LEVEL = 4
-_BRANCH_GAIN = math.sqrt(0.5)  # two branches of equal variance are added
+BRANCH_GAIN = math.sqrt(0.5)  # two branches of equal variance are added
 _MAPPING_LAYERS = 8
 
 
@@ -97,7 +98,7 @@ class Convolution(nn.Module):
             y = F.conv2d(smooth(x, 1 + padding), weight, bias, stride=2)
         if self.bias is not None:
             y = F.leaky_relu(y, LEAKY_SLOPE)
-        return y.clamp(-CLAMP * gain, CLAMP * gain)
+        return clamp(y, CLAMP * gain)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]} -> {self.weight.shape[0]}, {self.weight.shape[-1]}x{self.weight.shape[-1]}"
@@ -121,7 +122,7 @@ class Block(nn.Module):
         """The picture (first block) or features [N, C, H, W] -> [N, C', H/2, W/2]."""
         if hasattr(self, "fromrgb"):
             x = self.fromrgb(x)
-        return self.skip(x, _BRANCH_GAIN) + self.conv1(self.conv0(x), _BRANCH_GAIN)
+        return self.skip(x, BRANCH_GAIN) + self.conv1(self.conv0(x), BRANCH_GAIN)
 
 
 class Epilogue(nn.Module):

@@ -41,6 +41,7 @@ log = logging.getLogger("CREPS")
 
 GRID = (8, 4)  # columns, rows
 KEPT_SNAPSHOTS = 2
+TICKS_OF_GUESSING = 5  # after which a discriminator that tells nothing is reported
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,7 @@ class _Writer:
         self.run, self.last = run, {}
         self._sums: dict[str, list[Tensor]] = {}
         self._began, self._shown = time.monotonic(), trainer.shown
+        self._guessed = 0  # ticks in a row
         self._board = _tensorboard(run.folder)
         with _disk(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
@@ -238,6 +240,7 @@ class _Writer:
         means = {name: _finite_mean(torch.stack([v.cpu() for v in values])) for name, values in self._sums.items()}
         self.last = {name: value for name, value in means.items() if math.isfinite(value)}
         self._sums.clear()
+        self._watch()
         now = time.monotonic()
         line = {
             "shown": trainer.shown,
@@ -253,6 +256,19 @@ class _Writer:
         if self._board:
             for name, value in self.last.items():
                 self._board.add_scalar(name, value, trainer.shown)
+
+    def _watch(self) -> None:
+        """Warns once of a discriminator that tells nothing: losses look calm, and the generator learns nothing."""
+        guesses = abs(self.last.get("loss/D", 0.0) - 2 * math.log(2)) < 0.03
+        self._guessed = self._guessed + 1 if guesses else 0
+        if self._guessed == TICKS_OF_GUESSING:
+            log.warning(
+                "for %d ticks the discriminator has not told real from generated pictures (loss/D %.3f, guessing gives "
+                "1.386): the generator learns nothing from it. Lower --gamma (a tenth, say), or begin again from an "
+                "earlier snapshot",
+                TICKS_OF_GUESSING,
+                self.last["loss/D"],
+            )
 
     def snapshot(self, trainer: Trainer) -> None:
         """A grid, the generator and the state; then snapshots beyond the last ones are removed.

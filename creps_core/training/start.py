@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..checkpoint import build_generator, is_training, load_generator, network_of, read_own
 from ..config import GeneratorConfig
@@ -16,6 +15,7 @@ from ..generator import Generator
 from ..lines import BANDWIDTH
 from ..official import Network, is_pickle, read_snapshot
 from .discriminator import Discriminator, DiscriminatorConfig
+from .growth import grow, transfer
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def judge_for(networks: Networks, wanted: DiscriminatorConfig, seed: int) -> Dis
         return found
     fields = found.config.to_dict() | {"img_resolution": wanted.img_resolution, "c_dim": wanted.c_dim}
     discriminator = new_discriminator(DiscriminatorConfig.from_dict(fields), seed)
-    transfer(found, discriminator)
+    (grow if wanted.img_resolution > found.config.img_resolution else transfer)(found, discriminator)
     return discriminator
 
 
@@ -107,21 +107,6 @@ def load_networks(path: str | os.PathLike[str]) -> Networks:
     average = load_generator(path)
     current = build_generator(config, network_of(tensors, "G")) if is_training(header) else average
     return Networks(current, average, discriminator)
-
-
-def transfer(source: nn.Module, target: nn.Module) -> list[str]:
-    """Copy the parameters and buffers that both have in one shape, by name; returns the names of the others.
-
-    So a discriminator can take over from one of another resolution: the new levels begin at random.
-    """
-    found, wanted = source.state_dict(), target.state_dict()
-    fresh = []
-    for name, tensor in wanted.items():
-        if name in found and found[name].shape == tensor.shape:
-            tensor.copy_(found[name])
-        else:
-            fresh.append(name)
-    return fresh
 
 
 def _official_discriminator(path: Path, network: Network) -> Discriminator:
