@@ -151,7 +151,7 @@ def table(record: dict[str, Any]) -> str:
 
 def _speed_rows(speed: dict[str, Any], kept: dict[str, Any] | None) -> Iterator[str]:
     for name, section in speed.items():
-        if name in ("gate", "refused"):
+        if name in ("gate", "trained", "refused"):
             continue
         title = "per-pixel stage" if name == "pixels" else f"whole picture, widths {name}"
         for contestant, row in section.items():
@@ -187,10 +187,12 @@ def _notes(record: dict[str, Any]) -> Iterator[str]:
     for device, speed in (("CPU", record["cpu"]), ("GPU", record.get("gpu"))):
         if speed is None:
             continue
-        worst = {}
-        for errors in speed["gate"].values():
-            for precision, (relative, _) in errors.items():
-                worst[precision] = max(worst.get(precision, 0.0), relative)
-        yield f"- {device}, error relative to float64: {', '.join(f'{p} {e:.1e}' for p, e in worst.items())}."
+        yield f"- {device}, largest errors relative to float64, and 8-bit values within 1:"
+        for title, errors in {
+            **{f"widths {w}": e for w, e in speed["gate"].items()},
+            "`alpine`": speed["trained"],
+        }.items():
+            each = (f"{p} {relative:.1e}, {100 * within:.1f} %" for p, (relative, within) in errors.items())
+            yield f"  {title}: {'; '.join(each)}."
         for precision, reason in speed["refused"].items():
             yield f"- {device}, {precision} is not timed: {reason}."

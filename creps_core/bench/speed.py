@@ -4,7 +4,8 @@
     python -m comfyui_creps.creps_core.bench.speed --film 120   frames of a latent interpolation, before and after
 
 All contestants take turns in one process. Prints a line of JSON; a precision whose error is beyond its limit is not
-timed, and if that is float32, nothing is.
+timed, and if that is float32, nothing is. How much a precision loses depends on the weights: beside the errors of the
+random ones stand those of a trained generator.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import torch
 from torch import Tensor
 
 from ... import kernels
+from ..builtin import load_builtin
 from ..config import RANK
 from ..generator import Generator
+from ..latents import sample
 from ..lines import COLUMNS, ROWS
 from ..render import render
 from . import unfused
@@ -34,8 +37,18 @@ WIDTHS = ("65536/1024", "32768/512")
 """channel_base/channel_max: the published ones, and half of them."""
 LIMITS = {"float32": (1e-5, 1.0), "bfloat16": (2.5e-2, 0.98), "float16": (4e-3, 0.98)}
 """By precision: the largest relative error to float64, and the least share of 8-bit values within 1."""
+TRAINED = "alpine"
+"""The built-in generator on which half precision is judged as well."""
+_PICTURES = 4
 _GATE = (160, 208)  # height and width of the picture that is checked
 _GEMM = 2048
+
+
+def trained_errors(device: torch.device, precisions: list[str]) -> dict[str, tuple[float, float]]:
+    """By precision the worst `error` of some pictures of the trained built-in."""
+    generator = load_builtin(TRAINED).to(device)
+    found = [gate(generator, sample(generator, [seed]), precisions) for seed in range(_PICTURES)]
+    return {p: (max(f[p][0] for f in found), min(f[p][1] for f in found)) for p in precisions}
 
 
 def candidates(device: torch.device) -> dict[str, str | None]:
@@ -129,8 +142,8 @@ def measure(widths: tuple[str, ...], side: int, runs: int, device: torch.device)
         ValueError: the float32 picture is wrong, so no figure is worth having.
     """
     refused = {name: reason for name, reason in candidates(device).items() if reason is not None}
-    names = [name for name in candidates(device) if name not in refused]
-    result: dict[str, Any] = {"gate": {}, "refused": refused}
+    names = list(candidates(device))
+    result: dict[str, Any] = {"gate": {}, "trained": trained_errors(device, names), "refused": refused}
     a = torch.randn(_GEMM, _GEMM, device=device)
     for i, width in enumerate(widths):
         generator = random_generator(width).to(device)
@@ -140,7 +153,7 @@ def measure(widths: tuple[str, ...], side: int, runs: int, device: torch.device)
         if not passes("float32", errors["float32"]):
             raise ValueError(f"float32 at {width} is off by {errors['float32'][0]:.1e}: no figures of wrong pictures")
         for name, (relative, within) in errors.items():
-            if not passes(name, (relative, within)):
+            if name not in refused and not passes(name, (relative, within)):
                 refused[name] = f"its error is {relative:.1e}, {100 * within:.1f} % of 8-bit values within 1"
         timed = [name for name in names if name not in refused]
         common: dict[str, Callable[[], object]] = {"gemm": lambda: a @ a}
