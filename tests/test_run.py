@@ -323,6 +323,18 @@ def test_statistics_leave_out_what_is_not_finite(tmp_path: Path, monkeypatch):
     assert "loss" not in second
 
 
+def test_tensorboard_receives_the_statistics(whole: Run):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="pip install tensorboard"
+    )
+    board = accumulator.EventAccumulator(str(whole.folder))
+    board.Reload()
+    lines = read_stats(whole.folder)
+    for name in ("loss/G", "loss/D", "path_length"):
+        wanted = [(line["shown"], line[name]) for line in lines if name in line]
+        assert [(event.step, pytest.approx(event.value, abs=1e-5)) for event in board.Scalars(name)] == wanted
+
+
 @pytest.mark.parametrize(("loss", "warnings"), [(1.39, 1), (1.2, 0)])
 def test_a_discriminator_that_tells_nothing_is_reported(
     tmp_path: Path, monkeypatch, caplog, loss: float, warnings: int
