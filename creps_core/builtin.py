@@ -26,8 +26,8 @@ _ALPINE = Path(__file__).parent / "alpine.safetensors"  # holds its discriminato
 BUILTINS: dict[str, Builtin] = {
     builtin.name: builtin
     for builtin in [
+        Builtin("alpine", "Mountain lakes at any hour: trained with this package.", partial(load_generator, _ALPINE)),
         Builtin("textures", "Abstract textures: designed random weights, not trained.", build_textures),
-        Builtin("alpine", "Lakes at changing hours: trained with this package.", partial(load_generator, _ALPINE)),
     ]
 }
 """What the loader lists, in this order."""

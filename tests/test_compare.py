@@ -185,7 +185,7 @@ def test_grids_and_labels():
 @pytest.mark.parametrize("builtin", [False, True])
 def test_the_same_picture_at_every_size(builtin: bool):
     """The claim, as numbers: all sizes agree to a thousandth of the step between two 8-bit levels."""
-    generator = load_builtin() if builtin else make_generator()
+    generator = load_builtin("textures") if builtin else make_generator()
     ws = sample(generator, [3]) if builtin else make_ws(generator, 2)
     sizes = sizes_up_to(70, 5)
     assert sizes == [5, 9, 17, 33, 65]
@@ -210,7 +210,7 @@ def test_another_picture_is_noticed(monkeypatch: pytest.MonkeyPatch):
         return plain(*args, height=height, width=width, window=window, **kwargs)
 
     monkeypatch.setattr(consistency, "render", shifted)
-    generator = load_builtin()
+    generator = load_builtin("textures")
     agreements = scale_consistency(generator, sample(generator, [3]), [17, 33, 65])
     assert max(a.largest for a in agreements) > 10
     assert "no:" in consistency_report(agreements)

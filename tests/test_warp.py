@@ -60,26 +60,26 @@ def test_points_on_a_table_are_those_of_the_specification():
 )
 def test_tables_keep_their_bound(quality: str, warps: tuple[Warp, ...]):
     size = 24 if quality == "exact" else 66
-    generator, view = load_builtin(), View(rotation=30, zoom=5, warps=warps)
+    generator, view = load_builtin("textures"), View(rotation=30, zoom=5, warps=warps)
     ws, extent = sample(generator, [3]), view.extent(size, size)
     picture = render_mapped(
         generator, ws, view.mapping(), height=size, width=size, window=extent, quality=quality, tables=[]
     )
     i, j = pixels(150, size, size)
     where = torch.linspace(extent[0], extent[2], size, dtype=torch.float64)
-    exact = exactly(load_builtin(), ws, *view.mapping()(where[i], where[j]))
+    exact = exactly(load_builtin("textures"), ws, *view.mapping()(where[i], where[j]))
     error = (picture[0, :, i, j] - exact).abs().max().item() * 127.5
     assert error <= max(QUALITIES[quality], 0.01)
 
 
 def test_the_error_falls_as_tables_grow():
     """Linear interpolation of smooth lines: at least as the inverse of the number of nodes."""
-    generator = load_builtin()
+    generator = load_builtin("textures")
     ws = sample(generator, [3])
     styles = generator.synthesis.line_styles(ws)
     stage = Prepared(generator.synthesis.pixel_stage(ws).sample(0), torch.float32)
     at = torch.rand(2, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    exact, errors = exactly(load_builtin(), ws, *at), []
+    exact, errors = exactly(load_builtin("textures"), ws, *at), []
     for nodes in (129, 257, 513):
         positions = torch.linspace(0, 1, nodes, dtype=torch.float64)
         lines = [table(generator.synthesis.bilines(styles, positions, line)[0]) for line in (COLUMNS, ROWS)]
