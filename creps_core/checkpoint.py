@@ -131,9 +131,9 @@ def build_generator(
 
     Names and shapes are compared before memory is taken. `error` makes the exception of a message.
     """
-    with torch.device("meta"):
-        with torch.random.fork_rng([]):  # its random weights are replaced: the caller's stream stays as it was
-            generator = Generator(config)
+    # The random weights are replaced: the caller's random stream stays as it was.
+    with torch.random.fork_rng([]), torch.device("meta"):
+        generator = Generator(config)
     wanted = generator.state_dict()
     tensors = {name: tensor for name, tensor in tensors.items() if not _is_dead(name, config)}
     problems = _differences(
