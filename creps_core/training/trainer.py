@@ -302,7 +302,8 @@ def _all_finite(gradients: list[Tensor]) -> bool:
 def _adam(parameters: dict[str, nn.Parameter], lr: float, interval: int) -> torch.optim.Adam:
     """Adam, with its rates adjusted for the extra steps of lazy regularisation (StyleGAN2, appendix B)."""
     ratio = interval / (interval + 1) if interval else 1.0
-    return torch.optim.Adam(list(parameters.values()), lr=lr * ratio, betas=(0.0, 0.99**ratio), eps=1e-8, fused=True)
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters.values())  # other devices may lack it
+    return torch.optim.Adam(list(parameters.values()), lr=lr * ratio, betas=(0.0, 0.99**ratio), eps=1e-8, fused=fused)
 
 
 def _trainable(module, device: torch.device):
