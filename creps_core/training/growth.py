@@ -36,7 +36,8 @@ def grow(source: Discriminator, target: Discriminator) -> None:
     new = new[: len(target.config.levels) - len(source.config.levels)]
     first = new[0].fromrgb
     kept = min(len(first.weight), len(read.weight))
-    first.weight[:kept], first.bias[:kept] = read.weight[:kept], read.bias[:kept]
+    for ours, theirs in zip(first.parameters(), read.parameters(), strict=True):
+        ours[:kept] = theirs[:kept]
 
     rng = torch.Generator().manual_seed(0)
     colours = torch.rand(_COLOURS, first.weight.shape[1], 1, 1, generator=rng).to(first.weight) * 2 - 1
@@ -46,8 +47,8 @@ def grow(source: Discriminator, target: Discriminator) -> None:
         torch.cat([wanted, wanted.new_zeros(seen.shape[1], wanted.shape[1])]),
     ).solution.T
     for i, block in enumerate(new):
-        block.conv1.weight.zero_()
-        block.conv1.bias.zero_()
+        for parameter in block.conv1.parameters():
+            parameter.zero_()
         out, width = block.skip.weight.shape[:2]
         passed = torch.zeros(out, width)
         if i == len(new) - 1:
