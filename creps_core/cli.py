@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import __version__
 from .bench import command as bench
+from .duration import duration
 from .errors import TrainingError
 from .training import evaluate
 from .training.cli import add_arguments, train_command
@@ -229,7 +230,7 @@ def _progress_line(pixels: int) -> Callable[[int, int], None]:
         if now - shown < pause and (done < total or not terminal):
             return
         shown, speed = now, (done - first) / max(now - start, 1e-3)
-        left = _duration((total - done) / speed) if speed else "?"
+        left = duration((total - done) / speed) if speed else "?"
         line = f"{100 * done / total:5.1f} %  {speed * pixels / total / 1e6:.2f} MP/s  {left} left"
         if terminal:
             line, end = f"\r{line:<50}", "\n" if done == total else ""
@@ -238,12 +239,6 @@ def _progress_line(pixels: int) -> Callable[[int, int], None]:
             log.info("%s", line)
 
     return show
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
 def _size(text: str) -> tuple[int, int]:

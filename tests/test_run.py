@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from comfyui_creps.creps_core import CheckpointError, inspect_checkpoint, load_generator
@@ -18,6 +19,7 @@ from comfyui_creps.creps_core.checkpoint import fingerprint
 from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.errors import TrainingError
 from comfyui_creps.creps_core.training import run as run_module
+from comfyui_creps.creps_core.training.curves import COLORS, loss_plot
 from comfyui_creps.creps_core.training.parallel import Process
 from comfyui_creps.creps_core.training.recipe import Recipe
 from comfyui_creps.creps_core.training.run import Run, Status, read_stats, train
@@ -68,7 +70,7 @@ def test_what_a_run_leaves_behind(whole: Run):
     grids = [f"fakes-{shown:010d}.png" for shown in (16, 32, 48)]
     kept = [f"snapshot-{shown:010d}.safetensors" for shown in (32, 48)]
     assert [n for n in names if "tfevents" not in n] == sorted(
-        [*grids, *kept, "generator.safetensors", "reals.png", "run.json", "stats.jsonl"]
+        [*grids, *kept, "generator.safetensors", "losses.png", "reals.png", "run.json", "stats.jsonl"]
     )
     description = json.loads((whole.folder / "run.json").read_text())
     assert description["recipe"]["batch"] == RECIPE["batch"]
@@ -321,6 +323,24 @@ def test_statistics_leave_out_what_is_not_finite(tmp_path: Path, monkeypatch):
     first, second = (json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines)
     assert first["loss"] == 1
     assert "loss" not in second
+
+
+def test_time_left_counts_hours_beyond_a_day():
+    status = Status(61_888, 800_000, 8.3, 88_952.0, {"loss/G": 1.47, "loss/D": 0.965, "augment/p": 0.0}, make_trainer())
+    assert str(status) == ("61,888 of 800,000 pictures, 8.3 per second, 24 h 42 min left; loss/G 1.47, loss/D 0.965")
+
+
+def test_the_plot_of_losses_shows_where_they_stand():
+    """A line at a third of the height of its axis, another at two thirds, where the colours of both are looked for."""
+    stats = [{"shown": k, "loss/G": 2.0, "loss/D": 1.0} for k in range(0, 101, 10)] + [{"shown": 110}]
+    picture = np.asarray(loss_plot(stats)).astype(int)
+    assert picture.shape == (360, 720, 3)
+    column = picture[60:, 300]
+    rows = {name: np.abs(column - color).sum(-1).argmin() for name, color in COLORS.items()}
+    height = picture.shape[0] - 2 * 12 - 36 - 52  # of the axis
+    assert rows["loss/D"] - rows["loss/G"] == pytest.approx(height / 2.1, abs=2)
+    assert loss_plot([]) is None
+    assert loss_plot(stats[:1]) is None
 
 
 def test_tensorboard_receives_the_statistics(whole: Run):

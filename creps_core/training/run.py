@@ -27,11 +27,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..checkpoint import save_generator
+from ..duration import duration
 from ..errors import TrainingError
 from ..files import replace_file
 from ..generator import Generator
 from ..latents import seed_to_z
 from ..render import render
+from .curves import loss_plot
 from .dataset import Batches, Pictures
 from .patches import random_box
 from .snapshots import save_snapshot
@@ -57,7 +59,7 @@ class Status:
 
     def __str__(self) -> str:
         losses = ", ".join(f"{name} {value:.3g}" for name, value in self.stats.items() if name.startswith("loss/"))
-        left = time.strftime("%H:%M:%S", time.gmtime(min(self.seconds_left, 359_999)))
+        left = duration(self.seconds_left)
         return f"{self.shown:,} of {self.total:,} pictures, {self.images_per_second:.1f} per second, {left} left" + (
             f"; {losses}" if losses else ""
         )
@@ -279,6 +281,8 @@ class _Writer:
         grid = sample_grid(trainer.G_ema, trainer.D.config.img_resolution)
         with _disk(folder):
             _write_png(folder / f"fakes-{trainer.shown:010d}.png", grid)
+            if (losses := loss_plot(read_stats(folder))) is not None:
+                _write_png(folder / "losses.png", np.asarray(losses))
             details = {"trained": f"{trainer.shown} pictures", **self.run.info}
             store = partial(
                 save_generator,

@@ -1,0 +1,56 @@
+"""The losses of a run as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..plot import Axis, Curve, line_plot
+from ..sheet import Color, canvas, font
+
+_SIZE = (360, 720)  # height, width
+_MARGIN = 12
+COLORS: dict[str, Color] = {"loss/G": (255, 170, 80), "loss/D": (110, 170, 255)}
+_SMOOTHED = 50  # of a long run a point is the mean of this part of it
+
+
+def loss_plot(stats: Sequence[dict[str, float]]) -> Image.Image | None:
+    """Both losses over the pictures shown; of a long run running means.
+
+    Args:
+        stats: lines of `stats.jsonl`, as `read_stats` gives them.
+
+    Returns:
+        [360, 720] RGB; none while there are fewer than two values of a loss.
+    """
+    curves = []
+    for name, color in COLORS.items():
+        points = np.array([(line["shown"], line[name]) for line in stats if math.isfinite(line.get(name, math.nan))])
+        if len(points) > 1:
+            window = np.ones(max(1, len(points) // _SMOOTHED)) / max(1, len(points) // _SMOOTHED)
+            smooth = [np.convolve(column, window, "valid").tolist() for column in points.T]
+            curves.append(Curve(*smooth, color))
+    if not curves:
+        return None
+    most = max(curve.x[-1] for curve in curves)
+    top = max(1.5, *(max(curve.y) for curve in curves))
+    x = Axis(0.0, most, [(v, f"{v:,.0f}") for v in _marks(most)], "pictures shown")
+    y = Axis(0.0, 1.05 * top, [(v, f"{v:g}") for v in _marks(top)], "")
+    picture = canvas(*_SIZE)
+    plot = line_plot(picture.width - 4 * _MARGIN, picture.height - 2 * _MARGIN, "Losses", x, y, curves)
+    picture.paste(plot, (_MARGIN, _MARGIN))
+    draw, right = ImageDraw.Draw(picture), float(picture.width - 4 * _MARGIN)
+    for text, color in (("discriminator", COLORS["loss/D"]), ("generator", COLORS["loss/G"])):
+        draw.text((right, _MARGIN + 6), text, color, font(14), "ra")
+        right -= font(14).getlength(text) + 16
+    return picture
+
+
+def _marks(most: float) -> list[float]:
+    """Four to nine round values from 0 to `most`."""
+    step = 10.0 ** math.floor(math.log10(most))
+    step *= next(f for f in (0.2, 0.25, 0.5, 1.0, 2.0) if most / (f * step) <= 8)
+    return [step * k for k in range(int(most / step) + 1)]
