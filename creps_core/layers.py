@@ -34,7 +34,9 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return F.linear(x, *self.scaled(x.device))
+        # The gain scales x: for a few latents the weight is by far the larger tensor, and stays where it lies.
+        weight, bias = self.weight.to(x.device), self.bias.to(x.device) * self.bias_gain
+        return F.linear(x * self.weight_gain, weight, bias)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]} -> {self.weight.shape[0]}"
