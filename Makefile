@@ -11,7 +11,7 @@ CODE = __init__.py creps_core kernels nodes tests benchmarks recipes
 .PHONY: picture test check format clean
 
 picture: $(VENV)/standalone.stamp  ## render the built-in generator to picture.png
-	$(BIN)/creps render --seed 46 --size 2048x1152 --out picture.png
+	$(BIN)/creps render --seed 42 --size 2048x1152 --out picture.png
 
 test: check  ## lint, types, all tests
 	$(BIN)/python -m pytest
