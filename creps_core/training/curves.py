@@ -31,8 +31,8 @@ def loss_plot(stats: Sequence[dict[str, float]]) -> Image.Image | None:
         points = np.array([(line["shown"], line[name]) for line in stats if math.isfinite(line.get(name, math.nan))])
         if len(points) > 1:
             window = np.ones(max(1, len(points) // _SMOOTHED)) / max(1, len(points) // _SMOOTHED)
-            smooth = [np.convolve(column, window, "valid").tolist() for column in points.T]
-            curves.append(Curve(*smooth, color))
+            shown, losses = (np.convolve(column, window, "valid").tolist() for column in points.T)
+            curves.append(Curve(shown, losses, color))
     if not curves:
         return None
     most = max(curve.x[-1] for curve in curves)
