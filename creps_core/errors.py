@@ -15,3 +15,9 @@ class DatasetError(ValueError):
 
 class TrainingError(RuntimeError):
     """A training run that cannot begin or go on: says why and what to change."""
+
+
+def require(good: bool, message: str) -> None:
+    """Raises ValueError with the message unless all is `good`."""
+    if not good:
+        raise ValueError(message)

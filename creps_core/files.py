@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def replace_file(path: str | os.PathLike[str], write: Callable[[str], object]) -> None:
@@ -22,3 +27,16 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[str], object]) -
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
+    """Create or replace a JSON file atomically."""
+    replace_file(path, lambda partial: Path(partial).write_text(json.dumps(value, indent=2) + "\n"))
+
+
+def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
+    """Create or replace a PNG atomically, from uint8 [H, W, 3] or [H, W]."""
+    import numpy as np
+    from PIL import Image
+
+    replace_file(path, lambda partial: Image.fromarray(np.ascontiguousarray(pixels)).save(partial, "PNG"))

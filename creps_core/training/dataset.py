@@ -1,38 +1,33 @@
-"""Data sets: pictures of a folder, an archive or a batch, checked once, kept small, and given out in batches."""
+"""Data sets: pictures of a folder, an archive or an IMAGE batch, checked once and kept small."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DatasetError
+from ..errors import DatasetError, require
 from .decode import MODES, Frame, Unidentified, cut, decode, endings, square
-from .sources import Source, Unusable, ending, open_source
+from .labels import is_labels, read_labels
+from .sources import Source, Unusable, ending, open_source, printable
 
-LABELS_FILE = "dataset.json"
-MAX_CLASSES = 1 << 16
-"""Classes, or numbers of a label."""
-_MAX_LABELS_FILE = 1 << 28  # bytes
 _SHOWN = 10  # pictures that a report names
-_WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom as fractions of a picture's square"""
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -55,15 +50,6 @@ class Report:
         if self.skipped:
             lines += [f"{len(self.skipped)} skipped", *(f"  {line}" for line in _some(self.skipped, _SHOWN))]
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """Labels by the name of the picture: rows of `values`, class numbers [K] or vectors [K, c_dim]."""
-
-    rows: dict[str, int]
-    values: np.ndarray
-    c_dim: int
 
 
 class Pictures:
@@ -112,7 +98,7 @@ class Pictures:
             stored = self._stored(row)
             if flipped:
                 stored = stored[:, :, ::-1]
-            box = _WHOLE if boxes is None else _checked(boxes[position])
+            box = WHOLE if boxes is None else _checked(boxes[position])
             out[position] = cut(stored, box, self.resolution)
         return torch.from_numpy(out)
 
@@ -152,12 +138,12 @@ class Pictures:
                 stored, _ = decode(lambda: source.read(name), source.size(name), self.frame)
             except Unusable as error:
                 raise DatasetError(
-                    f"{source.path}: {_printable(name)} was all right when the data set was opened, and is not now: "
+                    f"{source.path}: {printable(name)} was all right when the data set was opened, and is not now: "
                     f"{error}; leave the files alone while they are in use"
                 ) from error
             if stored.shape[1] != self._sides[row]:
                 raise DatasetError(
-                    f"{source.path}: {_printable(name)} is another picture than when the data set was opened; leave "
+                    f"{source.path}: {printable(name)} is another picture than when the data set was opened; leave "
                     "the files alone while they are in use"
                 )
             self._cache.put(name, stored)
@@ -201,13 +187,13 @@ def open_pictures(
         ValueError: an argument is outside its range.
     """
     frame = Frame(resolution, channels, crop, max_side)
-    _require(max_pictures is None or max_pictures >= 1, f"max_pictures must be 1 or more, not {max_pictures}")
-    _require(seed >= 0, f"seed must be 0 or more, not {seed}")
-    _require(cache_bytes >= 0, f"cache_bytes must be 0 or more, not {cache_bytes}")
-    _require(workers is None or workers >= 1, f"workers must be 1 or more, not {workers}")
+    require(max_pictures is None or max_pictures >= 1, f"max_pictures must be 1 or more, not {max_pictures}")
+    require(seed >= 0, f"seed must be 0 or more, not {seed}")
+    require(cache_bytes >= 0, f"cache_bytes must be 0 or more, not {cache_bytes}")
+    require(workers is None or workers >= 1, f"workers must be 1 or more, not {workers}")
     pictures = Pictures(frame, cache_bytes, mirror)
     known = endings()
-    files = open_source(Path(source), lambda name: ending(name) in known or not ending(name) or _is_labels(name))
+    files = open_source(Path(source), lambda name: ending(name) in known or not ending(name) or is_labels(name))
     try:
         _fill(pictures, files, use_labels, max_pictures, seed, workers or min(8, os.cpu_count() or 1), progress)
     except BaseException:
@@ -287,9 +273,9 @@ def _fill(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    names = [name for name in files.names if not _is_labels(name)]
+    names = [name for name in files.names if not is_labels(name)]
     skipped = list(files.skipped)
-    labels = _read_labels(files, names) if use_labels else None
+    labels = read_labels(files, names) if use_labels else None
     if labels is not None:
         # Without an ending it may be no picture at all, such as a README.
         skipped += [(name, "no label") for name in names if name not in labels.rows and ending(name)]
@@ -337,7 +323,7 @@ def _enter(pictures: Pictures, used: list[str], found: dict[str, _Found], skippe
     pictures.names = used
     pictures._sides = np.array([found[name].side for name in used], np.int32)
     notes = Counter(note for name in used for note in found[name].notes)
-    shown = [(_printable(name), _printable(reason)) for name, reason in skipped]
+    shown = [(printable(name), printable(reason)) for name, reason in skipped]
     pictures.report = Report(len(used), shown, dict(sorted(notes.items())))
 
 
@@ -360,10 +346,6 @@ def _each(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _is_labels(name: str) -> bool:
-    return name.rpartition("/")[2] == LABELS_FILE
-
-
 def _nothing(files: Source, skipped: list[tuple[str, str]]) -> str:
     if skipped:
         return f"{files.path}: none of {len(skipped)} pictures can be used: {'; '.join(_some(skipped, 3))}"
@@ -372,23 +354,13 @@ def _nothing(files: Source, skipped: list[tuple[str, str]]) -> str:
 
 
 def _some(skipped: Sequence[tuple[str, str]], count: int) -> list[str]:
-    lines = [f"{_printable(name)}: {_printable(reason)}" for name, reason in skipped[:count]]
+    lines = [f"{printable(name)}: {printable(reason)}" for name, reason in skipped[:count]]
     return lines + ([f"and {len(skipped) - count} more"] if len(skipped) > count else [])
-
-
-def _printable(text: str) -> str:
-    """Names in archives may hold anything, such as what moves the cursor of a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _require(good: bool, message: str) -> None:
-    if not good:
-        raise ValueError(message)
 
 
 def _checked(box: Box) -> Box:
     left, top, right, bottom = (float(edge) for edge in box)
-    _require(
+    require(
         0 <= left < right <= 1 and 0 <= top < bottom <= 1,
         f"a box must be left, top, right, bottom from 0 to 1, left < right and top < bottom, not {tuple(box)}",
     )
@@ -422,222 +394,3 @@ class _Cache:
                 self.whole = False
                 _, oldest = self._arrays.popitem(last=False)
                 self.bytes -= oldest.nbytes
-
-
-def _read_labels(files: Source, names: Collection[str]) -> _Labels:
-    """Labels of `dataset.json`; beside the pictures, or in the one folder that holds everything."""
-    tops = {name.partition("/")[0] for name in names if "/" in name}
-    inside = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in names) else ""
-    place = next((place for place in ("", inside) if place + LABELS_FILE in files.names), None)
-    example = '{"labels": [["picture.png", 3], ...]}, with a class number or a list of numbers for each picture'
-    if place is None:
-        raise DatasetError(
-            f"{files.path}: labels are wanted, but there is no {LABELS_FILE}; put one beside the pictures: {example}"
-        )
-    where = f"{files.path}: {place}{LABELS_FILE}"
-    try:
-        content = json.loads(files.read(place + LABELS_FILE, _MAX_LABELS_FILE))
-    except (Unusable, ValueError, RecursionError) as error:
-        raise DatasetError(f"{where} cannot be read: {error}") from error
-    entries = content.get("labels") if isinstance(content, dict) else None
-    if entries is None:
-        raise DatasetError(f"{where} has no labels; it should be {example}")
-    if not isinstance(entries, list):
-        raise DatasetError(f"{where}: its labels are {_short(entries)}, not a list; it should be {example}")
-    # Pictures that cannot be used may have labels all the same.
-    return _labels(entries, place, {*names, *(name for name, _ in files.skipped)}, where)
-
-
-def _labels(entries: Sequence[Any], place: str, names: Collection[str], where: str) -> _Labels:
-    rows: dict[str, int] = {}
-    classes: list[int] = []
-    vectors: list[np.ndarray] = []
-    for entry in entries:
-        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
-            raise DatasetError(f"{where}: {_short(entry)} is not a name with a label, [name, label]")
-        # Some tools write them on Windows.
-        name, label = place + entry[0].replace("\\", "/"), entry[1]
-        if name not in names:
-            raise DatasetError(
-                f"{where}: a label for {_short(entry[0])}, but there is no such picture; names are relative to "
-                f"{LABELS_FILE}, with / between folders"
-            )
-        if name in rows:
-            raise DatasetError(f"{where}: two labels for {_short(entry[0])}; leave one of them out")
-        if label is None:
-            continue
-        rows[name] = len(rows)
-        if type(label) is int and 0 <= label < MAX_CLASSES:
-            classes.append(label)
-        elif not isinstance(label, list):
-            raise DatasetError(
-                f"{where}: the label of {_short(entry)} must be a class number from 0 to {MAX_CLASSES - 1}, or a list "
-                "of numbers"
-            )
-        elif not all(_is_number(value) for value in label):
-            raise DatasetError(f"{where}: the label of {_short(entry)} has values that are not finite numbers")
-        else:
-            length = len(vectors[0]) if vectors else len(label)
-            if len(label) != length or not 1 <= length <= MAX_CLASSES:
-                expected = length if vectors else f"1 to {MAX_CLASSES}"
-                raise DatasetError(f"{where}: the label of {_short(entry)} has {len(label)} numbers, not {expected}")
-            vectors.append(np.array(label, np.float32))
-        if classes and vectors:
-            raise DatasetError(
-                f"{where}: class numbers and lists of numbers are mixed, the first time in {_short(entry)}"
-            )
-    if not rows:
-        raise DatasetError(f"{where} has no labels; give one to each picture, or train without labels")
-    if classes:
-        return _Labels(rows, np.array(classes, np.int64), max(classes) + 1)
-    return _Labels(rows, np.stack(vectors), len(vectors[0]))
-
-
-def _is_number(value: object) -> bool:
-    if type(value) is float:
-        return abs(value) <= float(np.finfo(np.float32).max)  # not so for what is not a number
-    return type(value) is int and abs(value) < 1 << 64
-
-
-def _short(value: object) -> str:
-    text = _printable(json.dumps(value))
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Pictures to train on.
-
-    Attributes:
-        pictures: uint8 [N, channels, resolution, resolution].
-        labels: float32 [N, c_dim].
-        boxes: float64 [N, 4], which part of its picture's square each one shows: left, top, right, bottom, 0..1.
-    """
-
-    pictures: Tensor
-    labels: Tensor
-    boxes: Tensor
-
-
-class Batches:
-    """Endless shuffled batches, prepared by threads.
-
-    What comes is a function of the number of pictures seen, and of nothing else: item number k, counted over all
-    processes, is the picture at place k % len of the permutation of epoch k // len. So a run goes on exactly where it
-    stopped, and several processes together see what one alone would.
-
-    Args:
-        pictures: the data set.
-        batch: pictures per batch of this process.
-        seed: of the order and the boxes, 0 or more.
-        start: pictures that all processes together have seen already.
-        rank, world: number of this process, and of all; each has the same batch size.
-        box: gives the part of a picture to show, from a generator of its own and the stored side; None: all of it. Is
-            called by the threads.
-        workers: threads.
-        prefetch: batches that are prepared ahead.
-
-    Raises:
-        ValueError: an argument is outside its range.
-    """
-
-    def __init__(
-        self,
-        pictures: Pictures,
-        batch: int,
-        *,
-        seed: int = 0,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        box: Callable[[np.random.Generator, int], Box] | None = None,
-        workers: int = 2,
-        prefetch: int = 3,
-    ):
-        _require(batch >= 1, f"batch must be 1 or more, not {batch}")
-        _require(seed >= 0, f"seed must be 0 or more, not {seed}")
-        _require(start >= 0, f"start must be 0 or more, not {start}")
-        _require(0 <= rank < world, f"rank must be from 0 to world - 1, not {rank} of {world}")
-        _require(workers >= 1 and prefetch >= 1, f"workers and prefetch must be 1 or more, not {workers}, {prefetch}")
-        self.source, self.batch, self.seed, self.box = pictures, batch, seed, box
-        self._start, self._rank, self._world, self._prefetch = start, rank, world, prefetch
-        self._step = 0
-        self._waiting: deque[Future[Batch]] = deque()
-        self._orders: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(workers, "creps-batch")
-        self._closed = False
-
-    def __iter__(self) -> Batches:
-        return self
-
-    def __next__(self) -> Batch:
-        """The next batch. Raises whatever went wrong in making it; called again, it tries the same one again."""
-        if self._closed:
-            raise ValueError("these batches are closed")
-        while len(self._waiting) < self._prefetch:
-            self._waiting.append(self._pool.submit(self._make, self._step + len(self._waiting)))
-        try:
-            batch = self._waiting[0].result()
-        except BaseException:
-            self._drop()
-            raise
-        self._waiting.popleft()
-        self._step += 1
-        # At once, so that the threads work while the caller does.
-        self._waiting.append(self._pool.submit(self._make, self._step + len(self._waiting)))
-        return batch
-
-    def random_labels(self, k: int | np.random.Generator, count: int) -> Tensor:
-        """Labels of pictures drawn at random, for generated ones: float32 [count, c_dim].
-
-        Args:
-            k: number of the draw, 0 or more, of which the labels are a function; or a generator to draw with.
-            count: how many.
-        """
-        rng = k if isinstance(k, np.random.Generator) else np.random.default_rng([self.seed, 2, k])
-        return self.source.labels(rng.integers(len(self.source), size=count).tolist())
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self._closed = True
-        self._drop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> Batches:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _drop(self) -> None:
-        for future in self._waiting:
-            future.cancel()
-        self._waiting.clear()
-
-    def _make(self, step: int) -> Batch:
-        # Every world-th item, so that the groups of the minibatch standard deviation are those of one process alone.
-        first = self._start + step * self.batch * self._world
-        items = range(first + self._rank, first + self.batch * self._world, self._world)
-        length = len(self.source)
-        indices = [int(self._order(item // length)[item % length]) for item in items]
-        boxes = None if self.box is None else [self._box(*pair) for pair in zip(items, indices, strict=True)]
-        return Batch(
-            self.source.pictures(indices, boxes=boxes),
-            self.source.labels(indices),
-            torch.tensor([_WHOLE] * self.batch if boxes is None else boxes, dtype=torch.float64),
-        )
-
-    def _box(self, item: int, index: int) -> Box:
-        assert self.box is not None
-        return self.box(np.random.default_rng([self.seed, 1, item]), self.source.side(index))
-
-    def _order(self, epoch: int) -> np.ndarray:
-        with self._lock:
-            order = self._orders.get(epoch)
-            if order is None:
-                order = np.random.default_rng([self.seed, epoch]).permutation(len(self.source))
-                self._orders[epoch] = order
-                while len(self._orders) > 4:  # threads work on neighbouring epochs
-                    self._orders.popitem(last=False)
-            return order

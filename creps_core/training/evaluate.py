@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..files import write_json, write_png
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,9 +116,9 @@ def evaluate_command(args: argparse.Namespace) -> str:
         "nearest": copies,
         "enlarged": enlarged,
     }
-    _write_json(args.out / "distances.json", result)
-    _write_png(args.out / "nearest.png", sheet)
-    _write_png(args.out / "grid.png", sample_grid(generator, args.grid_side, GRID, GRID))
+    write_json(args.out / "distances.json", result)
+    write_png(args.out / "nearest.png", sheet)
+    write_png(args.out / "grid.png", sample_grid(generator, args.grid_side, GRID, GRID))
     return f"{table(rows)}\n\n{_verdict(copies)}"
 
 
@@ -238,21 +239,6 @@ def _progress() -> Callable[[int, int], None]:
             log.info("generated %s of %s pictures", f"{done:,}", f"{total:,}")
 
     return progress
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    from ..files import replace_file
-
-    replace_file(path, lambda partial: Path(partial).write_text(json.dumps(value, indent=2) + "\n"))
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    import numpy as np
-    from PIL import Image
-
-    from ..files import replace_file
-
-    replace_file(path, lambda partial: Image.fromarray(np.ascontiguousarray(pixels)).save(partial, "PNG"))
 
 
 def _sides(text: str) -> tuple[int, ...]:

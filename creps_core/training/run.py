@@ -23,18 +23,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..checkpoint import save_generator
 from ..duration import duration
 from ..errors import TrainingError
-from ..files import replace_file
+from ..files import replace_file, write_json, write_png
 from ..generator import Generator
 from ..latents import seed_to_z
 from ..render import render
+from .batches import Batches
 from .curves import loss_plot
-from .dataset import Batches, Pictures
+from .dataset import Pictures
 from .patches import random_box
 from .snapshots import save_snapshot
 from .trainer import Trainer
@@ -230,9 +230,9 @@ class _Writer:
             for stale in run.folder.glob(".*.partial"):  # of a run that was killed while it wrote
                 stale.unlink(missing_ok=True)
             _forget_after(run.folder / "stats.jsonl", trainer.shown)
-            _write_json(run.folder / "run.json", _description(trainer, pictures, run.info))
+            write_json(run.folder / "run.json", _description(trainer, pictures, run.info))
             count = min(GRID[0] * GRID[1], len(pictures))
-            _write_png(run.folder / "reals.png", tile(pictures.pictures(range(count)), GRID[0]))
+            write_png(run.folder / "reals.png", tile(pictures.pictures(range(count)), GRID[0]))
 
     def add(self, trainer: Trainer, stats: dict[str, Tensor], clock: _Clock) -> None:
         for name, value in stats.items():
@@ -280,9 +280,9 @@ class _Writer:
         folder = self.run.folder
         grid = sample_grid(trainer.G_ema, trainer.D.config.img_resolution)
         with _disk(folder):
-            _write_png(folder / f"fakes-{trainer.shown:010d}.png", grid)
+            write_png(folder / f"fakes-{trainer.shown:010d}.png", grid)
             if (losses := loss_plot(read_stats(folder))) is not None:
-                _write_png(folder / "losses.png", np.asarray(losses))
+                write_png(folder / "losses.png", np.asarray(losses))
             details = {"trained": f"{trainer.shown} pictures", **self.run.info}
             store = partial(
                 save_generator,
@@ -387,14 +387,6 @@ def _forget_after(path: Path, shown: int) -> None:
     if path.is_file():
         text = "".join(json.dumps(line) + "\n" for line in _lines(path) if line["shown"] <= shown)
         replace_file(path, lambda partial: Path(partial).write_text(text))
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    replace_file(path, lambda partial: Path(partial).write_text(json.dumps(value, indent=2) + "\n"))
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    replace_file(path, lambda partial: Image.fromarray(np.ascontiguousarray(pixels)).save(partial, "PNG"))
 
 
 def _tensorboard(folder: Path):

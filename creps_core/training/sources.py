@@ -249,6 +249,11 @@ class _Zip(Source):
             self._file.close()
 
 
+def printable(text: str) -> str:
+    """Names in archives may hold anything, such as what moves the cursor of a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def ending(name: str) -> str:
     """The ending of a file's name in small letters with its dot; empty if there is none."""
     return PurePosixPath(name).suffix.lower()
