@@ -19,8 +19,8 @@ from .window import WHOLE_FRAME, Window, fit_window, sample_positions
 
 MAX_SUPERSAMPLE = 16
 _LINE_WORKERS = 4
-# Of one layer of the line network, all workers together; some eight live at a time. MKL and oneDNN pack the weights in
-# every call: half precision wants longer pieces.
+# Of one layer of the line network, all workers together; some eight live at a time. Every call packs the weights, so
+# longer pieces are faster, in half precision most.
 _LINE_BYTES = {4: 4 << 20, 2: 8 << 20}
 _LONGEST_PIECE = 512
 _BAND = 512  # positions along the height at a time: workers wait for each other at the end of lines and of pixels

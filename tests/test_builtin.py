@@ -123,3 +123,15 @@ def test_truncation_calms_and_ends_in_one_picture(textures, pictures):
 def test_w_avg_is_the_mean_of_w(textures):
     w = sample(textures, range(2000))[:, 0]
     torch.testing.assert_close(w.mean(0), textures.mapping.w_avg, atol=0.08, rtol=0)
+
+
+def test_interpolation_of_alpine_moves_smoothly():
+    """No step is far from the median one: nothing jumps."""
+    generator = load_builtin("alpine")
+    first, last = sample(generator, [10, 42])
+    ws = torch.stack([first.lerp(last, k / 63) for k in range(64)])
+    pictures = render(generator, ws, height=128, width=128).clamp(-1, 1) * 127.5
+    steps = (pictures[1:] - pictures[:-1]).square().mean((1, 2, 3)).sqrt()
+    print(f"rms of a step, in levels of 255: median {steps.median():.1f}, largest {steps.max():.1f}")
+    assert steps.max() < 2 * steps.median()
+    assert (pictures[-1] - pictures[0]).square().mean().sqrt() > 10 * steps.median()

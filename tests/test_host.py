@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from comfyui_creps.creps_core import save_generator
+from comfyui_creps.creps_core import Generator, load_builtin, load_generator, render, sample, save_generator
+from comfyui_creps.creps_core.training.distance import describe, sliced_wasserstein
 from networks import make_generator
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor
 
 if TYPE_CHECKING:
     from comfy_host import ComfyClient, ComfyHost
@@ -264,6 +266,30 @@ def test_a_generator_is_trained_and_saved_where_the_loader_finds_it(host: ComfyH
     (saved,) = [name for name in str(options).split("'") if name.startswith("tuned_")]
     prompt, _ = prompt_with("CREPS_LoadGenerator", checkpoint=saved)
     assert ended_with(client.run(prompt)) == "execution_success"
+
+
+def test_fine_tuning_the_builtin_halves_the_distance_to_another_palette(client: ComfyClient) -> None:
+    """The bundled workflow: 40 pictures of the built-in, in another light."""
+    prompt = json.loads((ROOT / "workflows/api/14 Fine-tune on your pictures.json").read_text(encoding="utf-8"))
+    kinds = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    kinds["CREPS_TrainGenerator"]["run_name"] = "distance"
+    light = kinds["EmptyImage"]["color"].to_bytes(3, "big")
+    began = time.monotonic()
+    history = client.run(prompt)
+    seconds = time.monotonic() - began
+    assert ended_with(history) == "execution_success", history["status"]
+    saved = next(node_id for node_id, node in prompt.items() if node["class_type"] == "CREPS_SaveGenerator")
+    tuned = load_generator(history["outputs"][saved]["text"][0])
+    before = load_builtin(kinds["CREPS_LoadGenerator"]["checkpoint"].removeprefix("builtin: "))
+
+    def drawn(generator: Generator, first: int) -> Tensor:
+        pictures = torch.empty(256, 3, 64, 64, dtype=torch.uint8)
+        return render(generator, sample(generator, range(first, first + 256)), height=64, width=64, out=pictures)
+
+    palette = describe((drawn(before, 1000) * torch.tensor([*light])[:, None, None] / 255).byte())
+    away, near = (sliced_wasserstein(palette, describe(drawn(g, 3000)), directions=128).mean for g in (before, tuned))
+    print(f"distance x 1000 to the palette: {away:.0f} before, {near:.0f} after, {seconds:.0f} s")
+    assert near < away / 2
 
 
 def test_a_training_that_is_cancelled_goes_on(host: ComfyHost, client: ComfyClient) -> None:

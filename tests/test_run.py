@@ -327,11 +327,11 @@ def test_statistics_leave_out_what_is_not_finite(tmp_path: Path, monkeypatch):
 
 def test_time_left_counts_hours_beyond_a_day():
     status = Status(61_888, 800_000, 8.3, 88_952.0, {"loss/G": 1.47, "loss/D": 0.965, "augment/p": 0.0}, make_trainer())
-    assert str(status) == ("61,888 of 800,000 pictures, 8.3 per second, 24 h 42 min left; loss/G 1.47, loss/D 0.965")
+    assert str(status) == "61,888 of 800,000 pictures, 8.3 per second, 24 h 42 min left; loss/G 1.47, loss/D 0.965"
 
 
 def test_the_plot_of_losses_shows_where_they_stand():
-    """A line at a third of the height of its axis, another at two thirds, where the colours of both are looked for."""
+    """Lines at 1 and 2 of an axis that ends at 2.1 are found by their colours, that far apart."""
     stats = [{"shown": k, "loss/G": 2.0, "loss/D": 1.0} for k in range(0, 101, 10)] + [{"shown": 110}]
     picture = np.asarray(loss_plot(stats)).astype(int)
     assert picture.shape == (360, 720, 3)

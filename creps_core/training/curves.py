@@ -30,8 +30,8 @@ def loss_plot(stats: Sequence[dict[str, float]]) -> Image.Image | None:
     for name, color in COLORS.items():
         points = np.array([(line["shown"], line[name]) for line in stats if math.isfinite(line.get(name, math.nan))])
         if len(points) > 1:
-            window = np.ones(max(1, len(points) // _SMOOTHED)) / max(1, len(points) // _SMOOTHED)
-            shown, losses = (np.convolve(column, window, "valid").tolist() for column in points.T)
+            count = max(1, len(points) // _SMOOTHED)
+            shown, losses = (np.convolve(column, np.full(count, 1 / count), "valid").tolist() for column in points.T)
             curves.append(Curve(shown, losses, color))
     if not curves:
         return None
