@@ -21,7 +21,7 @@ MAX_SUPERSAMPLE = 16
 _LINE_WORKERS = 4
 # Of one layer of the line network, all workers together; some eight live at a time. Every call packs the weights, so
 # longer pieces are faster, in half precision most.
-_LINE_BYTES = {4: 4 << 20, 2: 8 << 20}
+_LINE_BYTES = {4: 3 << 20, 2: 8 << 20}
 _LONGEST_PIECE = 512
 _BAND = 512  # positions along the height at a time: workers wait for each other at the end of lines and of pixels
 
