@@ -13,7 +13,7 @@ import time
 
 import torch
 from comfyui_creps.creps_core import BUILTINS, load_builtin, render, sample
-from comfyui_creps.creps_core.projection import project
+from comfyui_creps.creps_core.latents import project
 
 
 def main() -> None:

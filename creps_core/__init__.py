@@ -6,15 +6,11 @@ picture = render(generator, sample(generator, [2]), height=1080, width=1920)
 
 __version__ = "0.1.0"
 
-from .builtin import BUILTINS, load_builtin
-from .checkpoint import inspect_checkpoint, load_generator, save_generator
-from .config import GeneratorConfig
+from .checkpoints import BUILTINS, inspect_checkpoint, load_builtin, load_generator, save_generator
 from .errors import CheckpointError
-from .generator import Generator
 from .latents import sample, seed_to_z
-from .mapping import truncate
-from .render import render
-from .window import FITS, WHOLE_FRAME, Window, fit_window, sample_positions
+from .network import Generator, GeneratorConfig, truncate
+from .rendering import FITS, WHOLE_FRAME, Window, fit_window, render, sample_positions
 
 __all__ = [
     "BUILTINS",

@@ -13,8 +13,8 @@ from . import __version__
 from .bench import command as bench
 from .duration import duration
 from .errors import TrainingError
-from .training import evaluate
-from .training.cli import add_arguments, train_command
+from .evaluation import command as evaluate
+from .training import add_arguments, train_command
 
 log = logging.getLogger("CREPS")
 
@@ -117,10 +117,9 @@ def _parser() -> argparse.ArgumentParser:
 def _render(args: argparse.Namespace) -> None:
     import torch
 
-    from .builtin import load_builtin
-    from .checkpoint import load_generator
-    from .large import render_to_file
+    from .checkpoints import load_builtin, load_generator
     from .latents import sample
+    from .rendering import render_to_file
 
     width, height = args.size
     if args.checkpoint and args.builtin:
@@ -162,7 +161,7 @@ def _render(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from .checkpoint import inspect_checkpoint
+    from .checkpoints import inspect_checkpoint
 
     if args.backends:
         _show_backends()
@@ -195,8 +194,8 @@ def _show_backends() -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from .checkpoint import load_generator, save_generator
-    from .training.start import load_networks
+    from .checkpoints import load_generator, save_generator
+    from .training import load_networks
 
     generator = load_generator(args.source, args.weights)
     discriminator = load_networks(args.source).D if args.keep_discriminator else None

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from . import reference
@@ -154,7 +155,7 @@ def pack_line(line: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
     """[L, B, n, rank] -> [L, n, rank, channels]: what a sample needs lies together."""
     levels, given, samples, rank = line.shape
     packed = torch.empty(levels, samples, rank, channels, dtype=dtype, device=line.device)
-    packed[..., :given] = line.permute(0, 2, 3, 1)
+    packed[..., :given] = rearrange(line, "level b n rank -> level n rank b")
     packed[..., given:] = 0
     return packed
 

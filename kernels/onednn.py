@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
@@ -133,13 +134,13 @@ class _Painter:
             local.height, local.top = height, None
         if local.top != top:
             for matrix, columns in zip(local.matrices, self.columns[:, :, top:bottom], strict=True):
-                matrix.diagonal(dim1=0, dim2=3).copy_(columns.permute(2, 1, 0))  # [rank, height, B]
+                matrix.diagonal(dim1=0, dim2=3).copy_(rearrange(columns, "b h rank -> rank h b"))
             local.top = top
         return [matrix.view(channels * rank, height * channels) for matrix in local.matrices]
 
     def evaluate(self, matrices: list[Tensor], rows: Tensor, height: int) -> Tensor:
         """[L, B, w, rank] -> [C, h, w] float32; pixels are ordered (x, y) in between."""
-        codes = rows.transpose(1, 2).flatten(2)  # [L, w, B * rank]
+        codes = rearrange(rows, "level b w rank -> level w (b rank)")
         plane = codes[0] @ matrices[0]
         feature = plane.view(-1, rows.shape[1])
         for level, decoder in enumerate(self.stage.decoders):
@@ -157,7 +158,7 @@ class _Painter:
                 if next(clamps):
                     x.clamp_(-CLAMP, CLAMP)
             image += _linear(x, to_image).clamp_(-CLAMP, CLAMP)
-        return image.view(rows.shape[2], height, -1).permute(2, 1, 0)
+        return rearrange(image, "(w h) c -> c h w", h=height)
 
 
 def _linear(x: Tensor, layer: tuple[Tensor, Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -58,8 +59,7 @@ def entangle(columns: Tensor, rows: Tensor, stage: PixelStage, tile_pixels: int 
 def _paint(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
     """`reference.entangle` with the channels last: the pixels of all pictures are the rows of one matrix."""
     products = outer_product(columns, rows)
-    height, width = products.shape[-2:]
-    first, *others = products.flatten(-2).mT.unbind(1)  # a level each, [N, P, B]
+    first, *others = rearrange(products, "n level b h w -> level n (h w) b")
     feature = first
     for decoder, product in zip(stage.decoders, others, strict=False):
         feature = _decode(feature, decoder) + product
@@ -69,7 +69,7 @@ def _paint(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
         feature = _modulated(_modulated(feature, block.fc0), block.fc1)
         weight, bias = block.to_image
         image = image + clamp(torch.baddbmm(bias, feature, weight.mT), CLAMP)
-    return image.mT.unflatten(-1, (height, width))
+    return rearrange(image, "n (h w) c -> n c h w", h=columns.shape[-2])
 
 
 def clamp(x: Tensor, limit: float) -> Tensor:

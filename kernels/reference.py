@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .stage import Layer, PixelBlock, PixelStage
@@ -29,7 +30,7 @@ def entangle(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
     Returns:
         [..., image_channels, height, width], about -1..1.
     """
-    products = outer_product(columns, rows).flatten(-2)  # [..., L, B, P]
+    products = rearrange(outer_product(columns, rows), "... h w -> ... (h w)")
     feature = products[..., 0, :, :]
     for level, decoder in enumerate(stage.decoders[:-1], start=1):
         feature = decode(feature, decoder) + products[..., level, :, :]
@@ -38,7 +39,7 @@ def entangle(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
     for block in stage.blocks:
         feature, residual = pixel_block(feature, block)
         image = image + residual
-    return image.unflatten(-1, (columns.shape[-2], rows.shape[-2]))
+    return rearrange(image, "... (h w) -> ... h w", h=columns.shape[-2])
 
 
 def outer_product(columns: Tensor, rows: Tensor) -> Tensor:

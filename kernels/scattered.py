@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, reduce
 from torch import Tensor
 
 from . import tiled
@@ -42,7 +43,7 @@ def places(nodes: Tensor, count: int, device: torch.device) -> Places:
 
 def table(line: Tensor) -> Tensor:
     """A line [L, B, T, rank] -> [L, T, rank * B]: all that a point needs of a level lies together."""
-    return line.permute(0, 2, 3, 1).flatten(2).contiguous()
+    return rearrange(line, "level b t rank -> level t (rank b)").contiguous()
 
 
 def strip_points(prepared: tiled.Prepared) -> int:
@@ -87,7 +88,7 @@ def entangle_at(
         for level in range(levels):
             codes = _interpolate(columns[level], index_y, weight_y)
             codes *= _interpolate(rows[level], index_x, weight_x)
-            products[level, :, piece] = codes.view(-1, rank, channels).sum(1).mT
+            products[level, :, piece] = reduce(codes, "point (rank b) -> b point", "sum", rank=rank)
         return 0
 
     starts = range(0, points, step)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import reduce
 from torch import Tensor
 
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
@@ -211,7 +212,7 @@ class _Painter:
 
 def average(image: Tensor, k: int) -> Tensor:
     """Mean over k x k samples, [C, h * k, w * k] -> [C, h, w]."""
-    return image if k == 1 else image.unflatten(1, (-1, k)).unflatten(3, (-1, k)).mean((2, 4))
+    return image if k == 1 else reduce(image, "c (h ky) (w kx) -> c h w", "mean", ky=k, kx=k)
 
 
 class Bounds:

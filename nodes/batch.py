@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import folder_paths
 from comfy_api.latest import io, ui
+from einops import rearrange
 
 from ..creps_core import render
-from ..creps_core.contact import contact_sheet
-from ..creps_core.latent_files import IF_DIFFERENT, load_latents, save_latents
-from ..creps_core.render import memory_estimate
-from ..creps_core.selection import average, concatenate, select
+from ..creps_core.comparison import contact_sheet
+from ..creps_core.latents import IF_DIFFERENT, average, concatenate, load_latents, save_latents, select
+from ..creps_core.rendering import memory_estimate
 from . import bridge
 from .render import SMALLEST_TILE
 from .sockets import Latents, LatentSocket, Model, ModelSocket
@@ -133,7 +133,7 @@ class ContactSheet(io.ComfyNode):
                 supersample=supersample,
                 tile=tile,
                 progress=bridge.progress_of(image),
-                out=image.permute(0, 3, 1, 2),
+                out=rearrange(image, "n h w c -> n c h w"),
             ),
             smallest=SMALLEST_TILE,
             advice="Lower the side of the pictures",

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..creps_core.blend import blend_weights, swap_levels
+from ..creps_core.checkpoints import blend_weights, swap_levels
 from . import bridge
 from .sockets import Model, ModelSocket
 

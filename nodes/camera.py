@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from einops import rearrange
 
-from ..creps_core.camera import EASINGS, TIMINGS, WARPS, View, add_warp, camera_path
-from ..creps_core.film import render_path, views_estimate
-from ..creps_core.warp import QUALITIES
+from ..creps_core.rendering import (
+    EASINGS,
+    QUALITIES,
+    TIMINGS,
+    WARPS,
+    View,
+    add_warp,
+    camera_path,
+    render_path,
+    views_estimate,
+)
 from . import bridge, inputs
 from .render import MAX_SIDE, SMALLEST_TILE
 from .sockets import Latents, LatentSocket, Model, ModelSocket, PathSocket, ViewSocket
@@ -237,7 +246,7 @@ class RenderPath(io.ComfyNode):
                 precision=precision,
                 tile=tile,
                 progress=bridge.progress_of(image),
-                out=image.permute(0, 3, 1, 2),
+                out=rearrange(image, "n h w c -> n c h w"),
             ),
             smallest=SMALLEST_TILE,
             advice="Lower supersample or the width, or close other programs that use it",

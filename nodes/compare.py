@@ -6,13 +6,11 @@ import re
 
 import torch
 from comfy_api.latest import io
+from einops import rearrange
 from torch import Tensor
 
-from ..creps_core.camera import View
-from ..creps_core.compare import MOST_PLACES, compare
-from ..creps_core.consistency import consistency_report, scale_consistency, sizes_up_to
-from ..creps_core.film import render_view, views_estimate
-from ..creps_core.render import memory_estimate
+from ..creps_core.comparison import MOST_PLACES, compare, consistency_report, scale_consistency, sizes_up_to
+from ..creps_core.rendering import View, memory_estimate, render_view, views_estimate
 from . import bridge, inputs
 from .render import MAX_SIDE, SMALLEST_TILE
 from .sockets import Latents, LatentSocket, Model, ModelSocket, ViewSocket
@@ -96,7 +94,7 @@ class RenderForUpscaling(io.ComfyNode):
                 precision=precision,
                 tile=tile,
                 progress=bridge.progress_of(image),
-                out=image.permute(0, 3, 1, 2),
+                out=rearrange(image, "n h w c -> n c h w"),
             ),
             smallest=SMALLEST_TILE,
             advice="Lower supersample or the width, or close other programs that use it",

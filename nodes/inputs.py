@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..creps_core.render import MAX_SUPERSAMPLE
+from ..creps_core.rendering import MAX_SUPERSAMPLE
 from ..kernels import PRECISIONS
 
 FIT_TOOLTIP = (

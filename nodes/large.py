@@ -9,8 +9,7 @@ import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
 
-from ..creps_core.large import BITS, Preview, render_to_file
-from ..creps_core.render import memory_estimate
+from ..creps_core.rendering import BITS, Preview, memory_estimate, render_to_file
 from . import bridge, inputs
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 

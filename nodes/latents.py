@@ -6,8 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..creps_core.latents import MAX_SEED, sample_latents, truncate_latents
-from ..creps_core.ranges import parse_seeds
+from ..creps_core.latents import MAX_SEED, parse_seeds, sample_latents, truncate_latents
 from . import bridge
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..creps_core.interpolation import CURVES, EASINGS, interpolate, random_walk
-from ..creps_core.latents import MAX_SEED
+from ..creps_core.latents import CURVES, EASINGS, MAX_SEED, interpolate, random_walk
 from . import bridge
 from .latents import sampling_inputs, sampling_options
 from .sockets import Latents, LatentSocket, Model, ModelSocket

@@ -7,10 +7,10 @@ import logging
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
+from einops import rearrange
 from torch import Tensor
 
-from ..creps_core.latents import MAX_SEED
-from ..creps_core.projection import SPACES, memory_estimate, project
+from ..creps_core.latents import MAX_SEED, SPACES, project, projection_estimate
 from . import bridge
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 
@@ -116,13 +116,13 @@ class ProjectImage(io.ComfyNode):
         def progress(done: int, total: int, likeness: Tensor) -> None:
             preview = F.interpolate(likeness.detach()[None], shown.shape[1:3])
             with torch.inference_mode():  # as the picture that ComfyUI's mode has made
-                shown.copy_(preview.permute(0, 2, 3, 1))
+                shown.copy_(rearrange(preview, "n c h w -> n h w c"))
             bar(done, total)
 
-        generator = bridge.on_device(model, memory_estimate(config, side))
+        generator = bridge.on_device(model, projection_estimate(config, side))
         result = project(
             generator,
-            image.movedim(-1, 1) * 2 - 1,
+            rearrange(image, "n h w c -> n c h w") * 2 - 1,
             fit=fit,
             space=space,
             steps=steps,

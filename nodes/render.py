@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from comfy_api.latest import io
+from einops import rearrange
 
 from ..creps_core import render
-from ..creps_core.camera import View
-from ..creps_core.film import render_view, views_estimate
-from ..creps_core.render import memory_estimate
+from ..creps_core.rendering import View, memory_estimate, render_view, views_estimate
 from . import bridge, inputs
 from .sockets import Latents, LatentSocket, Model, ModelSocket, ViewSocket
 
@@ -82,7 +81,7 @@ class Render(io.ComfyNode):
                 precision=precision,
                 tile=tile,
                 progress=bridge.progress_of(image),
-                out=image.permute(0, 3, 1, 2),
+                out=rearrange(image, "n h w c -> n c h w"),
             ),
             smallest=SMALLEST_TILE,
             advice="Lower supersample or the width, or close other programs that use it",

@@ -8,9 +8,8 @@ import comfy.model_patcher
 from comfy_api.latest import io
 
 from ..creps_core import Generator
-from ..creps_core.camera import View
-from ..creps_core.directions import Directions
-from ..creps_core.latents import Latents
+from ..creps_core.latents import Directions, Latents
+from ..creps_core.rendering import View
 
 
 @dataclass(frozen=True)

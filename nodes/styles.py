@@ -5,10 +5,19 @@ from __future__ import annotations
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..creps_core.directions import METHODS, Directions, edit, find_directions, strip
-from ..creps_core.latent_files import IF_DIFFERENT, load_directions, save_directions
-from ..creps_core.latents import MAX_SEED
-from ..creps_core.mixing import mix_grid, mix_pairs
+from ..creps_core.latents import (
+    IF_DIFFERENT,
+    MAX_SEED,
+    METHODS,
+    Directions,
+    edit,
+    find_directions,
+    load_directions,
+    mix_grid,
+    mix_pairs,
+    save_directions,
+    strip,
+)
 from . import bridge
 from .sockets import DirectionsSocket, Latents, LatentSocket, Model, ModelSocket
 

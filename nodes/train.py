@@ -17,14 +17,24 @@ from server import PromptServer
 from torch import Tensor
 
 from ..creps_core import save_generator
-from ..creps_core.config import GeneratorConfig
+from ..creps_core.data import Pictures, from_images, open_pictures
 from ..creps_core.latents import MAX_SEED
-from ..creps_core.training.dataset import Pictures, from_images, open_pictures
-from ..creps_core.training.recipe import AUGMENTS, Recipe, r1_gamma_for
-from ..creps_core.training.run import Run, Status, read_stats, sample_grid, train
-from ..creps_core.training.snapshots import load_snapshot
-from ..creps_core.training.start import discriminator_config_for, judge_for, networks_of
-from ..creps_core.training.trainer import Trainer
+from ..creps_core.network import GeneratorConfig
+from ..creps_core.training import (
+    AUGMENTS,
+    Recipe,
+    Run,
+    Status,
+    Trainer,
+    discriminator_config_for,
+    judge_for,
+    load_snapshot,
+    networks_of,
+    r1_gamma_for,
+    read_stats,
+    sample_grid,
+    train,
+)
 from . import bridge
 from .sockets import Model, ModelSocket
 

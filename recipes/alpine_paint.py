@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from alpine_scene import Forest, Peak, Range, Scene
+from einops import rearrange, reduce
 
 
 def paint(scene: Scene, side: int, strip: int = 512) -> np.ndarray:
@@ -37,8 +38,8 @@ def _strip(scene: Scene, side: int, left: int, right: int, fine: int = 2) -> np.
     _lake(scene, canvas, x, y, shore)
     if scene.foreground is not None:
         _forest(scene, scene.foreground, canvas, x, y, size)
-    canvas = canvas.reshape(3, side, fine, right - left, fine).mean(axis=(2, 4))
-    return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+    canvas = reduce(canvas, "c (h ky) (w kx) -> c h w", "mean", ky=fine, kx=fine)
+    return rearrange((np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8), "c h w -> h w c")
 
 
 # Small tools

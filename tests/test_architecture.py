@@ -10,9 +10,22 @@ from pathlib import Path
 import comfyui_creps.creps_core
 import pytest
 import tomllib
+from paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 LAYERS = ("kernels", "creps_core", "nodes")  # each may import itself and those before it
+FLOORS: dict[str, set[str]] = {
+    # From the ground up: a folder of the core, and the folders that it may import, each of which it needs.
+    "data": set(),
+    "network": {"kernels"},
+    "checkpoints": {"network"},
+    "rendering": {"kernels", "network", "checkpoints"},
+    "latents": {"network", "checkpoints", "rendering"},
+    "comparison": {"network", "rendering", "latents"},
+    "bench": {"kernels", "network", "checkpoints", "rendering", "latents"},
+    "training": {"kernels", "network", "checkpoints", "rendering", "latents", "comparison", "data"},
+    "evaluation": {"network", "checkpoints", "rendering", "latents", "comparison", "data", "training"},
+}
+"""Beside them lie `errors.py`, `files.py` and `duration.py`, which everybody may import, and above them `cli.py`."""
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution"}
 SOURCES = [ROOT / "__init__.py", *(path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py")))]
 
@@ -43,6 +56,34 @@ def test_imports_point_downwards(path: Path):
         elif layer != "nodes":
             assert name.split(".")[0] not in HOST, f"{path} imports {name} of ComfyUI"
         assert name.split(".")[0] not in {"nodes", "kernels", "creps_core", "comfyui_creps"}, f"{name} is not relative"
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_floors(folder: str):
+    """Folders import each other through their `__init__`, downwards, and what the table allows is used."""
+    found: set[str] = set()
+    for path in sorted((ROOT / "creps_core" / folder).rglob("*.py")):
+        for name in (name for name in imports(path) if name.startswith(".")):
+            top, *inner = name.strip(".").split(".")
+            if top == "kernels":
+                found.add(top)
+            elif inner and inner[0] in FLOORS and inner[0] != folder:
+                found.add(inner[0])
+                assert len(inner) == 1, f"{path} imports {name}, not the folder"
+            else:
+                assert not inner or inner[0] in {folder, "errors", "files", "duration", "__version__"}, (
+                    f"{path} imports {name}"
+                )
+    assert found == FLOORS[folder]
+
+
+def test_every_folder_has_a_floor():
+    folders = {path.parent.name for path in (ROOT / "creps_core").glob("*/__init__.py")}
+    assert folders == set(FLOORS)
+    lower: set[str] = {"kernels"}
+    for folder, allowed in FLOORS.items():
+        assert allowed <= lower, f"{folder} stands below {allowed - lower}"
+        lower.add(folder)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

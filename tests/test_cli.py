@@ -9,11 +9,12 @@ import pytest
 import torch
 from comfyui_creps.creps_core import load_builtin, load_generator, render, sample, save_generator
 from comfyui_creps.creps_core.cli import main
-from comfyui_creps.creps_core.training.start import load_networks
+from comfyui_creps.creps_core.training import load_networks
 from networks import make_generator
+from paths import GOLDEN
 from PIL import Image
 
-OFFICIAL = Path(__file__).parent / "golden" / "official_layout.pkl"
+OFFICIAL = GOLDEN / "official_layout.pkl"
 
 
 def read(path: Path) -> np.ndarray:

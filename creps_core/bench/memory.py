@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from ..config import RANK
-from ..render import render, render_bands
+from ..network import RANK
+from ..rendering import render, render_bands
 from .networks import random_generator, random_latent
 
 WIDTHS, SMALL = "65536/1024", "4096/64"

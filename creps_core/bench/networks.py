@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..config import GeneratorConfig
-from ..generator import Generator
+from ..network import Generator, GeneratorConfig
 
 SIDE = 512
 """The model's training size, which sets its number of levels."""

@@ -24,12 +24,10 @@ import torch
 from torch import Tensor
 
 from ... import kernels
-from ..builtin import load_builtin
-from ..config import RANK
-from ..generator import Generator
+from ..checkpoints import load_builtin
 from ..latents import sample
-from ..lines import COLUMNS, ROWS
-from ..render import render
+from ..network import COLUMNS, RANK, ROWS, Generator
+from ..rendering import render
 from . import unfused
 from .networks import SIDE, random_generator, random_latent
 

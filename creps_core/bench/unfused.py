@@ -10,20 +10,20 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor
 
 from ...kernels import Layer, PixelStage
-from ..generator import Generator
-from ..layers import ModulatedLinear
+from ..network import Generator, ModulatedLinear
 
 
 def entangle(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
     """[L, B, H, rank] and [L, B, W, rank] -> [C, H, W]."""
-    height, width = columns.shape[2], rows.shape[2]
+    height = columns.shape[2]
     columns, rows = columns * math.sqrt(0.5), rows * math.sqrt(0.5)
 
     def product(level: int) -> Tensor:
-        return torch.einsum("chq,cwq->chw", columns[level], rows[level]).permute(1, 2, 0).reshape(height * width, -1)
+        return rearrange(torch.einsum("chq,cwq->chw", columns[level], rows[level]), "c h w -> (h w) c").contiguous()
 
     def linear(x: Tensor, layer: Layer) -> Tensor:
         y = x @ layer.weight.t()
@@ -44,18 +44,18 @@ def entangle(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
         for layer in (block.fc0, block.fc1):
             feature = activate(linear(feature, layer)).clamp(-256, 256)
         image = image + linear(feature, block.to_image).clamp(-256, 256)
-    return image.t().reshape(-1, height, width)
+    return rearrange(image, "(h w) c -> c h w", h=height).contiguous()
 
 
 def lines(generator: Generator, ws: Tensor, positions: Tensor) -> list[Tensor]:
     """Both lines at once, [L, B, n, rank] each: modulated weights, features [channels, n * 16]."""
     synthesis, config = generator.synthesis, generator.config
     source, w = synthesis.b4.input, ws[0]
-    phase = 2 * math.pi * positions.float()[None, :, None, None] * source.freqs.view(-1, 1, 1, 8)
-    phase = phase.expand(-1, -1, 2, -1).flatten(2)  # [channels / 2, n, 16]
+    phase = 2 * math.pi * positions.float()[:, None] * rearrange(source.freqs, "1 (c rank) -> c 1 rank", rank=8)
+    phase = repeat(phase, "c n rank -> c n (line rank)", line=2)
     x = torch.cat([phase.sin(), (phase + math.pi / 2).sin()])
-    style = source.affine(w[:1]).view(-1, 1, 16) * source.weight[0]
-    x = (x * style / math.sqrt(len(x))).flatten(1)
+    style = rearrange(source.affine(w[:1]), "1 (c rank) -> c 1 rank", rank=16) * source.weight[0]
+    x = rearrange(x * style / math.sqrt(len(x)), "c n rank -> c (n rank)")
 
     def linear(x: Tensor, layer: ModulatedLinear, w: Tensor) -> Tensor:
         style = layer.affine(w[None])
@@ -77,8 +77,8 @@ def lines(generator: Generator, ws: Tensor, positions: Tensor) -> list[Tensor]:
             else:
                 total = total + y.clamp(-256, 256)
                 bilines.append(total)
-    both = torch.stack(bilines).unflatten(-1, (len(positions), 16))
-    return list(both.split(8, -1))
+    both = rearrange(torch.stack(bilines), "level c (n line rank) -> line level c n rank", line=2, rank=8)
+    return list(both)
 
 
 def picture(generator: Generator, ws: Tensor, side: int) -> Tensor:

@@ -1,1 +1,32 @@
-"""Training: discriminator, losses, augmentation, data sets, runs. Imports nothing of ComfyUI."""
+"""Training: losses, steps, runs that can be stopped at any time and go on.
+
+Read `run.py` for what a run does, `trainer.py` for a step.
+"""
+
+from .command import add_arguments, train_command
+from .recipe import AUGMENTS, Recipe, r1_gamma_for
+from .run import Run, Status, read_stats, sample_grid, train
+from .snapshots import load_snapshot
+from .start import discriminator_config_for, judge_for, load_networks, networks_of
+from .synthesis import synthesize
+from .trainer import Trainer
+
+__all__ = [
+    "AUGMENTS",
+    "Recipe",
+    "Run",
+    "Status",
+    "Trainer",
+    "add_arguments",
+    "discriminator_config_for",
+    "judge_for",
+    "load_networks",
+    "load_snapshot",
+    "networks_of",
+    "r1_gamma_for",
+    "read_stats",
+    "sample_grid",
+    "synthesize",
+    "train",
+    "train_command",
+]

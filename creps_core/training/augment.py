@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 Number = Tensor | float
@@ -190,7 +191,7 @@ def _fixed(count: int, percentile: float) -> Tensor:
     """As `_random`, at a percentile."""
     values = torch.tensor([0, percentile, percentile, 0, 0], dtype=torch.float64)
     values[3:] = torch.erfinv(2 * values[1:3] - 1)
-    numbers = values[:, None].repeat(len(GEOMETRY + COLOUR), 1, count)
+    numbers = repeat(values, "number -> operation number n", operation=len(GEOMETRY + COLOUR), n=count).clone()
     numbers[[operation.repeated for operation in GEOMETRY + COLOUR], 0] = 1  # above any probability
     return numbers
 
@@ -201,7 +202,7 @@ def _matrix(operation: Operation, numbers: Tensor, p: float, width: int, height:
     parameters = torch.where(chosen < operation.probability(p), operation.parameters(uniform, normal), 0.0)
     rows = operation.matrix(parameters[0], parameters[1], width, height)
     entries = [torch.as_tensor(entry, dtype=numbers.dtype).expand(numbers.shape[1]) for row in rows for entry in row]
-    return torch.stack(entries, 1).unflatten(1, (len(rows), len(rows)))
+    return rearrange(entries, "(row column) n -> n row column", row=len(rows))
 
 
 def _moved(images: Tensor, origins: Tensor, taps: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..plot import Axis, Curve, line_plot
-from ..sheet import Color, canvas, font
+from ..comparison import Axis, Color, Curve, canvas, font, line_plot
 
 _SIZE = (360, 720)  # height, width
 _MARGIN = 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .discriminator import BRANCH_GAIN, Block, Discriminator
+from ..network import BRANCH_GAIN, Block, Discriminator
 
 _COLOURS = 4096  # random ones, on which new levels learn to pass colours on
 

@@ -23,18 +23,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from ..checkpoint import save_generator
+from ..checkpoints import save_generator
+from ..data import Batches, Pictures
 from ..duration import duration
 from ..errors import TrainingError
 from ..files import replace_file, write_json, write_png
-from ..generator import Generator
 from ..latents import seed_to_z
-from ..render import render
-from .batches import Batches
+from ..network import Generator
+from ..rendering import render
 from .curves import loss_plot
-from .dataset import Pictures
 from .patches import random_box
 from .snapshots import save_snapshot
 from .trainer import Trainer
@@ -193,8 +193,7 @@ def tile(images: Tensor, columns: int) -> np.ndarray:
     rows = -(-count // columns)
     sheet = torch.zeros(rows * columns, channels, height, width, dtype=torch.uint8)
     sheet[:count] = images
-    sheet = sheet.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
-    sheet = sheet.reshape(rows * height, columns * width, channels)
+    sheet = rearrange(sheet, "(row column) c h w -> (row h) (column w) c", row=rows)
     return sheet.expand(-1, -1, 3).numpy() if channels == 1 else sheet[:, :, :3].numpy()
 
 

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checkpoint import FORMAT_VERSION, HEADER_KEY, build_generator, digest, is_training, network_of, read_own
+from ..checkpoints import FORMAT_VERSION, HEADER_KEY, build_generator, digest, is_training, network_of, read_own
 from ..errors import CheckpointError
 from ..files import replace_file
-from .discriminator import Discriminator, DiscriminatorConfig
+from ..network import Discriminator, DiscriminatorConfig
 from .parallel import Process
 from .recipe import Recipe
 from .trainer import Trainer

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import build_generator, is_training, load_generator, network_of, read_own
-from ..config import GeneratorConfig
+from ..checkpoints import (
+    Network,
+    build_generator,
+    is_pickle,
+    is_training,
+    load_generator,
+    network_of,
+    read_own,
+    read_snapshot,
+)
 from ..errors import CheckpointError
-from ..generator import Generator
-from ..lines import BANDWIDTH
-from ..official import Network, is_pickle, read_snapshot
-from .discriminator import Discriminator, DiscriminatorConfig
+from ..network import BANDWIDTH, Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from .growth import grow, transfer
 
 

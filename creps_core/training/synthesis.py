@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...kernels.recompute import entangle, recompute
-from ..generator import Synthesis
-from ..lines import COLUMNS, ROWS
+from ..network import COLUMNS, ROWS, Synthesis
 
 LINE_FEATURES = 1 << 19  # positions of all latents together, times the network's width: more are evaluated in pieces
 

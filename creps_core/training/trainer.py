@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..generator import Generator
+from ..network import Discriminator, Generator
 from .augment import AdaptiveProbability, Augment
-from .discriminator import Discriminator
 from .parallel import Process
 from .patches import box_positions
 from .recipe import Recipe

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from comfyui_creps.creps_core.training.dataset import Pictures, open_pictures
+from comfyui_creps.creps_core.data import Pictures, open_pictures
 from PIL import Image
 
 SIDE = 16

@@ -11,13 +11,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from comfyui_creps.creps_core.training.dataset import Pictures, from_images
-from comfyui_creps.creps_core.training.discriminator import Discriminator, DiscriminatorConfig
+from comfyui_creps.creps_core.data import Pictures, from_images
+from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
+from comfyui_creps.creps_core.training import Recipe, Run, Trainer, load_snapshot, train
 from comfyui_creps.creps_core.training.parallel import Process, join, leave
-from comfyui_creps.creps_core.training.recipe import Recipe
-from comfyui_creps.creps_core.training.run import Run, train
-from comfyui_creps.creps_core.training.snapshots import load_snapshot
-from comfyui_creps.creps_core.training.trainer import Trainer
 from networks import make_generator
 
 SIDE = 16

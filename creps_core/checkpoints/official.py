@@ -1,0 +1,176 @@
+"""Official CREPS snapshots (`creps-*.pkl`, `network-snapshot-*.pkl`) read as data: nothing of a file is run.
+
+A snapshot is a pickle of {G, D, G_ema, augment_pipe, training_set_kwargs}. Its networks are "persistent
+objects": a class name, attributes, and the Python source of the class, which the authors' loader compiles.
+Here the source is dropped and the attributes are kept as data (`_pickle_reader` reads the stream,
+`_pickle_objects` stands in for the objects that it names).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError
+from .pickle_objects import TORCH_MAGIC, Module, Objects
+from .pickle_reader import Interpreter, Stream, StreamError, shown
+
+INSTRUCTION_LIMIT = 250_000  # a snapshot needs about 150 for each tensor: 80 000 at 1024 x 1024
+ENTRY_LIMIT = 20_000  # tensors, modules and arguments that a snapshot unfolds to; about 1000 at 1024 x 1024
+DEPTH_LIMIT = 24  # modules inside modules, dicts inside dicts
+NAME_LIMIT = 200  # characters of a tensor name
+CHOOSE = "Choose a CREPS snapshot: the .pkl of the training or of its authors, a pickle of G, D and G_ema"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a snapshot, as data."""
+
+    class_name: str  # "Generator", "Discriminator", "AugmentPipe"
+    init_kwargs: dict[str, Any]  # constructor arguments by name: texts, numbers, lists, dicts
+    init_args: tuple[Any, ...]
+    tensors: dict[str, torch.Tensor]  # parameters and buffers, on the CPU, under their state-dict names
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of the official training loop."""
+
+    networks: dict[str, Network]  # G_ema, and what else is there of G, D, augment_pipe
+    training_set: dict[str, Any]  # arguments of the data set, {} when missing
+
+
+def is_pickle(path: str | os.PathLike[str]) -> bool:
+    """Whether a file starts as pickles of protocol 2 to 5 do, whatever its name is."""
+    with open(path, "rb") as file:
+        return _is_pickle(file.read(2))
+
+
+def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
+    """Reads a snapshot without running anything of it; takes the memory of its tensors.
+
+    Raises:
+        CheckpointError: whatever is wrong with the file; names it, what was found, and what to do.
+    """
+    name = os.fsdecode(path)
+    try:
+        if not os.path.isfile(path):
+            found = "is not a file" if os.path.exists(path) else "does not exist"
+            raise StreamError(found, "Check the path")
+        with open(path, "rb") as file:
+            head = file.read(512)
+            if not _is_pickle(head):
+                raise _what_instead(head)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _Snapshot(data).read()
+    except StreamError as error:
+        raise CheckpointError(f"{name}: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"{name}: cannot be read ({error.strerror}). Check the file") from None
+    except Exception as error:  # whatever else a damaged or crafted file provokes
+        reason = f"{type(error).__name__}: {shown(str(error))}"
+        raise CheckpointError(f"{name}: is damaged ({reason}). Get the file again") from None
+
+
+def _is_pickle(head: bytes) -> bool:
+    return len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5
+
+
+def _what_instead(head: bytes) -> StreamError:
+    """What a file is that is not a pickle, and what to do about it."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return StreamError("is empty", "The download failed; get the file again")
+    if head.startswith(b"PK\x03\x04"):
+        return StreamError("is a zip archive, as torch.save writes", CHOOSE)
+    if head[4:9] == b"\0\0\0\0{":  # behind the length of its header
+        return StreamError("is a safetensors file, not a pickle", "Let its name end in .safetensors")
+    if text.startswith((b"<!doctype html", b"<html", b"<head")):
+        return StreamError(
+            "is a web page, probably the warning that Google Drive shows in place of large files",
+            "Open the link in a browser, confirm the download, and use the file that it saves (over 100 MB)",
+        )
+    if head.startswith(b"version https://git-lfs"):
+        return StreamError("is a Git LFS pointer, not the file itself", "Run `git lfs pull`, or download it")
+    if head.startswith(b"\x1f\x8b"):
+        return StreamError("is a gzip archive", "Unpack it first")
+    return StreamError(f"is neither a snapshot nor a safetensors file: it starts with {head[:8].hex(' ')}", CHOOSE)
+
+
+class _Snapshot:
+    """Reads one file, and unfolds what it holds within limits that hold for all of it together."""
+
+    def __init__(self, data: mmap.mmap):
+        self.data = data
+        self.entries_left = ENTRY_LIMIT
+
+    def read(self) -> Snapshot:
+        interpreter = Interpreter(INSTRUCTION_LIMIT)
+        objects = Objects(interpreter, len(self.data))
+        root = interpreter.read(Stream(self.data, 0, len(self.data)), objects.find)
+        if type(root) is int and root == TORCH_MAGIC:
+            raise StreamError("was written by torch.save", CHOOSE)
+        if not isinstance(root, dict):
+            raise StreamError("is a pickle of something else than a dict", CHOOSE)
+        if root.get("G_ema") is None:
+            found = ", ".join(shown(key) for key in list(root)[:4]) or "nothing"
+            more = f" and {len(root) - 4} more" if len(root) > 4 else ""
+            raise StreamError(f"has no network G_ema; it holds {found}{more}", CHOOSE)
+        names = [name for name in ("G", "D", "G_ema", "augment_pipe") if root.get(name) is not None]
+        networks = {name: self.network(name, root[name]) for name in names}
+        training_set = self.plain("training_set_kwargs", root.get("training_set_kwargs"))
+        if not isinstance(training_set, dict | None):
+            raise StreamError("has training_set_kwargs that are not a dict")
+        return Snapshot(networks, training_set or {})
+
+    def network(self, name: str, module: Any) -> Network:
+        if not isinstance(module, Module):
+            raise StreamError(f"has something else than a network as {name}")
+        kwargs = self.plain(f"the arguments of {name}", module.table("_init_kwargs"))
+        args = self.plain(f"the arguments of {name}", module.state.get("_init_args", ()))
+        if not isinstance(args, tuple):
+            raise StreamError(f"has arguments of {name} that are not a tuple")
+        tensors = dict(self.tensors(name, module, ""))
+        # Views can share a storage, so that a few bytes name terabytes; writers store each tensor whole.
+        if sum(tensor.nbytes for tensor in tensors.values()) > len(self.data):
+            raise StreamError(f"has tensors in {name} that are together larger than the file")
+        return Network(module.class_name, kwargs, args, tensors)
+
+    def tensors(self, network: str, module: Module, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """Parameters, buffers, then those of the children, as in a state dict."""
+        for attribute in ("_parameters", "_buffers", "_modules"):
+            for key, value in module.table(attribute).items():
+                name = prefix + key
+                self.count_entry(network, name.count("."))
+                if not key or len(name) > NAME_LIMIT:
+                    raise StreamError(f"has a name in {network} that is empty or too long: {shown(name)}")
+                if isinstance(value, torch.Tensor) and attribute != "_modules":
+                    yield name, value
+                elif isinstance(value, Module) and attribute == "_modules":
+                    yield from self.tensors(network, value, name + ".")
+                elif value is not None:
+                    raise StreamError(f"has neither tensor nor module as {shown(name)} of {network}")
+
+    def plain(self, where: str, value: Any, depth: int = 0) -> Any:
+        """A copy made of dicts with text keys, lists, tuples, texts, numbers, True, False and None."""
+        self.count_entry(where, depth)
+        if value is None or type(value) in (str, int, float, bool):
+            return value
+        if isinstance(value, dict):
+            return {key: self.plain(where, item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.plain(where, item, depth + 1) for item in value)
+        raise StreamError(f"has a value in {where} that is not plain data")
+
+    def count_entry(self, where: str, depth: int) -> None:
+        # Counts what sharing unfolds to: a small file can name the same child a million times, or itself.
+        self.entries_left -= 1
+        if self.entries_left < 0:
+            raise StreamError(f"unfolds to more than {ENTRY_LIMIT} entries (in {where})")
+        if depth > DEPTH_LIMIT:
+            raise StreamError(f"is nested more than {DEPTH_LIMIT} deep in {where}")

@@ -1,0 +1,27 @@
+"""Pictures beside pictures: sheets, plots, and how alike or how detailed they are.
+
+Read `compare.py` first; `sheet.py` and `plot.py` draw for everybody above.
+"""
+
+from .compare import MOST_PLACES, compare
+from .consistency import consistency_report, scale_consistency, sizes_up_to
+from .contact import contact_sheet
+from .plot import Axis, Curve, line_plot
+from .sheet import Color, canvas, font, grid, labelled
+
+__all__ = [
+    "MOST_PLACES",
+    "Axis",
+    "Color",
+    "Curve",
+    "canvas",
+    "compare",
+    "consistency_report",
+    "contact_sheet",
+    "font",
+    "grid",
+    "labelled",
+    "line_plot",
+    "scale_consistency",
+    "sizes_up_to",
+]

@@ -1,0 +1,81 @@
+"""Contact sheets of latents: pictures with their seeds, or a table with titled rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..latents import Latents
+from .sheet import DIM, LABEL_SIZE, TEXT, canvas, fitting, font, grid
+
+_GAP = 8
+_LONGEST_TITLE = 260
+
+
+def contact_sheet(pictures: Tensor, latents: Latents, *, columns: int = 0) -> Tensor:
+    """One picture of many: in a grid with a label below each, or with titles when the latents are a table.
+
+    Args:
+        pictures: of the latents, [N, H, W, C] in 0..1 with C of 1, 3 or 4 (an alpha channel is left out).
+        latents: where labels, or the titles of rows and columns, come from.
+        columns: how many in a row; 0 makes the sheet about square. A table has its own, which this may not change.
+
+    Returns:
+        [height, width, 3] float32 in 0..1.
+
+    Raises:
+        ValueError: the numbers of pictures and latents differ.
+    """
+    if len(pictures) != len(latents):
+        raise ValueError(f"there are {len(pictures)} pictures of {len(latents)} latents")
+    tiles = [_pixels(picture) for picture in pictures]
+    if latents.grid is None:
+        sheet = grid(tiles, columns or square_columns(len(tiles)), latents.titles(), gap=_GAP)
+    else:
+        sheet = table(tiles, *latents.grid)
+    return torch.from_numpy(sheet.astype(np.float32) / 255)
+
+
+def table(pictures: Sequence[np.ndarray], rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+    """Pictures in a table, row by row, with the titles of the rows at the left and those of the columns above.
+
+    Args:
+        pictures: len(rows) * len(columns) of one size, [H, W, 3] uint8.
+        rows, columns: titles; those that are too long are cut off.
+
+    Returns:
+        [height, width, 3] uint8.
+
+    Raises:
+        ValueError: there are not as many pictures as cells.
+    """
+    if len(pictures) != len(rows) * len(columns):
+        raise ValueError(f"{len(pictures)} pictures do not fill {len(rows)} rows of {len(columns)}")
+    body = grid(pictures, len(columns), gap=_GAP)
+    left = min(_LONGEST_TITLE, max(int(font().getlength(title)) + 1 for title in rows)) + 2 * _GAP
+    top = LABEL_SIZE + 2 * _GAP
+    sheet = canvas(top + body.shape[0], left + body.shape[1])
+    sheet.paste(Image.fromarray(body), (left, top))
+    draw = ImageDraw.Draw(sheet)
+    height, width = pictures[0].shape[:2]
+    for i, title in enumerate(columns):
+        centre = left + _GAP + i * (width + _GAP) + width // 2
+        draw.text((centre, top), fitting(title, width), TEXT, font(), anchor="mb")
+    for i, title in enumerate(rows):
+        middle = top + _GAP + i * (height + _GAP) + height // 2
+        draw.text((left - _GAP, middle), fitting(title, _LONGEST_TITLE), DIM, font(), anchor="rm")
+    return np.asarray(sheet)
+
+
+def square_columns(count: int) -> int:
+    """Columns of a sheet of so many pictures that is about square, rather wide than high."""
+    return max(1, int(np.ceil(np.sqrt(count))))
+
+
+def _pixels(picture: Tensor) -> np.ndarray:
+    pixels = (picture[..., :3].float() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
+    return np.ascontiguousarray(pixels.expand(-1, -1, 3).numpy())

@@ -1,0 +1,14 @@
+"""Data sets: pictures that users bring, checked once, cut square, and drawn in endless batches. Knows no network.
+
+Read `dataset.py` first: here a picture is refused. `decode.py` reads one, `sources.py` folders and archives.
+"""
+
+from .batches import Batches
+from .dataset import Pictures, from_images, open_pictures
+
+__all__ = [
+    "Batches",
+    "Pictures",
+    "from_images",
+    "open_pictures",
+]

@@ -1,0 +1,346 @@
+"""Pictures of any kind, from files nobody has looked at, as squares of 8 bits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+
+from .sources import Unusable
+
+MAX_PIXELS = 1 << 28
+"""Of one picture. Pillow's own limit, which belongs to the whole program and is left alone, may be lower."""
+SMALLEST = 8
+"""Pixels of the shorter side: smaller pictures are icons and counters, not pictures to learn from."""
+CROPS = ("center", "resize")
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_BIG_PIXELS, _BIG_BYTES = 1 << 25, 1 << 26
+_big = threading.RLock()  # big pictures are decoded one at a time, or the threads' memory would add up
+# These formats start other programs (EPS), ask the operating system (WMF), or can only be recognised.
+_NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+_FIRST = ("PNG", "JPEG", "WEBP")  # tried first
+_ANIMATIONS = {"GIF", "WEBP", "PNG", "AVIF"}
+_ORIENTATION = 0x0112  # tag of EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_NO_CACHE = 0x40  # flag of LittleCMS: a transform remembers no pixel, so that threads can share it
+
+
+class Unidentified(Unusable):
+    """Not a picture at all, as far as can be seen."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How pictures are cut.
+
+    Args:
+        resolution: least side of the squares, at least SMALLEST.
+        channels: 1 (grey), 3 or 4 (with alpha).
+        crop: `center` cuts the largest square out of the middle, `resize` stretches the whole picture to a square.
+        max_side: largest side that is kept of larger pictures; None: `resolution`.
+
+    Raises:
+        ValueError: a value is outside its range.
+    """
+
+    resolution: int
+    channels: int = 3
+    crop: str = "center"
+    max_side: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.resolution < SMALLEST:
+            raise ValueError(f"resolution must be {SMALLEST} or more, not {self.resolution}")
+        if self.channels not in MODES:
+            raise ValueError(f"channels must be one of {list(MODES)}, not {self.channels}")
+        if self.crop not in CROPS:
+            raise ValueError(f"crop must be one of {list(CROPS)}, not {self.crop!r}")
+        if self.max_side is not None and self.max_side < self.resolution:
+            raise ValueError(
+                f"max_side must be the resolution, {self.resolution}, or more, not {self.max_side}; "
+                "leave it out to store pictures at the resolution"
+            )
+
+    def side(self, shorter: int) -> int:
+        """The stored side of a picture whose shorter side has that many pixels."""
+        return max(self.resolution, min(shorter, self.max_side or self.resolution))
+
+
+def _formats() -> tuple[str, ...]:
+    # Asked for each time: other parts of the program may add formats.
+    known = [name for name in Image.ID if name not in _NOT_READ]
+    return tuple(sorted(known, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)))
+
+
+def endings() -> frozenset[str]:
+    """Endings of the names of pictures that can be read, in small letters with the dot."""
+    Image.init()
+    formats = {*_formats(), "MPO"}  # which Pillow reads as JPEG
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in formats)
+
+
+def decode(read: Callable[[], bytes], size: int, frame: Frame) -> tuple[np.ndarray, list[str]]:
+    """A picture from the bytes of its file, as a square.
+
+    Args:
+        read: gives the bytes.
+        size: how many, about.
+        frame: how to cut it.
+
+    Returns:
+        uint8 [channels, side, side], and what was done to it that the user may want to know.
+
+    Raises:
+        Unusable: what is wrong with it; Unidentified, if no format of a picture is recognised.
+    """
+    with _big if size > _BIG_BYTES else nullcontext():
+        data = read()
+        if not data:
+            raise Unusable("empty file")
+        file = _File(data)
+        try:
+            with Image.open(file, formats=_formats()) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise Unusable(f"{width} x {height} pixels, more than {MAX_PIXELS}")
+                with _big if width * height > _BIG_PIXELS else nullcontext():
+                    notes: list[str] = []
+                    return square(_loaded(image, file, frame, notes), frame, notes, min(width, height)), notes
+        except Unusable:
+            raise
+        except UnidentifiedImageError:
+            raise Unidentified("not a picture that can be read, or cut off") from None
+        except Image.DecompressionBombError as error:
+            raise Unusable(f"too many pixels ({error})") from error
+        except MemoryError:
+            raise Unusable("not enough memory to decode it") from None
+        except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+            raise Unusable(f"broken or cut off ({error or type(error).__name__})") from error
+
+
+def square(image: Image.Image, frame: Frame, notes: list[str], shorter: int | None = None) -> np.ndarray:
+    """Cut a loaded picture to a square and give it the channels wanted.
+
+    Args:
+        image: of any mode.
+        frame: how to cut it.
+        notes: what was done is added.
+        shorter: pixels of the shorter side of the picture that `image` is a smaller copy of; None: it is none.
+
+    Returns:
+        uint8 [channels, side, side].
+
+    Raises:
+        Unusable: too small, or of a kind that has no agreed meaning in 8 bits.
+    """
+    shorter = shorter or min(image.size)
+    if shorter < SMALLEST:
+        raise Unusable(f"{image.width} x {image.height} pixels; the shorter side must have at least {SMALLEST}")
+    if shorter < frame.resolution:
+        notes.append(f"smaller than {frame.resolution} pixels, enlarged")
+    image = _eight_bits(image)
+    if frame.crop == "center":
+        edge = min(image.size)
+        left, top = (image.width - edge) // 2, (image.height - edge) // 2
+        if image.size != (edge, edge):
+            image = image.crop((left, top, left + edge, top + edge))
+    image = _coloured(image, frame.channels, notes)
+    side = frame.side(shorter)
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image)
+    return np.array(_planes(pixels), order="C")
+
+
+def _planes(pixels: np.ndarray) -> np.ndarray:
+    """[h, w, channels], or [h, w] of a grey picture -> [channels, h, w], a view."""
+    return rearrange(pixels, "h w c -> c h w" if pixels.ndim == 3 else "h w -> 1 h w")
+
+
+def cut(stored: np.ndarray, box: tuple[float, float, float, float], resolution: int) -> np.ndarray:
+    """A part of a stored picture at another size.
+
+    Args:
+        stored: uint8 [channels, side, side].
+        box: left, top, right, bottom as fractions of the side.
+        resolution: side of the result.
+
+    Returns:
+        uint8 [channels, resolution, resolution], possibly a view.
+    """
+    side = stored.shape[1]
+    left, top, right, bottom = (edge * side for edge in box)
+    if right - left == bottom - top == resolution and left.is_integer() and top.is_integer():
+        return stored[:, int(top) : int(bottom), int(left) : int(right)]
+    # Only the part is copied, with the pixels around it that the filter needs.
+    x0, x1 = _reach(left, right, resolution, side)
+    y0, y1 = _reach(top, bottom, resolution, side)
+    part = np.ascontiguousarray(rearrange(stored[:, y0:y1, x0:x1], "c h w -> h w c"))
+    image = Image.fromarray(part if len(stored) > 1 else part[..., 0])
+    inside = (left - x0, top - y0, min(right - x0, x1 - x0), min(bottom - y0, y1 - y0))
+    pixels = np.asarray(image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=inside))
+    return _planes(pixels)
+
+
+def _reach(start: float, end: float, resolution: int, side: int) -> tuple[int, int]:
+    margin = 3 * max(1.0, (end - start) / resolution) + 1  # LANCZOS takes three pixels, of the result, on either side
+    return max(0, int(start - margin)), min(side, int(end + margin) + 1)
+
+
+class _File(BytesIO):
+    """Raises where a picture ends too early even if the program around has Pillow fill in what is missing.
+
+    Pillow's LOAD_TRUNCATED_IMAGES holds for the whole program, where other parts may rely on it.
+    """
+
+    strict = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if self.strict and not data and size:
+            raise OSError("image file is truncated")
+        return data
+
+
+def _loaded(image: Image.Image, file: _File, frame: Frame, notes: list[str]) -> Image.Image:
+    """The first frame, decoded, the right way up."""
+    shorter = min(image.size)
+    if image.format in _ANIMATIONS and getattr(image, "is_animated", False):
+        notes.append("animated, first frame")
+    elif image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+        notes.append("several pages, first page")
+    # JPEG can be decoded at 1/2, 1/4 or 1/8: much cheaper. Twice the side is left, for the better filter to reduce.
+    if image.format in ("JPEG", "MPO") and shorter >= 4 * frame.side(shorter):
+        step = next(step for step in (8, 4, 2) if shorter >= 2 * step * frame.side(shorter))
+        image.draft(None, (image.width // step, image.height // step))
+    # Pillow turns TIFF files itself, and then forgets that it did. PNG may have its EXIF behind the pixels.
+    before = _orientation(image) if image.format == "TIFF" else 1
+    # JPEG 2000 reads beyond the end of whole files too, and finds out by itself.
+    file.strict = ImageFile.LOAD_TRUNCATED_IMAGES and image.format != "JPEG2000"
+    try:
+        image.load()
+    finally:
+        file.strict = False
+    turn = _orientation(image)
+    if before != 1 or turn != 1:
+        notes.append("turned by EXIF")
+    if turn == 1:
+        return image
+    turned = image.transpose(_TURNS[turn])
+    turned.info = image.info
+    return turned
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+        return value if value in _TURNS else 1
+    except Exception:  # damaged EXIF takes nothing away from the pixels
+        return 1
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Deeper grey as L. Pillow's own conversion would cut off all that is above 255."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise Unusable(f"whole numbers from {low} to {high}; of more than 8 bits, only 0 to 65535 is read")
+        values = (values.astype(np.uint32) * 255 + 32767) // 65535
+    elif image.mode == "F":
+        values = np.asarray(image)
+        low, high = float(values.min()), float(values.max())
+        if not (low >= 0 and high <= 1):  # not a number fails as well
+            raise Unusable(f"floating-point values from {low:g} to {high:g}; only 0 to 1 is read")
+        values = np.rint(values * 255)
+    else:
+        return image
+    grey = Image.fromarray(values.astype(np.uint8))
+    grey.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
+    return grey
+
+
+def _coloured(image: Image.Image, channels: int, notes: list[str]) -> Image.Image:
+    """8-bit picture of any mode as L, RGB or RGBA in the colours of sRGB."""
+    profile = image.info.get("icc_profile")
+    grey, alpha = image.mode in ("1", "L", "LA", "La"), None
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("L" if grey else "RGB")
+        if alpha.getextrema()[0] == 255:
+            alpha = None
+    if profile:
+        image = _to_srgb(image, profile, notes)
+    if image.mode == "CMYK":
+        notes.append("CMYK, converted to RGB")
+    if grey and channels > 1:
+        notes.append("grey, shown as colour")
+    elif not grey and channels == 1:
+        notes.append("colour, shown as grey")
+    if channels == 4:
+        image = _as(image, "RGBA") if alpha is None else _as(image, "RGB")
+        if alpha is not None:
+            image.putalpha(alpha)
+        return image
+    if alpha is not None:
+        notes.append("transparent, laid on white")
+        image = _as(image, "RGB")
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    return _as(image, MODES[channels])
+
+
+def _as(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _to_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
+    """L, RGB or CMYK by a colour profile as RGB; as it was, if it is sRGB already or the profile is no good."""
+    if image.mode not in ("L", "RGB", "CMYK"):
+        image = _as(image, "L" if image.mode == "1" else "RGB")
+    try:
+        transform = _transform(profile, image.mode)
+        if transform is None:
+            return image
+        mode, apply = transform
+        converted = ImageCms.applyTransform(_as(image, mode), apply)
+    except Exception:  # also where Pillow comes without LittleCMS
+        notes.append("colour profile ignored: damaged, or of another kind of picture")
+        return image
+    if converted is None:
+        return image
+    notes.append("colours converted to sRGB by the profile" if image.mode != "CMYK" else "CMYK, converted to RGB")
+    return converted
+
+
+@lru_cache(32)
+def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform] | None:
+    """From a profile to sRGB: the mode that it takes, and the transform; None if there is nothing to do."""
+    source: Any = ImageCms.ImageCmsProfile(BytesIO(profile))
+    text = ImageCms.getProfileDescription(source).lower()
+    if "srgb" in text and "linear" not in text and mode != "CMYK":
+        return None
+    space = source.profile.xcolor_space.strip()
+    taken = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}.get(space, "")
+    if taken != mode and (taken, mode) != ("RGB", "L"):
+        raise ValueError(f"a profile for {space} in a picture of mode {mode}")
+    target = ImageCms.createProfile("sRGB")
+    build: Any = ImageCms.buildTransform  # whose flags have another type in each version
+    return taken, build(source, target, taken, "RGB", ImageCms.Intent.PERCEPTUAL, _NO_CACHE)

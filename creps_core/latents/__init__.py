@@ -1,0 +1,45 @@
+"""Latents: from seeds, in batches, between each other, along directions, back from pictures, and in files.
+
+Read `sampling.py` first.
+"""
+
+from .directions import METHODS, Directions, edit, find_directions, strip
+from .files import IF_DIFFERENT, load_directions, load_latents, save_directions, save_latents
+from .interpolation import CURVES, EASINGS, interpolate, random_walk
+from .mixing import mix_grid, mix_pairs
+from .projection import SPACES, project, projection_estimate
+from .ranges import parse_seeds
+from .sampling import MAX_SEED, Latents, sample, sample_latents, seed_to_z, truncate_latents
+from .selection import average, concatenate, select
+
+__all__ = [
+    "CURVES",
+    "EASINGS",
+    "IF_DIFFERENT",
+    "MAX_SEED",
+    "METHODS",
+    "SPACES",
+    "Directions",
+    "Latents",
+    "average",
+    "concatenate",
+    "edit",
+    "find_directions",
+    "interpolate",
+    "load_directions",
+    "load_latents",
+    "mix_grid",
+    "mix_pairs",
+    "parse_seeds",
+    "project",
+    "projection_estimate",
+    "random_walk",
+    "sample",
+    "sample_latents",
+    "save_directions",
+    "save_latents",
+    "seed_to_z",
+    "select",
+    "strip",
+    "truncate_latents",
+]

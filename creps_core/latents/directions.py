@@ -1,0 +1,224 @@
+"""Editing directions that need no labels: closed-form factorisation of the weights, and PCA of the styles.
+
+SeFa: Shen and Zhou, "Closed-Form Factorization of Latent Semantics in GANs", arXiv 2007.06600.
+GANSpace: Harkonen et al., "GANSpace: Discovering Interpretable GAN Controls", arXiv 2004.02546.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from ..checkpoints import fingerprint
+from ..network import FullyConnected, Generator, ModulatedLinear
+from .ranges import parse_indices, parse_layers
+from .sampling import Latents
+
+METHODS = ("SeFa", "PCA")
+MAX_DIRECTIONS = 512
+_DEVIATION_SAMPLES = 2048
+_PORTION = 1024
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Ways to change a picture, the strongest first. All on the CPU."""
+
+    vectors: Tensor
+    """[K, w_dim] float32, of length 1."""
+    steps: Tensor
+    """[K] float32: how far a strength of 1 goes along each."""
+    layers: list[int]
+    """The styles that they were found for, and by default change."""
+    method: str = ""
+    fingerprint: str = ""
+    name: str = ""
+    """Of the generator, as in `Latents`."""
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+def find_directions(
+    generator: Generator,
+    method: str = "SeFa",
+    *,
+    layers: str = "all",
+    count: int = 10,
+    samples: int = 4096,
+    seed: int = 0,
+) -> Directions:
+    """Directions of a generator, by one of two methods.
+
+    `SeFa` takes the eigenvectors of A^T A with the largest eigenvalues, where A stacks the matrices that turn the
+    chosen styles into scales of features (each divided by its norm, so that wide layers do not drown the others):
+    these directions change the features most. `PCA` takes the principal components of sampled styles: along these
+    the generator itself varies most.
+
+    A strength of 1 is one standard deviation of sampled styles along the direction; for SeFa, which may find
+    directions in which they hardly vary, at least the deviation of an average direction.
+
+    Args:
+        generator: on any device.
+        method: `SeFa | PCA`.
+        layers: styles to look at, and to change, see `parse_layers`. PCA finds the same directions for all.
+        count: how many; there are at most w_dim.
+        samples: for PCA, of the mapping; also for the standard deviations.
+        seed: of the samples.
+
+    Raises:
+        ValueError: an argument is out of range, or no weight depends on the chosen styles.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {list(METHODS)}, not {method!r}")
+    config = generator.config
+    if not 1 <= count <= MAX_DIRECTIONS:
+        raise ValueError(f"count must be from 1 to {MAX_DIRECTIONS}, not {count}")
+    if samples < 2:
+        raise ValueError(f"samples must be at least 2, not {samples}")
+    chosen = parse_layers(layers, config.num_ws)
+    w = sample_w(generator, samples, seed).double()
+    centred = w - w.mean(0)
+    covariance = centred.mT @ centred / (len(w) - 1)
+    count = min(count, config.w_dim)
+    vectors = _leading(covariance if method == "PCA" else _sensitivity(generator, chosen), count)
+    steps = (vectors @ covariance * vectors).sum(1).clamp_min(0).sqrt()
+    if method == "SeFa":
+        steps = steps.clamp_min((covariance.trace() / config.w_dim).sqrt().item())
+    return Directions(vectors.float(), steps.float(), chosen, method, fingerprint(generator), generator.name)
+
+
+def sample_w(generator: Generator, count: int, seed: int = 0) -> Tensor:
+    """Styles of random latents before they are repeated, [count, w_dim] float32 on the CPU."""
+    config, mapping = generator.config, generator.mapping
+    device = mapping.w_avg.device
+    rng = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, 2])
+    parts = []
+    with torch.no_grad():
+        for start in range(0, count, _PORTION):
+            size = min(_PORTION, count - start)
+            z = torch.from_numpy(rng.randn(size, config.z_dim).astype(np.float32))
+            c = None
+            if config.c_dim:
+                c = torch.eye(config.c_dim)[torch.from_numpy(rng.randint(config.c_dim, size=size))].to(device)
+            parts.append(mapping(z.to(device), c)[:, 0].cpu())
+    return torch.cat(parts)
+
+
+def edit(
+    latents: Latents,
+    directions: Directions,
+    strengths: Mapping[int, float],
+    layers: str = "",
+) -> Latents:
+    """Move latents along directions.
+
+    Args:
+        latents: N of them.
+        directions: K of the same generator, or of one that it was trained from.
+        strengths: index of a direction -> how far to go, in the units of `Directions`.
+        layers: styles to change, see `parse_layers`; empty: those that the directions were found for.
+
+    Raises:
+        ValueError: the directions do not fit the latents, there is no such direction, or `layers` is not understood.
+    """
+    chosen = _check(latents, directions, layers)
+    ws = latents.ws.clone()
+    for index, strength in strengths.items():
+        if not 0 <= index < len(directions):
+            raise ValueError(f"there is no direction {index}: there are {len(directions)}, counted from 0")
+        ws[:, chosen] += strength * directions.steps[index] * directions.vectors[index]
+    return latents.derived(ws, seeds=latents.seeds, labels=latents.labels, grid=latents.grid)
+
+
+def strip(
+    latents: Latents,
+    directions: Directions,
+    indices: str = "0:5",
+    *,
+    reach: float = 3.0,
+    columns: int = 7,
+    layers: str = "",
+) -> Latents:
+    """What directions do: a table with a row per latent and direction, and strengths from -reach to reach.
+
+    Args:
+        latents, directions, layers: see `edit`.
+        indices: of directions, see `parse_indices`.
+        reach: the largest strength.
+        columns: how many strengths; with an odd number the middle one is 0.
+
+    Raises:
+        ValueError: see `edit`, `parse_indices`; fewer than two columns.
+    """
+    chosen = _check(latents, directions, layers)
+    if columns < 2:
+        raise ValueError(f"a strip needs at least two columns, not {columns}")
+    order = parse_indices(indices, len(directions))
+    strengths = torch.linspace(-reach, reach, columns)
+    moves = strengths[:, None] * (directions.vectors * directions.steps[:, None])[order, None]  # [D, S, w_dim]
+    ws = repeat(latents.ws, "n layer w -> n row column layer w", row=len(order), column=columns).clone()
+    ws[..., chosen, :] += moves[:, :, None]
+    several = len(latents) > 1
+    rows = [f"{f'{title}, ' * several}direction {i}" for title in latents.titles() for i in order]
+    heads = [f"{strength:+.3g}" if strength else "0" for strength in strengths.tolist()]
+    labels = [f"{row}: {head}" for row in rows for head in heads]
+    ws = rearrange(ws, "n row column layer w -> (n row column) layer w")
+    return latents.derived(ws, labels=labels, grid=(rows, heads))
+
+
+def style_matrices(generator: Generator, layer: int) -> list[FullyConnected]:
+    """The affine layers that read a style: [features, w_dim] each."""
+    synthesis, config = generator.synthesis, generator.config
+    found = [synthesis.b4.input.affine] if layer == 0 else []
+    for i, level in enumerate(config.levels):
+        k = layer - max(2 * i - 1, 1)
+        children = getattr(synthesis, f"b{level}").children()
+        modulated = [child for child in children if isinstance(child, ModulatedLinear)]  # in the order of their styles
+        if 0 <= k < len(modulated):
+            found.append(modulated[k].affine)
+    if layer == config.num_ws - 1:
+        for block in (synthesis.block0, synthesis.block1):
+            found += [block.fc0.affine, block.fc1.affine, block.tores.affine]
+    return found
+
+
+def _sensitivity(generator: Generator, layers: Sequence[int]) -> Tensor:
+    """A^T A, [w_dim, w_dim] float64."""
+    total = torch.zeros((generator.config.w_dim,) * 2, dtype=torch.float64)
+    for layer in layers:
+        for affine in style_matrices(generator, layer):
+            weight = affine.weight.detach().to("cpu", torch.float64)
+            if norm := weight.square().sum().item():
+                total += weight.mT @ weight / norm
+    if not total.any():
+        raise ValueError(f"no weight of {generator.name} depends on the styles {list(layers)}: choose others")
+    return total
+
+
+def _leading(matrix: Tensor, count: int) -> Tensor:
+    """Eigenvectors of the largest eigenvalues, [count, n], each with its largest entry positive."""
+    vectors = torch.linalg.eigh(matrix).eigenvectors.mT.flip(0)[:count]
+    largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+    return vectors * largest.sign()
+
+
+def _check(latents: Latents, directions: Directions, layers: str) -> list[int]:
+    num_ws, w_dim = latents.ws.shape[1:]
+    if directions.vectors.shape[1] != w_dim:
+        raise ValueError(
+            f"these directions ({directions.name}) have {directions.vectors.shape[1]} numbers, the styles "
+            f"({latents.name}) {w_dim}: they belong to different generators"
+        )
+    chosen = parse_layers(layers, num_ws) if layers.strip() else directions.layers
+    if max(chosen) >= num_ws:
+        raise ValueError(
+            f"these directions ({directions.name}) are for styles up to {max(chosen)}, and the latents "
+            f"({latents.name}) have {num_ws}: name the styles to change"
+        )
+    return chosen

@@ -1,0 +1,197 @@
+"""Latents and directions as safetensors, with what they are and whose they are in the header."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..checkpoints import HEADER_KEY, fingerprint
+from ..errors import LatentsError
+from ..files import replace_file
+from ..network import Generator
+from .directions import Directions
+from .sampling import Latents, Origin
+
+FORMAT_VERSION = 1
+LATENTS_KEY, DIRECTIONS_KEY = "creps_latents", "creps_directions"
+IF_DIFFERENT = ("refuse", "adapt")
+_HEADER_LIMIT = 1 << 24
+_KINDS = {LATENTS_KEY: "latents", DIRECTIONS_KEY: "directions"}
+
+Path_ = str | os.PathLike[str]
+
+
+def save_latents(latents: Latents, path: Path_) -> None:
+    """Write latents atomically: ws (and z, psi, c where there are), name and fingerprint of the generator, seeds."""
+    tensors = {"ws": latents.ws}
+    if latents.origin is not None:
+        tensors |= {"z": latents.origin.z, "psi": latents.origin.psi}
+        if latents.origin.c is not None:
+            tensors["c"] = latents.origin.c
+    num_ws, w_dim = latents.ws.shape[1:]
+    fields = {"seeds": latents.seeds, "labels": latents.labels, "grid": latents.grid, "num_ws": num_ws, "w_dim": w_dim}
+    _save(path, LATENTS_KEY, latents, tensors, fields)
+
+
+def load_latents(path: Path_, generator: Generator | None = None, if_different: str = "refuse") -> Latents:
+    """Read latents.
+
+    Args:
+        path: a file of `save_latents`.
+        generator: the one that they are wanted for; None takes them as they are.
+        if_different: when they were made with another generator, `refuse` them, or `adapt` them: taken as they are
+            where the shapes agree (of a fine-tuned generator they mean nearly the same); where only the number of
+            styles differs, cut off, or the last style repeated.
+
+    Raises:
+        LatentsError: the file cannot be used, or not for this generator; says why and what to do.
+        ValueError: unknown `if_different`.
+    """
+    if if_different not in IF_DIFFERENT:
+        raise ValueError(f"if_different must be one of {list(IF_DIFFERENT)}, not {if_different!r}")
+    tensors, header = _load(path, LATENTS_KEY, ("ws",))
+    ws = tensors["ws"]
+    if ws.ndim != 3 or 0 in ws.shape:
+        raise LatentsError(f"{path}: its latents have the shape {list(ws.shape)} instead of [N, num_ws, w_dim]")
+    count = len(ws)
+    latents = Latents(
+        ws,
+        seeds=_list(header, "seeds", int, count),
+        fingerprint=header["fingerprint"],
+        name=header["name"],
+        origin=_origin(tensors, ws),
+        labels=_list(header, "labels", str, count),
+        grid=_grid(header, count),
+    )
+    return latents if generator is None else _fitted(latents, generator, if_different, path)
+
+
+def save_directions(directions: Directions, path: Path_) -> None:
+    """Write directions atomically, with name and fingerprint of the generator."""
+    tensors = {"vectors": directions.vectors, "steps": directions.steps}
+    _save(path, DIRECTIONS_KEY, directions, tensors, {"layers": directions.layers, "method": directions.method})
+
+
+def load_directions(path: Path_, generator: Generator | None = None, if_different: str = "refuse") -> Directions:
+    """Read directions. Arguments and errors as `load_latents`; only the length of the styles must agree to adapt."""
+    if if_different not in IF_DIFFERENT:
+        raise ValueError(f"if_different must be one of {list(IF_DIFFERENT)}, not {if_different!r}")
+    tensors, header = _load(path, DIRECTIONS_KEY, ("vectors", "steps"))
+    vectors, steps = tensors["vectors"], tensors["steps"]
+    layers = _list(header, "layers", int)
+    if vectors.ndim != 2 or 0 in vectors.shape or steps.shape != vectors.shape[:1] or not layers or min(layers) < 0:
+        raise LatentsError(f"{path}: the directions in it are damaged")
+    method = str(header.get("method", ""))
+    directions = Directions(vectors, steps, layers, method, header["fingerprint"], header["name"])
+    if generator is None or directions.fingerprint == fingerprint(generator):
+        return directions
+    _refuse(directions, generator, if_different, path, vectors.shape[1])
+    num_ws = generator.config.num_ws
+    kept = sorted({min(layer, num_ws - 1) for layer in layers})
+    return Directions(vectors, steps, kept, method, fingerprint(generator), generator.name)
+
+
+def _fitted(latents: Latents, generator: Generator, if_different: str, path: Path_) -> Latents:
+    if latents.fingerprint == fingerprint(generator):
+        return latents
+    config = generator.config
+    num_ws, w_dim = latents.ws.shape[1:]
+    _refuse(latents, generator, if_different, path, w_dim)
+    ws, missing = latents.ws[:, : config.num_ws], config.num_ws - num_ws
+    if missing > 0:
+        ws = torch.cat([ws, ws[:, -1:].expand(-1, missing, -1)], 1)
+    # z belongs to the other mapping; the seeds would mean other pictures here.
+    return Latents(
+        ws.contiguous(),
+        fingerprint=fingerprint(generator),
+        name=generator.name,
+        labels=latents.titles(),
+        grid=latents.grid,
+    )
+
+
+def _refuse(found: Latents | Directions, generator: Generator, if_different: str, path: Path_, w_dim: int) -> None:
+    """Raise unless what was made with another generator may and can be adapted to this one."""
+    made_with = f"{path}: made with {found.name or 'an unknown generator'}"
+    wanted = generator.config.w_dim
+    if w_dim != wanted:
+        raise LatentsError(
+            f"{made_with}, whose styles have {w_dim} numbers; those of {generator.name} have {wanted}: "
+            "they cannot be used with it"
+        )
+    if if_different == "refuse":
+        raise LatentsError(
+            f"{made_with}, not with {generator.name}: load that generator, or choose `adapt` to use them all the same"
+        )
+
+
+def _save(
+    path: Path_, key: str, owner: Latents | Directions, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]
+) -> None:
+    header = {"version": FORMAT_VERSION, "name": owner.name, "fingerprint": owner.fingerprint, **fields}
+    stored = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
+    replace_file(path, lambda partial: save_file(stored, partial, metadata={key: json.dumps(header)}))
+
+
+def _load(path: Path_, key: str, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not Path(path).is_file():
+        raise LatentsError(f"{path}: there is no such file")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            # Copies: the file may be overwritten while they live.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # the library's own errors differ between versions
+        raise LatentsError(f"{path}: not a whole safetensors file ({error})") from error
+    if key not in metadata:
+        other = next((kind for k, kind in {**_KINDS, HEADER_KEY: "a generator"}.items() if k in metadata), None)
+        raise LatentsError(f"{path}: holds {other or 'something else'}, not {_KINDS[key]} of this pack")
+    try:
+        if len(metadata[key]) > _HEADER_LIMIT:
+            raise ValueError("it is too long")
+        header = json.loads(metadata[key])
+        version = header["version"]
+        if not all(isinstance(header[name], str) for name in ("name", "fingerprint")) or not isinstance(version, int):
+            raise ValueError("a field has the wrong type")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise LatentsError(f"{path}: its header cannot be read ({error!r}); the file is damaged") from error
+    if version > FORMAT_VERSION:
+        raise LatentsError(f"{path}: written in version {version} of the format, this program knows {FORMAT_VERSION}")
+    for name in names:
+        if name not in tensors:
+            raise LatentsError(f"{path}: {name} is missing; the file is damaged")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise LatentsError(f"{path}: {name} holds values that are not finite numbers; the file is damaged")
+    return {name: tensor.float() for name, tensor in tensors.items()}, header
+
+
+def _origin(tensors: Mapping[str, Tensor], ws: Tensor) -> Origin | None:
+    z, psi, c = (tensors.get(name) for name in ("z", "psi", "c"))
+    if z is None or psi is None or z.ndim != 2 or len(z) != len(ws) or psi.shape != ws.shape[:2]:
+        return None
+    return None if c is not None and (c.ndim != 2 or len(c) != len(ws)) else Origin(z, psi, c)
+
+
+def _list(header: Mapping[str, Any], name: str, kind: type, count: int | None = None) -> list[Any]:
+    """A list of the header; empty if it is not one, or not one per latent."""
+    values = header.get(name)
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        return []
+    return values if count in (None, len(values)) else []
+
+
+def _grid(header: Mapping[str, Any], count: int) -> tuple[list[str], list[str]] | None:
+    grid = header.get("grid")
+    if not isinstance(grid, list) or len(grid) != 2:
+        return None
+    rows, columns = (_list({"titles": part}, "titles", str) for part in grid)
+    return (rows, columns) if len(rows) * len(columns) == count else None

@@ -1,0 +1,114 @@
+"""Lists of numbers as people write them: "1, 5, 10-13" of seeds, "0, 2, -1, 3:7" of a batch, "coarse, 8" of styles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from .sampling import MAX_SEED
+
+MAX_COUNT = 4096
+LAYER_NAMES = ("coarse", "middle", "fine", "all")
+
+_RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
+_SLICE = re.compile(r"(-?\d*)\s*:\s*(-?\d*)(?:\s*:\s*(-?\d+))?")
+_NUMBER = re.compile(r"-?\d+")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from a list of numbers and ranges: `"1, 5, 10-13"` is [1, 5, 10, 11, 12, 13].
+
+    Commas, semicolons, spaces and line ends separate; both ends of a range belong to it, `"5-3"` runs downwards.
+
+    Raises:
+        ValueError: not a number or a range, a seed above 2^64 - 1, more than 4096 seeds, or none; names the part.
+    """
+    seeds: list[int] = []
+    for part in _parts(text):
+        if match := _RANGE.fullmatch(part):
+            first, last = int(match[1]), int(match[2])
+            if abs(last - first) >= MAX_COUNT:
+                raise ValueError(f"{part!r} is more than {MAX_COUNT} seeds")
+            seeds += range(first, last + 1) if first <= last else range(first, last - 1, -1)
+        elif part.isdecimal():
+            seeds.append(int(part))
+        else:
+            raise ValueError(f"{part!r} is neither a seed nor a range of seeds; write for instance 1, 5, 10-13")
+    return _checked(seeds, "seeds", text)
+
+
+def parse_indices(text: str, length: int) -> list[int]:
+    """Positions in a batch of `length`, each from 0 to length - 1, in the order in which they are written.
+
+    `"0, 2, -1, 3:7"`: negative numbers count from the end, slices are those of Python (the end is left out, any part
+    may be missing, `::-1` reverses). A position that is written twice is taken twice.
+
+    Raises:
+        ValueError: not an index or a slice, outside the batch, or nothing is left; names the part.
+    """
+    indices: list[int] = []
+    for part in _parts(text):
+        if match := _SLICE.fullmatch(part):
+            start, stop, step = (int(value) if value else None for value in match.groups())
+            if step == 0:
+                raise ValueError(f"the step of {part!r} is 0")
+            indices += range(length)[start:stop:step]
+        elif _NUMBER.fullmatch(part):
+            if not -length <= int(part) < length:
+                raise ValueError(f"there is no {part} in a batch of {length}: it goes from 0 to {length - 1}")
+            indices.append(int(part) % length)
+        else:
+            raise ValueError(f"{part!r} is neither an index nor a slice; write for instance 0, 2, -1, 3:7")
+    return _checked(indices, "latents", text)
+
+
+def parse_layers(text: str, num_ws: int) -> list[int]:
+    """Positions of style vectors, 0 to num_ws - 1, sorted, each once.
+
+    `"coarse"`, `"middle"` and `"fine"` are a third of the styles each, `"all"` is all of them; `"0-3, 6"` counts them
+    (both ends of a range belong to it, negative numbers count from the end: -1 is the style of the pixel blocks).
+
+    Raises:
+        ValueError: an unknown name, a style that there is not, or no style at all; names the part.
+    """
+    layers: set[int] = set()
+    for part in _parts(text.replace("+", ",")):
+        if part.lower() in LAYER_NAMES:
+            layers |= set(named_layers(part.lower(), num_ws))
+            continue
+        match = _RANGE.fullmatch(part)
+        if match is None and not _NUMBER.fullmatch(part):
+            raise ValueError(
+                f"{part!r} is no style: write {', '.join(LAYER_NAMES)}, a number or a range, for instance 0-3, 6"
+            )
+        first, last = (int(match[1]), int(match[2])) if match else (int(part), int(part))
+        if not -num_ws <= first <= last < num_ws:
+            raise ValueError(f"{part!r} is outside the {num_ws} styles of this generator, 0 to {num_ws - 1}")
+        layers |= {layer % num_ws for layer in range(first, last + 1)}
+    if not layers:
+        raise ValueError("no styles are named; write for instance coarse, or 0-3, 6")
+    return sorted(layers)
+
+
+def named_layers(name: str, num_ws: int) -> range:
+    """The styles of `coarse | middle | fine | all`: thirds, rounded; every name has one if there are three."""
+    if name == "all":
+        return range(num_ws)
+    third = LAYER_NAMES.index(name)
+    return range(round(num_ws * third / 3), round(num_ws * (third + 1) / 3))
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The items of a list; a dash between spaces, and a colon, join what stands beside them."""
+    joined = re.sub(r"\s+-\s+", "-", re.sub(r"\s*:\s*", ":", text))
+    return (part for part in re.split(r"[,;\s]+", joined) if part)
+
+
+def _checked(values: Sequence[int], what: str, text: str) -> list[int]:
+    if not values:
+        raise ValueError(f"{text!r} names no {what}")
+    if len(values) > MAX_COUNT:
+        raise ValueError(f"{len(values)} {what} are too many: at most {MAX_COUNT}")
+    if what == "seeds" and (highest := max(values)) > MAX_SEED:
+        raise ValueError(f"{highest} is no seed: seeds go from 0 to 2^64 - 1")
+    return list(values)

@@ -1,0 +1,30 @@
+"""The networks: generator and discriminator, from their hyperparameters to their layers. Knows no files.
+
+Read `generator.py` first: latents become styles (`mapping.py`), styles and positions lines (`lines.py`), and those
+pixels (`kernels`). Parameter names are those of the official checkpoints.
+"""
+
+from .config import RANK, GeneratorConfig
+from .discriminator import BRANCH_GAIN, Block, Discriminator, DiscriminatorConfig
+from .generator import Generator, LineStyles, Synthesis
+from .layers import FullyConnected, ModulatedLinear
+from .lines import BANDWIDTH, COLUMNS, ROWS
+from .mapping import truncate
+
+__all__ = [
+    "BANDWIDTH",
+    "BRANCH_GAIN",
+    "COLUMNS",
+    "RANK",
+    "ROWS",
+    "Block",
+    "Discriminator",
+    "DiscriminatorConfig",
+    "FullyConnected",
+    "Generator",
+    "GeneratorConfig",
+    "LineStyles",
+    "ModulatedLinear",
+    "Synthesis",
+    "truncate",
+]

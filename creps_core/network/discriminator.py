@@ -1,0 +1,203 @@
+"""The discriminator: the residual one of StyleGAN2, under the parameter names of the official checkpoints.
+
+Sources: "Analyzing and Improving the Image Quality of StyleGAN" (arXiv 1912.04958), section 4.1 and appendix B; the
+label projection is that of "cGANs with Projection Discriminator" (arXiv 1802.05637).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from ...kernels.recompute import clamp
+from ...kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, leaky_relu
+from .layers import FullyConnected
+from .mapping import MappingStack
+
+_LAST_LEVEL = 4
+BRANCH_GAIN = math.sqrt(0.5)  # two branches of equal variance are added
+_MAPPING_LAYERS = 8
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Shape of a discriminator. The defaults are the published widths."""
+
+    img_resolution: int  # power of two, >= 8: of the pictures it judges
+    img_channels: int = 3
+    c_dim: int = 0
+    channel_base: int = 32768
+    channel_max: int = 512
+    mbstd_group_size: int = 4
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            lowest = 0 if field.name == "c_dim" else 1
+            if type(value) is not int or not lowest <= value <= 1 << 16:
+                raise ValueError(f"{field.name} must be a whole number from {lowest} to {1 << 16}, not {value!r}")
+        if self.img_resolution < 2 * _LAST_LEVEL or self.img_resolution & (self.img_resolution - 1):
+            raise ValueError(f"img_resolution must be a power of two and at least 8, not {self.img_resolution}")
+        if self.channel_base < self.img_resolution:
+            raise ValueError(f"channel_base must be at least img_resolution, not {self.channel_base}")
+
+    def channels(self, level: int) -> int:
+        """Width of the features at a level."""
+        return min(self.channel_base // level, self.channel_max)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels with a residual block: `img_resolution`, ..., 16, 8."""
+        return tuple(1 << i for i in range(self.img_resolution.bit_length() - 1, 2, -1))
+
+    def to_dict(self) -> dict[str, int]:
+        """The fields as a plain dictionary, as stored in a snapshot."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DiscriminatorConfig:
+        """Inverse of `to_dict`; ValueError when a field is missing, unknown or out of range."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown fields {unknown}; this version knows {sorted(known)}")
+        if "img_resolution" not in values:
+            raise ValueError("the field img_resolution is missing")
+        return cls(**values)
+
+
+class Convolution(nn.Module):
+    """A convolution with an equalised learning rate; `down` smooths with the FIR [1, 3, 3, 1] and halves the size."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, *, down: bool = False, activate: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, size, size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if activate else None
+        self.weight_gain = 1 / math.sqrt(in_channels * size * size)
+        self.down = down
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """[N, in, H, W] -> [N, out, H, W], or half of H and W; `gain` scales the output and its clamp."""
+        size = self.weight.shape[-1]
+        padding = size // 2
+        # The gains are positive: they commute with the leaky ReLU, so they cost nothing on the small weights.
+        scale = gain if self.bias is None else gain * ACTIVATION_GAIN
+        weight = self.weight * (self.weight_gain * scale)
+        bias = None if self.bias is None else self.bias * scale
+        if not self.down:
+            y = F.conv2d(x, weight, bias, padding=padding)
+        elif size == 1:
+            y = F.conv2d(smooth(x, 1, stride=2), weight, bias)
+        else:
+            y = F.conv2d(smooth(x, 1 + padding), weight, bias, stride=2)
+        if self.bias is not None:
+            y = F.leaky_relu(y, LEAKY_SLOPE)
+        return clamp(y, CLAMP * gain)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]} -> {self.weight.shape[0]}, {self.weight.shape[-1]}x{self.weight.shape[-1]}"
+
+
+class Block(nn.Module):
+    """A residual block: features at a level -> at half the size."""
+
+    fromrgb: Convolution
+
+    def __init__(self, config: DiscriminatorConfig, level: int):
+        super().__init__()
+        width, out = config.channels(level), config.channels(level // 2)
+        if level == config.img_resolution:
+            self.fromrgb = Convolution(config.img_channels, width, 1)
+        self.conv0 = Convolution(width, width, 3)
+        self.conv1 = Convolution(width, out, 3, down=True)
+        self.skip = Convolution(width, out, 1, down=True, activate=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The picture (first block) or features [N, C, H, W] -> [N, C', H/2, W/2]."""
+        if hasattr(self, "fromrgb"):
+            x = self.fromrgb(x)
+        return self.skip(x, BRANCH_GAIN) + self.conv1(self.conv0(x), BRANCH_GAIN)
+
+
+class Epilogue(nn.Module):
+    """Features of the last level -> one number, or one per label dimension."""
+
+    def __init__(self, config: DiscriminatorConfig):
+        super().__init__()
+        width = config.channels(_LAST_LEVEL)
+        self.group_size = config.mbstd_group_size
+        self.conv = Convolution(width + 1, width, 3)
+        self.fc = FullyConnected(width * _LAST_LEVEL**2, width)
+        self.out = FullyConnected(width, width if config.c_dim else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, 4, 4] -> [N, 1] or [N, C]."""
+        x = self.conv(torch.cat([x, minibatch_std(x, self.group_size)], 1))
+        return self.out(leaky_relu(self.fc(x.flatten(1))))
+
+
+class Discriminator(nn.Module):
+    """Pictures (and labels) -> how real they look."""
+
+    b4: Epilogue
+
+    def __init__(self, config: DiscriminatorConfig):
+        super().__init__()
+        self.config = config
+        for level in config.levels:
+            setattr(self, f"b{level}", Block(config, level))
+        self.b4 = Epilogue(config)
+        if config.c_dim:
+            self.mapping = MappingStack(0, config.c_dim, config.channels(_LAST_LEVEL), _MAPPING_LAYERS)
+
+    def forward(self, images: Tensor, c: Tensor | None = None) -> Tensor:
+        """Pictures [N, img_channels, R, R], about -1..1, and labels c [N, c_dim] -> logits [N, 1], float32 or better.
+
+        The pictures of a batch are judged together: their spread within groups of `mbstd_group_size` is a feature.
+        """
+        x = images
+        for level in self.config.levels:
+            x = getattr(self, f"b{level}")(x)
+        x = self.b4(x)
+        if self.config.c_dim:
+            label = self.mapping.stack(None, c, self.b4.out.weight.dtype)
+            x = (x * label).sum(1, keepdim=True) / math.sqrt(x.shape[1])
+        return x if x.dtype == torch.float64 else x.float()
+
+    def layers(self) -> Iterator[nn.Module]:
+        """The convolutions from the picture on, in the order in which Freeze-D (arXiv 2002.10964) counts them."""
+        for level in self.config.levels:
+            block = getattr(self, f"b{level}")
+            yield from (module for module in block.children() if isinstance(module, Convolution))
+
+
+def minibatch_std(x: Tensor, group_size: int) -> Tensor:
+    """The spread of features within groups of the batch, as one more channel (arXiv 1710.10196, section 3).
+
+    Picture i belongs to group i mod (N / g), g the largest divisor of N up to `group_size`.
+
+    Args:
+        x: [N, C, H, W].
+
+    Returns:
+        [N, 1, H, W], constant over each picture.
+    """
+    count = len(x)
+    size = max(g for g in range(1, min(group_size, count) + 1) if count % g == 0)
+    groups = rearrange(x, "(g rest) c h w -> g rest c h w", g=size)
+    std = (groups.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
+    return repeat(std, "rest -> (g rest) 1 h w", g=size, h=x.shape[2], w=x.shape[3])
+
+
+def smooth(x: Tensor, padding: int, stride: int = 1) -> Tensor:
+    """The FIR low-pass [1, 3, 3, 1] / 8 along both axes, of zero-padded x [N, C, H, W]."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype) / 8
+    kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
+    return F.conv2d(x, kernel, stride=stride, padding=padding, groups=x.shape[1])

@@ -1,0 +1,145 @@
+"""The two layers that everything is built of: fully connected, and modulated by a style vector.
+
+Parameters are stored as the authors store them (unit scale, the gain applied at run time), so that official
+checkpoints load name by name. Weights follow their input to its device: ComfyUI may keep them elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.onednn import fused_linear
+from ...kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
+
+
+class FullyConnected(nn.Module):
+    """`y = x @ (weight * weight_gain)^T + bias * bias_gain` on the last axis, with an equalised learning rate."""
+
+    def __init__(self, in_features: int, out_features: int, *, lr_multiplier: float = 1, bias_init: float = 0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+
+    def scaled(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """The weight [out, in] and bias [out] with their gains applied."""
+        return self.weight.to(device) * self.weight_gain, self.bias.to(device) * self.bias_gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        # The gain scales x: for a few latents the weight is by far the larger tensor, and stays where it lies.
+        weight, bias = self.weight.to(x.device), self.bias.to(x.device) * self.bias_gain
+        return F.linear(x * self.weight_gain, weight, bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]} -> {self.weight.shape[0]}"
+
+
+class Modulation(NamedTuple):
+    """What a latent makes of a layer: `y = scale_out * (weight @ (scale_in * x)) + bias`."""
+
+    scale_in: Tensor  # [N, in]
+    scale_out: Tensor  # [N, out]
+
+
+class StyledLayer(Protocol):
+    """A layer with the styles of some latents: features [N, P, in] -> [N, P, out].
+
+    Layers that demodulate end in the leaky ReLU with its gain and the clamp; the branches to a bi-line in the clamp.
+    """
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class ModulatedLinear(nn.Module):
+    """A 1x1 layer whose weight is scaled per input feature by a style (StyleGAN2 modulation). Features come last.
+
+    With `demodulate` each output's weights are normalised to unit length, which makes the layer independent of
+    the style's magnitude; without, the style is divided by `sqrt(in_features)` instead.
+    """
+
+    def __init__(self, in_features: int, out_features: int, w_dim: int, *, demodulate: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.affine = FullyConnected(w_dim, in_features, bias_init=1)
+        self.demodulate = demodulate
+
+    def modulation(self, w: Tensor) -> Modulation:
+        """Styles [N, w_dim] -> the scales of this layer."""
+        style = self.affine(w)
+        weight = self.weight.to(w.device)
+        root = math.sqrt(style.shape[1])
+        if not self.demodulate:
+            return Modulation(style / root, style.new_ones(len(style), len(weight)))
+        demodulation = (style.square() @ weight.square().mT + 1e-8).rsqrt()
+        # Both scales could stay as they are; half precision needs the sums in between to be of the size of x.
+        balance = root * style.detach().abs().amax(1, keepdim=True) + 1e-8
+        return Modulation(style / balance, demodulation * balance)
+
+    def modulated(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Styles [N, w_dim] -> the equivalent weight [N, out, in] and bias [out]."""
+        scale_in, scale_out = self.modulation(w)
+        weight = self.weight.to(w.device) * scale_in[:, None] * scale_out[..., None]
+        return weight, self.bias.to(w.device)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Features [N, P, in] and styles [N, w_dim] -> [N, P, out], without an activation."""
+        return self.styled(w)(x)
+
+    def styled(self, w: Tensor, dtype: torch.dtype | None = None) -> StyledLayer:
+        """The layer for latents w [N, w_dim], to be applied to any number of features in `dtype`."""
+        dtype = dtype or w.dtype
+        if dtype.itemsize == 2 and len(w) == 1:
+            weight, bias = self.modulated(w)
+            if self.demodulate:
+                weight, bias = weight * ACTIVATION_GAIN, bias * ACTIVATION_GAIN
+            return PackedLayer(weight[0].to(dtype), bias.to(dtype), self.demodulate)
+        return ScaledLayer(self, self.modulation(w), dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]} -> {self.weight.shape[0]}, demodulate={self.demodulate}"
+
+
+@dataclass(frozen=True)
+class ScaledLayer:
+    """A `StyledLayer` that scales the features: the weight is used where it lies, without a copy per latent."""
+
+    layer: ModulatedLinear
+    modulation: Modulation
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        layer, activated = self.layer, self.layer.demodulate
+        gain = ACTIVATION_GAIN if activated else 1.0  # commutes with the leaky ReLU
+        bias = layer.bias.to(x) * gain
+        if torch.is_grad_enabled():
+            # A weight per latent: what autograd keeps and goes through again are the features.
+            scale_in, scale_out = self.modulation
+            weight = layer.weight.to(x.device) * scale_in[:, None] * (scale_out * gain)[..., None]
+            y = torch.baddbmm(bias, x, weight.to(x).mT)
+            return (F.leaky_relu(y, LEAKY_SLOPE) if activated else y).clamp(-CLAMP, CLAMP)
+        scale_in, scale_out = (scale.to(self.dtype).unsqueeze(1) for scale in self.modulation)
+        y = F.linear(x * scale_in, layer.weight.to(x))
+        scale_out = scale_out * gain
+        torch.addcmul(bias, y, scale_out, out=y)  # in place: features are the largest tensors there are
+        return (F.leaky_relu_(y, LEAKY_SLOPE) if activated else y).clamp_(-CLAMP, CLAMP)
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """A `StyledLayer` of one latent for half precision: one weight, so that each feature is rounded once a layer."""
+
+    weight: Tensor  # [out, in], gains inside
+    bias: Tensor  # [out]
+    activated: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return fused_linear(x, self.weight, self.bias, self.activated).clamp_(-CLAMP, CLAMP)

@@ -1,0 +1,41 @@
+"""From latents to pictures: any size, window and camera, in memory or straight to a file.
+
+Read `render.py` first: there a latent becomes lines, and lines become pixels through `kernels`. `window.py` says where
+samples lie, `camera.py` what a view shows, `film.py` renders paths, `warp.py` what is turned or bent, `large.py` files.
+"""
+
+from .camera import EASINGS, TIMINGS, WARPS, View, add_warp, camera_path
+from .film import render_path, render_view, share, views_estimate
+from .large import BITS, Preview, render_to_file
+from .render import Progress, memory_estimate, render, render_bands
+from .spec import MAX_SUPERSAMPLE, PictureSpec
+from .warp import QUALITIES
+from .window import FITS, WHOLE_FRAME, Window, fit_window, sample_positions
+
+__all__ = [
+    "BITS",
+    "EASINGS",
+    "FITS",
+    "MAX_SUPERSAMPLE",
+    "QUALITIES",
+    "TIMINGS",
+    "WARPS",
+    "WHOLE_FRAME",
+    "PictureSpec",
+    "Preview",
+    "Progress",
+    "View",
+    "Window",
+    "add_warp",
+    "camera_path",
+    "fit_window",
+    "memory_estimate",
+    "render",
+    "render_bands",
+    "render_path",
+    "render_to_file",
+    "render_view",
+    "sample_positions",
+    "share",
+    "views_estimate",
+]

@@ -1,0 +1,309 @@
+"""Pictures of any size straight to a file: memory stays flat, and a render that was stopped can be gone on with.
+
+Beside the file, while it is not whole, are two hidden ones: `.NAME.partial`, which becomes the file by being renamed,
+and `.NAME.journal`, which says what picture it is and how much of it is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ... import kernels
+from ..checkpoints import digest
+from ..files import replace_file
+from ..network import Generator
+from .render import Progress, bands_of
+from .spec import PictureSpec
+from .window import WHOLE_FRAME, Window
+from .writers import BLOCK, FORMATS, Writer
+
+BITS = (8, 16)
+PREVIEW_SIDE = 1024
+JOURNAL_SECONDS = 5.0
+_JOURNAL_VERSION = 1
+_SPARE_BYTES = 32 << 20  # for the journal
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True)
+class RenderedFile:
+    """What `render_to_file` made."""
+
+    path: Path
+    size: int
+    """In bytes."""
+    resumed_row: int
+    """The row that an earlier run had come to; 0 if this one began."""
+    preview: Tensor
+    """[h, w, C] float32 in -1..1: the area means of the picture, at most `PREVIEW_SIDE` pixels on a side."""
+
+
+def render_to_file(
+    generator: Generator,
+    ws: Tensor,
+    path: str | os.PathLike[str],
+    *,
+    height: int,
+    width: int,
+    window: Window = WHOLE_FRAME,
+    fit: str = "stretch",
+    supersample: int = 1,
+    precision: str = "auto",
+    backend: str = "auto",
+    tile: int | tuple[int, int] | None = None,
+    bits: int = 8,
+    text: Mapping[str, str] | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+    preview: Preview | None = None,
+) -> RenderedFile:
+    """Render one latent to a file, a block of rows at a time.
+
+    Memory depends on the width alone: the lines along it (see `render`) and a few blocks of `BLOCK` rows of pixels. A
+    render that was stopped, by an exception of `progress` or the end of the process, goes on where it was when it is
+    called again with the same picture and path; on the same machine the file is the same, bit by bit.
+
+    Args:
+        path: of the file, replaced in the end; `.png`, or `.tif` for a tiled BigTIFF with a pyramid.
+        bits: per channel, 8 or 16.
+        text: kept in the file.
+        resume: False begins anew.
+        preview: filled while the picture grows, for those who want to look on.
+        others: as for `render`.
+
+    Raises:
+        As `render`, and
+        ValueError: the ending of the name or `bits` is unknown, or there is not exactly one latent.
+        ImportError: the format needs a library that is not there; says how to get it.
+        OSError: the disk has not enough room for the picture at worst, or became full; says what is needed.
+    """
+    path = Path(path)
+    writer_class = _format(path, bits)
+
+    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile)
+
+    def bands(first_row: int, progress: Progress | None) -> Iterator[tuple[int, Tensor]]:
+        dtype, band = (torch.uint8, BLOCK) if bits == 8 else (torch.float32, BLOCK // 4)  # as many bytes
+        return bands_of(generator, ws, spec, progress=progress, dtype=dtype, band=band, first_row=first_row)
+
+    bands(0, None)  # says what is wrong with the arguments before any file is touched
+    channels = generator.config.img_channels
+    preview = preview or Preview(height, width, channels)
+    job = {
+        "version": _JOURNAL_VERSION,
+        "generator": digest(generator.config, generator.state_dict()),
+        "latent": hashlib.sha256(ws.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest(),
+        "picture": [height, width, bits, supersample, *spec.shown],
+        "precision": str(kernels.resolve_precision(precision, generator.mapping.w_avg.device)),
+        "format": writer_class.__name__,
+    }
+
+    unfinished = _Unfinished(path, job)
+    state = unfinished.load() if resume else None
+    if state is None:
+        unfinished.discard()
+    _check_space(path, writer_class.most_bytes(height, width, channels, bits), unfinished.size)
+    with unfinished.open() as file:
+        writer = writer_class(file, height, width, channels, bits, text)
+        steps = _Steps(progress, height, writer.finish_work)
+        try:
+            if state is None:
+                preview.restore(0, np.zeros(preview.image.shape))
+                writer.begin()
+            else:
+                writer.restore(int(state["rows"]), int(state["size"]), state)
+                preview.restore(writer.rows, state["preview"])
+            resumed_row, saved = writer.rows, time.monotonic()
+            for block in _blocks(bands(writer.rows, steps.render), height, writer.dtype):
+                writer.write(block)
+                preview.add(block)
+                if time.monotonic() - saved >= JOURNAL_SECONDS:
+                    unfinished.save(writer, preview)
+                    saved = time.monotonic()
+            writer.finish(steps.finish)
+            os.fsync(file.fileno())
+        except BaseException as error:
+            unfinished.stopped(file)
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                raise OSError(unfinished.disk_full(writer_class.most_bytes(height, width, channels, bits))) from error
+            raise
+        finally:
+            writer.close()
+    return RenderedFile(path, unfinished.done(), resumed_row, preview.image)
+
+
+class Preview:
+    """A picture's area means, as its rows come in; grey where there are none yet."""
+
+    def __init__(self, height: int, width: int, channels: int, side: int = PREVIEW_SIDE):
+        self.size, self.factor = (height, width), math.ceil(max(height, width) / side)
+        self.rows = 0
+        self.image = torch.zeros((math.ceil(height / self.factor), math.ceil(width / self.factor), channels))
+        """[h, w, C] float32 in -1..1."""
+
+    def add(self, block: np.ndarray) -> None:
+        """The next rows of pixels, [rows, width, C] of 8 or 16 bits."""
+        (height, width), factor = self.size, self.factor
+        half = np.iinfo(block.dtype).max / 2
+        lefts = np.arange(0, width, factor)
+        across = np.diff(lefts, append=width)[:, None]
+        image = self.image.numpy()
+        for row in range(self.rows // factor, math.ceil((self.rows + len(block)) / factor)):
+            top, bottom = row * factor, min((row + 1) * factor, height)
+            rows = block[max(top - self.rows, 0) : bottom - self.rows]
+            sums = np.add.reduceat(rows.sum(0, dtype=np.uint32), lefts, 0, dtype=np.float64)
+            image[row] += (sums / across / half - len(rows)) / (bottom - top)
+        self.rows += len(block)
+
+    def restore(self, rows: int, image: np.ndarray) -> None:
+        """Go on after so many rows."""
+        self.rows = rows
+        self.image.copy_(torch.from_numpy(image))
+
+
+class _Unfinished:
+    """The two hidden files beside a picture that is not whole."""
+
+    def __init__(self, path: Path, job: dict[str, Any]):
+        self.path, self.job = path, job
+        self.partial, self.journal = (path.with_name(f".{path.name}.{kind}") for kind in ("partial", "journal"))
+        self.size = 0
+        """What the journal vouches for, in bytes."""
+        self.rows = 0
+
+    def load(self) -> dict[str, np.ndarray] | None:
+        """The state of an earlier run, if it made the same picture and its data is there."""
+        try:
+            with np.load(self.journal) as file:
+                state = {name: file[name] for name in file.files}
+            if json.loads(state["job"].tobytes()) != self.job or self.partial.stat().st_size < state["size"]:
+                return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        self.rows, self.size = int(state["rows"]), int(state["size"])
+        return state
+
+    def save(self, writer: Writer, preview: Preview) -> None:
+        """Vouch for what is written."""
+        os.fsync(writer.file.fileno())
+        state = {
+            "job": np.frombuffer(json.dumps(self.job).encode(), np.uint8),
+            "rows": np.array(writer.rows),
+            "size": np.array(writer.size),
+            "preview": preview.image.numpy(),
+            **writer.state(),
+        }
+
+        def write(name: str) -> None:
+            with open(name, "wb") as file:
+                np.savez(file, **state)
+
+        replace_file(self.journal, write)
+        self.rows, self.size = writer.rows, writer.size
+
+    def open(self) -> FileIO:
+        return self.partial.open("r+b" if self.size else "w+b", buffering=0)
+
+    def stopped(self, file: FileIO) -> None:
+        """Keep what is of use to another run."""
+        if self.size:
+            file.truncate(self.size)
+        else:
+            file.close()
+            self.discard()
+
+    def discard(self) -> None:
+        self.partial.unlink(missing_ok=True)
+        self.journal.unlink(missing_ok=True)
+
+    def done(self) -> int:
+        """Put the file in its place; its size in bytes."""
+        os.replace(self.partial, self.path)
+        self.journal.unlink(missing_ok=True)
+        return self.path.stat().st_size
+
+    def disk_full(self, most_bytes: int) -> str:
+        kept = f"{self.rows} rows are kept: free" if self.rows else "Free"
+        return (
+            f"{self.path}: the disk is full. {kept} up to {_bytes(most_bytes - self.size)} and render the same picture "
+            "to the same file again"
+        )
+
+
+class _Steps:
+    """Progress of rendering, then of finishing the file, as one."""
+
+    def __init__(self, progress: Progress | None, height: int, finish_work: float):
+        self.progress, self.height, self.share = progress, height, finish_work
+        self.rendered = self.rows = 0
+
+    def render(self, done: int, total: int) -> None:
+        self.rendered = total
+        self._call(done)
+
+    def finish(self, rows: int) -> None:
+        self.rows += rows
+        self._call(self.rendered + self._extra * self.rows // self.height)
+
+    @property
+    def _extra(self) -> int:
+        return int(self.rendered * self.share)
+
+    def _call(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress(done, self.rendered + self._extra)
+
+
+def _blocks(bands: Iterator[tuple[int, Tensor]], height: int, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Bands of pixels -> blocks of BLOCK rows [rows, width, C], fewer at the bottom; the next overwrites one."""
+    block = np.empty(0)
+    for top, pixels in bands:
+        rows = rearrange(pixels, "c h w -> h w c").numpy()
+        if not block.size:
+            block = np.empty((min(BLOCK, height), *rows.shape[1:]), dtype)
+        start = top % BLOCK
+        stop = start + len(rows)
+        block[start:stop] = rows if dtype.itemsize == 1 else (rows * 32767.5 + 32768).clip(0, 65535)
+        if stop == BLOCK or top + len(rows) == height:
+            yield block[:stop]
+
+
+def _format(path: Path, bits: int) -> type[Writer]:
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: the name of the file must end in one of {', '.join(FORMATS)}")
+    if bits not in BITS:
+        raise ValueError(f"bits must be one of {list(BITS)}, not {bits!r}")
+    writer_class = FORMATS[path.suffix.lower()]
+    writer_class.require()
+    return writer_class
+
+
+def _check_space(path: Path, most_bytes: int, there: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = most_bytes - there + _SPARE_BYTES, shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise OSError(
+            f"{path}: the picture may take {_bytes(needed)} of disk (if it does not compress), and {_bytes(free)} are "
+            "free. Free some, choose another folder, or lower the size"
+        )
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

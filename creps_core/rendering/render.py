@@ -1,0 +1,334 @@
+"""Latents + size + view -> picture, tile by tile: memory does not grow with the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ... import kernels
+from ...kernels.workers import run_parallel
+from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
+from .spec import PictureSpec, check_out, check_ws
+from .window import WHOLE_FRAME, Window
+
+_LINE_WORKERS = 4
+# Of one layer of the line network, all workers together; some eight live at a time. Every call packs the weights, so
+# longer pieces are faster, in half precision most.
+_LINE_BYTES = {4: 3 << 20, 2: 8 << 20}
+_LONGEST_PIECE = 512
+_BAND = 512  # positions along the height at a time: workers wait for each other at the end of lines and of pixels
+
+Progress = Callable[[int, int], None]
+
+
+def render(
+    generator: Generator,
+    ws: Tensor,
+    *,
+    height: int,
+    width: int,
+    window: Window = WHOLE_FRAME,
+    fit: str = "stretch",
+    supersample: int = 1,
+    precision: str = "auto",
+    backend: str = "auto",
+    tile: int | tuple[int, int] | None = None,
+    progress: Progress | None = None,
+    out: Tensor | None = None,
+    cache: RenderCache | None = None,
+) -> Tensor:
+    """Render latents at any size.
+
+    Beyond the weights and the picture this takes the lines along the width (1 KB per level and sample: 7 KB per
+    column of pixels for a 512 model) and at most 64 MB, whatever the size.
+
+    Args:
+        generator: on any device; the work is done there.
+        ws: [N, num_ws, w_dim] from `generator.mapping`.
+        height, width: of the picture, in pixels.
+        window: (top, left, bottom, right): the part of the frame to show, where (0, 0, 1, 1) is the whole. The
+            first and last pixels lie on its edges. Beyond 0..1 the picture continues. A reversed window mirrors.
+        fit: `stretch` shows the window as it is; `crop` (centred) and `extend` cut or widen it so that the
+            scale is the same along both axes.
+        supersample: 1..16, samples per pixel and side; a pixel is the mean of them over its area.
+        precision: of the matrix products: `auto | float32 | bfloat16 | float16`.
+        backend: `auto`, or a name in `kernels.BACKENDS`.
+        tile: (height, width) or side of a tile in pixels; None picks one.
+        progress: called as `progress(done, total)` in the calling thread after every tile and every piece of the
+            lines; the unit is the work of a pixel. What it raises ends the work within one tile.
+        out: where to write: [N, C, height, width] of any strides; see `kernels.entangle` for dtypes.
+        cache: kept between the pictures of a film: what the last one has in common with this one is not computed again.
+
+    Returns:
+        [N, C, height, width] float32, about -1..1, on the generator's device; or `out`.
+
+    Raises:
+        ValueError: an argument is out of range or does not fit the generator; names it.
+        OverflowError: half precision overflowed.
+    """
+    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile)
+    picture = _Picture(generator, ws, spec, progress, cache)
+    shape = (len(ws), generator.config.img_channels, height, width)
+    if out is None:
+        out = torch.empty(shape, device=picture.device)
+    check_out(out, shape)
+    for i in range(len(ws)):
+        for top, bottom, paint in picture.bands(i):
+            paint(out[i, :, top:bottom])
+    return out
+
+
+def render_bands(
+    generator: Generator,
+    ws: Tensor,
+    *,
+    height: int,
+    width: int,
+    window: Window = WHOLE_FRAME,
+    fit: str = "stretch",
+    supersample: int = 1,
+    precision: str = "auto",
+    backend: str = "auto",
+    tile: int | tuple[int, int] | None = None,
+    progress: Progress | None = None,
+    dtype: torch.dtype = torch.uint8,
+    band: int = 256,
+    first_row: int = 0,
+) -> Iterator[tuple[int, Tensor]]:
+    """Render one latent from top to bottom, for pictures that do not fit into memory.
+
+    Args:
+        dtype: of the pixels; see `kernels.entangle`.
+        band: rows of pixels at a time.
+        first_row: begin here, to go on with a picture; `progress` counts the rows above as done.
+        others: as for `render`.
+
+    Returns:
+        An iterator over (row, [C, rows, width]): the first row of a band and its pixels on the CPU, rows of pixels
+        after each other in memory. Bands end at multiples of `band`; the next one overwrites the pixels.
+
+    Raises:
+        As `render`, and ValueError: there is not exactly one latent, or the band or the first row is out of range.
+    """
+    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile)
+    return bands_of(generator, ws, spec, progress=progress, dtype=dtype, band=band, first_row=first_row)
+
+
+def bands_of(
+    generator: Generator,
+    ws: Tensor,
+    spec: PictureSpec,
+    *,
+    progress: Progress | None = None,
+    dtype: torch.dtype = torch.uint8,
+    band: int = 256,
+    first_row: int = 0,
+) -> Iterator[tuple[int, Tensor]]:
+    """`render_bands` of a picture that is given as one value."""
+    if len(ws) != 1:
+        raise ValueError(f"bands are of one picture: give one latent, not {len(ws)}")
+    if band < 1 or not 0 <= first_row <= spec.height:
+        raise ValueError(f"band must be at least 1, not {band}, and first_row from 0 to {spec.height}, not {first_row}")
+    picture = _Picture(generator, ws, spec, progress)
+
+    def bands() -> Iterator[tuple[int, Tensor]]:
+        pixels = torch.empty((min(band, spec.height), spec.width, generator.config.img_channels), dtype=dtype)
+        pixels = rearrange(pixels, "h w c -> c h w")
+        for top, bottom, paint in picture.bands(0, band, first_row):
+            paint(pixels[:, : bottom - top])
+            yield top, pixels[:, : bottom - top]
+
+    return bands()
+
+
+def memory_estimate(config: GeneratorConfig, height: int, width: int, supersample: int = 1) -> int:
+    """Bytes that `render` takes on the generator's device, beyond weights and picture, in float32."""
+    line = len(config.biline_levels) * config.biline_channels * RANK * width * supersample * 4
+    return line + (64 << 20)
+
+
+class RenderCache:
+    """What the pictures of a film may share: a latent applied to the weights, and its two last lines.
+
+    A pan along one axis, and a film that holds still while something else changes, evaluate half of the lines or none.
+
+    Args:
+        longest: positions of a line along the height that is worth keeping whole (7 KB each for a 512 model); the
+            default keeps none.
+    """
+
+    def __init__(self, longest: int = 0):
+        self.longest = longest
+        self.applied: tuple[kernels.Prepared, LineStyles] | None = None
+        self._key: tuple[Any, ...] = ()
+        self._styles = torch.empty(0)
+        self._lines: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def turn_to(self, synthesis: Any, styles: Tensor, dtype: torch.dtype, backend: str) -> None:
+        """Forget everything unless it belongs to these weights, this latent and this way of computing."""
+        key = (synthesis, dtype, backend, styles.device)
+        if self._key != key or not torch.equal(self._styles, styles):
+            self._key, self._styles = key, styles.clone()
+            self.applied, self._lines = None, {}
+
+    def find(self, line: int, positions: Tensor) -> Tensor | None:
+        """The line at exactly these positions."""
+        kept, lines = self._lines.get(line, (None, None))
+        return lines if kept is not None and torch.equal(kept, positions) else None
+
+    def keep(self, line: int, positions: Tensor, lines: Tensor) -> None:
+        """Remember a line in place of the last of its kind."""
+        if self.longest:
+            self._lines[line] = positions, lines
+
+
+class _Picture:
+    """What `render` and `render_bands` share: checked arguments, positions, lines, and painting from them."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        ws: Tensor,
+        spec: PictureSpec,
+        progress: Progress | None,
+        cache: RenderCache | None = None,
+    ):
+        config, self.device = generator.config, generator.mapping.w_avg.device
+        check_ws(config, ws)
+        self.spec, self.synthesis, self.ws = spec, generator.synthesis, ws
+        self.dtype = kernels.resolve_precision(spec.precision, self.device)
+        kernels.choose(spec.backend, self.device, self.dtype)
+        self.y, self.x = spec.positions()
+        self.cache = cache or RenderCache()
+        self.counter, self.line_work = WorkCounter(progress), _pixels_per_position(config)
+        pixels = spec.height * spec.width + (len(self.y) + len(self.x)) * self.line_work
+        self.counter.total = len(ws) * pixels
+        self.lines = LineEvaluator(
+            generator, self.dtype, lambda positions: self.counter.add(positions * self.line_work)
+        )
+
+    @torch.no_grad()
+    def bands(
+        self, i: int, band: int | None = None, first_row: int = 0
+    ) -> Iterator[tuple[int, int, Callable[[Tensor], None]]]:
+        """The bands of latent i from a row downwards: (top, bottom, paint), where `paint` fills [C, rows, width].
+
+        Args:
+            i: which latent.
+            band: rows of pixels whose columns are evaluated at a time; bands end at its multiples.
+            first_row: of the first band.
+        """
+        k, styles = self.spec.supersample, self.ws[i : i + 1].to(self.device, torch.float32)
+        band = band or max(1, max(self.lines.round, _BAND) // k)
+        self.counter.add(first_row * (self.spec.width + k * self.line_work))
+        self.cache.turn_to(self.synthesis, styles, self.dtype, self.spec.backend)
+        prepared, line_styles = self.cache.applied or self._prepare(styles)
+        self.cache.applied = prepared, line_styles
+
+        def evaluate(positions: Tensor, line: int) -> Tensor:
+            return self.lines.evaluate(line_styles, positions, line)
+
+        rows = self._whole(ROWS, self.x, evaluate)
+        whole = self._whole(COLUMNS, self.y, evaluate) if len(self.y) <= self.cache.longest else None
+        top = first_row
+        while top < self.spec.height:
+            bottom = min((top // band + 1) * band, self.spec.height)
+            part = slice(top * k, bottom * k)
+            columns = evaluate(self.y[part], COLUMNS) if whole is None else whole[:, :, part]
+            yield top, bottom, partial(self._paint, columns, rows, prepared)
+            top = bottom
+
+    def _whole(self, line: int, positions: Tensor, evaluate: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """A whole line, from the cache if it is there."""
+        found = self.cache.find(line, positions)
+        if found is None:
+            found = evaluate(positions, line)
+            self.cache.keep(line, positions, found)
+        else:
+            self.counter.add(len(positions) * self.line_work)
+        return found
+
+    def _prepare(self, styles: Tensor) -> tuple[kernels.Prepared, LineStyles]:
+        """Apply a latent [1, num_ws, w_dim] to both parts of the synthesis, on the CPU side by side."""
+        results: list[Any] = [None, None]
+
+        def work(part: int) -> int:
+            if part == 0:
+                stage = self.synthesis.pixel_stage(styles).sample(0)
+                results[0] = kernels.prepare(stage, self.device, dtype=self.dtype, backend=self.spec.backend)
+            else:
+                results[1] = self.synthesis.line_styles(styles, self.dtype)
+            return 0
+
+        run_parallel(work, range(2), 2 if self.device.type == "cpu" else 1, self.counter.add)
+        return results[0], results[1]
+
+    @torch.no_grad()
+    def _paint(self, columns: Tensor, rows: Tensor, prepared: kernels.Prepared, out: Tensor) -> None:
+        kernels.entangle(
+            columns,
+            rows,
+            prepared,
+            out,
+            supersample=self.spec.supersample,
+            tile=self.spec.tile_size if self.spec.tile else None,
+            after_tile=self.counter.add,
+        )
+
+
+class WorkCounter:
+    """Adds up work done for a progress callback; the unit is the work of a pixel."""
+
+    def __init__(self, progress: Progress | None):
+        self.progress, self.done, self.total = progress, 0, 0
+
+    def add(self, work: int) -> None:
+        self.done += work
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+class LineEvaluator:
+    """Evaluates lines piece by piece, on the CPU several pieces at a time."""
+
+    def __init__(self, generator: Generator, dtype: torch.dtype, after_piece: Callable[[int], None]):
+        config, self.device = generator.config, generator.mapping.w_avg.device
+        self.synthesis, self.dtype, self.after_piece = generator.synthesis, dtype, after_piece
+        self.shape = (len(config.biline_levels), config.biline_channels, -1, RANK)
+        cpu = self.device.type == "cpu"
+        self.workers = min(torch.get_num_threads(), _LINE_WORKERS) if cpu else 1
+        floats = _LINE_BYTES[dtype.itemsize] // (dtype.itemsize * self.workers)
+        widest = max(config.channels(level) for level in config.levels)
+        self.piece = min(_LONGEST_PIECE, max(1, floats // (RANK * widest)))
+        self.round = self.piece * self.workers
+        """Positions that keep all workers busy once."""
+
+    def evaluate(self, styles: LineStyles, positions: Tensor, line: int) -> Tensor:
+        """The line of one latent at these positions, [L, B, n, RANK]."""
+        levels, channels, _, rank = self.shape
+        result = torch.empty((levels, channels, len(positions), rank), device=self.device, dtype=self.dtype)
+
+        def work(start: int) -> int:
+            piece = slice(start, start + self.piece)
+            bilines = self.synthesis.bilines(styles, positions[piece], line)[0]
+            result[:, :, piece] = bilines
+            return bilines.shape[2]
+
+        starts = range(0, len(positions), self.piece)
+        run_parallel(work, starts, min(self.workers, len(starts)), self.after_piece)
+        return result
+
+
+def _pixels_per_position(config: GeneratorConfig) -> int:
+    """The work of a position on a line, in pixels: the ratio of their multiplications."""
+    levels = config.levels
+    widths = [config.channels(level) for level in levels]
+    line = sum(RANK * b * (a + b) for a, b in pairwise(widths)) + RANK * widths[0] ** 2
+    pixel = 20 * config.biline_channels**2 * (len(config.biline_levels) + 1)
+    return 1 + line // pixel

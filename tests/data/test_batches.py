@@ -1,0 +1,124 @@
+"""Batches: their order, and what goes wrong in threads."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import numpy as np
+import pytest
+import torch
+from comfyui_creps.creps_core.data import Batches, Pictures, from_images
+
+
+def make(count: int = 7, mirror: bool = False) -> Pictures:
+    """Pictures whose every value is their number."""
+    values = torch.arange(count).view(-1, 1, 1, 1).expand(-1, 8, 8, 3) / 255
+    return from_images(values, resolution=8, mirror=mirror)
+
+
+def numbers(batches: Batches, count: int) -> list[int]:
+    return [int(value) for _ in range(count) for value in next(batches).pictures[:, 0, 0, 0]]
+
+
+def test_order():
+    pictures = make()
+    with Batches(pictures, 3, seed=5) as batches:
+        seen = numbers(batches, 14)
+    expected = [int(i) for epoch in range(6) for i in np.random.default_rng([5, epoch]).permutation(7)]
+    assert seen == expected
+    with Batches(pictures, 50, seed=5) as batches:  # several times the data set at once
+        assert numbers(batches, 1)[:42] == expected
+    with Batches(pictures, 3, seed=6) as batches:
+        assert numbers(batches, 14) != expected
+    with Batches(make(mirror=True), 14) as batches:
+        assert sorted(numbers(batches, 1)) == sorted(2 * [*range(7)])
+
+
+def test_a_run_goes_on_where_it_stopped():
+    def box(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
+        assert side == 8
+        left, top = rng.uniform(0, 0.5, 2)
+        return left, top, left + 0.5, top + 0.5
+
+    pictures = from_images(torch.rand(7, 8, 8, 3), resolution=8)
+    with Batches(pictures, 4, seed=1, box=box) as batches:
+        whole = [next(batches) for _ in range(12)]
+    assert len({tuple(part.tolist()) for batch in whole for part in batch.boxes}) == 48
+    for workers, prefetch, seen in ((1, 1, 0), (4, 9, 5), (3, 2, 11)):
+        with Batches(pictures, 4, seed=1, box=box, start=4 * seen, workers=workers, prefetch=prefetch) as batches:
+            for expected in whole[seen:]:
+                batch = next(batches)
+                assert torch.equal(batch.pictures, expected.pictures)
+                assert torch.equal(batch.boxes, expected.boxes)
+                assert batch.boxes.dtype == torch.float64
+    # Other sizes of batches, such as after a change of the settings.
+    with Batches(pictures, 8, seed=1, box=box, start=8) as batches:
+        assert torch.equal(next(batches).pictures, torch.cat([whole[2].pictures, whole[3].pictures]))
+
+
+def test_processes_share_one_order():
+    pictures = make()
+    with Batches(pictures, 6, start=12) as batches:
+        alone = [next(batches) for _ in range(5)]
+    with contextlib.ExitStack() as stack:
+        ranks = [stack.enter_context(Batches(pictures, 2, start=12, rank=rank, world=3)) for rank in range(3)]
+        for expected in alone:  # every third picture each
+            together = torch.stack([next(batches).pictures for batches in ranks], 1).flatten(0, 1)
+            assert torch.equal(together, expected.pictures)
+
+
+def test_without_boxes_all_is_shown():
+    with Batches(make(), 2) as batches:
+        batch = next(iter(batches))
+        assert batch.boxes.tolist() == [[0, 0, 1, 1]] * 2
+        assert batch.labels.shape == (2, 0)
+        assert batches.random_labels(0, 5).shape == (5, 0)
+
+
+def test_errors_of_threads_surface():
+    fail = threading.Event()
+
+    def box(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
+        if fail.is_set():
+            raise RuntimeError("out of order")
+        return 0, 0, 1, 1
+
+    pictures = make()
+    with Batches(pictures, 3) as batches:
+        expected = numbers(batches, 8)
+    with Batches(pictures, 3, box=box) as batches:
+        seen = numbers(batches, 2)
+        fail.set()
+
+        def go_on() -> None:  # what was prepared before comes first
+            for _ in range(6):
+                seen.extend(numbers(batches, 1))
+
+        with pytest.raises(RuntimeError, match="out of order"):
+            go_on()
+        fail.clear()
+        seen += numbers(batches, 8 - len(seen) // 3)
+    assert seen == expected
+    with pytest.raises(ValueError, match="closed"):
+        next(batches)
+    with (
+        Batches(pictures, 3, box=lambda rng, side: (0.0, 0.0, 2.0, 1.0)) as batches,
+        pytest.raises(ValueError, match="a box must"),
+    ):
+        next(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("creps-batch")]
+
+
+def test_arguments_of_batches():
+    pictures = make()
+    for options, match in (
+        ({"batch": 0}, "batch must be 1"),
+        ({"seed": -1}, "seed must be 0"),
+        ({"start": -1}, "start must be 0"),
+        ({"rank": 2, "world": 2}, "rank must be from 0 to world - 1, not 2 of 2"),
+        ({"workers": 0}, "workers and prefetch"),
+        ({"prefetch": 0}, "workers and prefetch"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            Batches(pictures, **{"batch": 2, **options})  # type: ignore

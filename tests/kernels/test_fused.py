@@ -1,0 +1,397 @@
+"""The Triton kernel: its errors under Triton's interpreter and on a GPU, its registers on GPUs that are not here.
+
+The interpreter is chosen for a whole process, so its tests run in one of their own, which `test_under_the_interpreter`
+starts: `TRITON_INTERPRET=1 pytest tests/test_fused.py` shows them one by one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from comfyui_creps.kernels import fused as door
+from comfyui_creps.kernels import reference
+from comfyui_creps.kernels.stage import Layer, PixelBlock, PixelStage
+from paths import ROOT, TESTS
+from torch import Tensor
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+interpreter = pytest.mark.skipif(not INTERPRETED, reason="test_under_the_interpreter runs it in a process of its own")
+HALF, EXACT = torch.float16, torch.float32
+# Errors relative to the largest value of the picture, against float64, and in 8-bit levels of a picture of -1..1.
+RELATIVE = {HALF: 4e-3, torch.bfloat16: 4e-2, EXACT: 1e-5}
+LEVELS = {HALF: 0.5, torch.bfloat16: 5, EXACT: 1e-2}
+
+
+# Stages and pictures
+
+
+def make_case(size: tuple[int, int], **shape: int) -> tuple[Tensor, Tensor, PixelStage]:
+    columns, rows, stage = door.example(*size, **shape)
+    return columns.double(), rows.double(), convert(stage, dtype=torch.float64)
+
+
+def convert(stage: PixelStage, scale: float = 1, **to) -> PixelStage:
+    def each(layer: Layer) -> Layer:
+        return Layer((layer.weight * scale).to(**to), layer.bias.to(**to))
+
+    return PixelStage(
+        tuple(tuple(map(each, decoder)) for decoder in stage.decoders),
+        each(stage.image),
+        tuple(PixelBlock(*map(each, block)) for block in stage.blocks),
+    )
+
+
+def specification(columns: Tensor, rows: Tensor, stage: PixelStage, supersample: int = 1) -> Tensor:
+    picture = reference.entangle(columns, rows, stage)
+    if supersample > 1:
+        picture = picture.unflatten(1, (-1, supersample)).unflatten(3, (-1, supersample)).mean((2, 4))
+    return picture
+
+
+def paint(columns, rows, stage, out: Tensor, dtype: torch.dtype, *, supersample=1, tile=None, device=None) -> list[int]:
+    """Run the kernel on float32 copies; returns the pixels of each launch."""
+    device = device or ("cpu" if INTERPRETED else "cuda")
+    columns, rows = (line.to(device, torch.float32) for line in (columns, rows))
+    prepared, painted = door.prepare(convert(stage, device=device, dtype=torch.float32), dtype), []
+    door.entangle(columns, rows, prepared, out, supersample=supersample, tile=tile, after_tile=painted.append)
+    assert sum(painted) == out[0].numel()
+    return painted
+
+
+def check(picture: Tensor, expected: Tensor, dtype: torch.dtype, levels: bool = True) -> None:
+    error = (picture.double().cpu() - expected).abs().max().item()
+    print(f"relative {error / expected.abs().max().item():.1e}, {127.5 * error:.2e} levels")
+    assert error <= RELATIVE[dtype] * expected.abs().max().item()
+    assert not levels or 127.5 * error <= LEVELS[dtype]
+
+
+def poisoned(*size, dtype: torch.dtype = torch.float32, device=None) -> Tensor:
+    shape = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
+    return torch.full(shape, torch.nan if dtype.is_floating_point else 99, dtype=dtype, device=device)
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that the kernel should have written is not a number."""
+    monkeypatch.setattr(torch, "empty", poisoned)
+
+
+def test_under_the_interpreter():
+    pytest.importorskip("triton", reason="needs Triton")
+    if INTERPRETED:
+        pytest.skip("this is the process")
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "-rfE", "-m", "not gpu", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+
+
+@interpreter
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("dtype", [HALF, EXACT], ids=str)
+class TestInterpreted:
+    """bfloat16 is missing: the interpreter computes garbage with it."""
+
+    @pytest.mark.parametrize("size", [(1, 1), (8, 8), (13, 45), (1, 33), (17, 2)], ids=str)
+    def test_sizes(self, size: tuple[int, int], dtype: torch.dtype):
+        case = make_case(size)
+        out = poisoned(3, *size)
+        paint(*case, out, dtype)
+        check(out, specification(*case), dtype)
+
+    @pytest.mark.parametrize(
+        ("channels", "image_channels", "levels"),
+        [(8, 1, 2), (16, 4, 3), (64, 3, 2), (24, 20, 2), (33, 17, 1), (32, 3, 1), (32, 3, 7)],
+    )
+    def test_shapes(self, channels: int, image_channels: int, levels: int, dtype: torch.dtype):
+        case = make_case((9, 19), channels=channels, image_channels=image_channels, levels=levels)
+        out = poisoned(image_channels, 9, 19)
+        paint(*case, out, dtype)
+        check(out, specification(*case), dtype)
+
+    @pytest.mark.parametrize("major", [8, 9, 12])
+    def test_every_configuration(self, major: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+        chosen = door.choose_config(major, 32, dtype == EXACT)
+        monkeypatch.setattr(door, "choose_config", lambda *_: chosen)
+        case = make_case((9, 35))
+        out = poisoned(3, 9, 35)
+        paint(*case, out, dtype)
+        check(out, specification(*case), dtype)
+
+    @pytest.mark.parametrize("supersample", [2, 3])
+    def test_supersampling(self, supersample: int, dtype: torch.dtype):
+        case = make_case((5 * supersample, 11 * supersample))
+        out = poisoned(3, 5, 11)
+        paint(*case, out, dtype, supersample=supersample)
+        check(out, specification(*case, supersample), dtype)
+
+    @pytest.mark.parametrize("stored", [torch.uint8, torch.float16, torch.bfloat16, torch.float64], ids=str)
+    def test_stored_as(self, stored: torch.dtype, dtype: torch.dtype):
+        case = make_case((13, 20))
+        out = poisoned(3, 13, 20, dtype=stored)
+        paint(*case, out, dtype)
+        expected = specification(*case)
+        if stored == torch.uint8:
+            exact = (expected * 127.5 + 128).clamp(0, 255)
+            low, high = ((exact + sign * LEVELS[dtype]).clamp(0, 255).to(torch.uint8) for sign in (-1, 1))
+            assert ((out >= low) & (out <= high)).all()
+        else:
+            check(out, expected, torch.bfloat16 if stored == torch.bfloat16 else HALF)
+
+    def test_pieces_and_strides(self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+        """Tiles, and launches that the memory limits, equal one launch; nothing else is written."""
+        case = make_case((13, 45))
+        whole = poisoned(3, 13, 45)
+        assert paint(*case, whole, dtype) == [13 * 45]
+        frame = torch.zeros(14, 46, 5).permute(2, 0, 1)
+        paint(*case, frame[1:4, 1:, :-1], dtype, tile=(5, 16))
+        assert torch.equal(frame[1:4, 1:, :-1], whole)
+        assert frame.count_nonzero() == whole.numel()
+        monkeypatch.setattr(door, "SCRATCH_BYTES", 200_000)
+        pieces = poisoned(3, 13, 45)
+        assert len(paint(*case, pieces, dtype)) > 1
+        assert torch.equal(pieces, whole)
+
+    def test_beyond_2_to_31(self, dtype: torch.dtype):
+        """A row, and a channel, that lie further than 32 bits count."""
+        case = make_case((2, 3), image_channels=2)
+        far = (1 << 31) + 11
+        memory = torch.tensor([], dtype=torch.uint8)
+        memory.set_(torch.UntypedStorage(2 * far + 100))  # pages that are not touched take no memory
+        whole = poisoned(2, 2, 3, dtype=torch.uint8)
+        paint(*case, whole, dtype)
+        for strides in ((10, far, 1), (far, 10, 1), (10, 1, far)):
+            out = memory.as_strided((2, 2, 3), strides)
+            paint(*case, out, dtype)
+            assert torch.equal(out, whole)
+
+    def test_large_weights(self, dtype: torch.dtype):
+        """Values far outside float16: an error for float16, and not for float32."""
+        columns, rows, stage = make_case((9, 17))
+        stage = convert(stage, 30)
+        out = poisoned(3, 9, 17)
+        expected = specification(columns, rows, stage)
+        assert expected.abs().max() > 1e9
+        if dtype == EXACT:
+            paint(columns, rows, stage, out, dtype)
+            check(out, expected, dtype, levels=False)
+        else:
+            for stored in (torch.float32, torch.uint8):
+                with pytest.raises(OverflowError, match="precision float32"):
+                    paint(columns, rows, stage, out.to(stored), dtype)
+
+    @pytest.mark.parametrize(("scale", "block_scale"), [(1e-4, 1e-4), (1, 6)])
+    def test_scales(self, scale: float, block_scale: float, dtype: torch.dtype):
+        """Small weights and features keep their relative precision in float32; the clamps of the blocks hold."""
+        columns, rows, stage = make_case((9, 17))
+        stage = dataclasses.replace(convert(stage, scale), blocks=convert(stage, block_scale).blocks)
+        expected = specification(columns, rows, stage)
+        assert block_scale < 1 or expected.abs().max() > 256
+        out = poisoned(3, 9, 17)
+        paint(columns, rows, stage, out, dtype)
+        assert (out - expected).abs().max() <= 3 * RELATIVE[dtype] * expected.abs().max()  # such blocks amplify errors
+
+    def test_a_nan_is_noticed(self, dtype: torch.dtype):
+        columns, rows, stage = make_case((9, 17))
+        rows[1, 3, 16, 2] = torch.nan
+        with pytest.raises(OverflowError):
+            paint(columns, rows, stage, poisoned(3, 9, 17, dtype=torch.uint8), dtype)
+
+    def test_cancelling(self, dtype: torch.dtype):
+        columns, rows, stage = make_case((9, 17))
+
+        def cancel(pixels: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            door.entangle(
+                columns.float(),
+                rows.float(),
+                door.prepare(convert(stage, dtype=torch.float32), dtype),
+                poisoned(3, 9, 17),
+                supersample=1,
+                tile=(4, 4),
+                after_tile=cancel,
+            )
+
+
+# Who may use it
+
+
+def test_too_wide():
+    with pytest.raises(ValueError, match="up to 64 biline_channels, not 65"):
+        door.prepare(make_case((2, 2), channels=65)[2], EXACT)
+
+
+def test_refuses(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert "not cpu" in door.refuses(torch.device("cpu"), HALF)
+    assert "not mps" in door.refuses(torch.device("mps"), HALF)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert "bfloat16" in door.refuses(torch.device("cpu"), torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert "not 7.5" in door.refuses(torch.device("cuda", 0), HALF)
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert "ROCm" in door.refuses(torch.device("cuda", 0), HALF)
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_refuses_without_triton(platform: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setitem(sys.modules, "triton.language", None)
+    monkeypatch.setattr(sys, "platform", platform)
+    door._missing.cache_clear()
+    try:
+        reason = door._missing()
+    finally:
+        door._missing.cache_clear()
+    assert reason.startswith("triton-windows" if platform == "win32" else "triton ")
+
+
+def test_importing_it_does_not_import_triton():
+    code = "import sys, conftest, comfyui_creps.kernels; assert 'triton' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=TESTS, check=True)
+
+
+# On GPUs that are not here
+
+STACK_LIMITS = {80: 64, 90: 0, 100: 0, 120: 64}
+SHARED_LIMIT = 96 << 10
+COMPILED = [  # dtype of the products, of the picture; supersampled
+    ("fp16", "fp32", False),
+    ("bf16", "fp32", False),
+    ("fp32", "fp32", False),
+    ("fp16", "u8", True),
+    ("fp32", "u8", True),
+]
+
+
+def compile_for(arch: int, dtype: str, stored: str, supersampled: bool, channels: int = 32):
+    """Compile the kernel as `launch` would on such a GPU."""
+    import triton
+    from comfyui_creps.kernels.fused_kernel import entangle_kernel
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    config = door.choose_config(arch // 10, channels, dtype == "fp32")
+    constants = {
+        "CHANNELS": 3,
+        "C": 16,
+        "B": channels,
+        "RANK": 8,
+        "TILE_H": config.tile[0],
+        "TILE_W": config.tile[1],
+        "PARTS": config.parts,
+        "SUPERSAMPLED": supersampled,
+        "EXACT": dtype == "fp32",
+    }
+    pointers = {
+        "columns": dtype,
+        "rows": dtype,
+        "weights": "fp16" if dtype == "fp32" else dtype,
+        "biases": "fp32",
+        "scale": "fp32",
+        "out": stored,
+        "overflow": "i32",
+    }
+    numbers = dict.fromkeys(("height", "width", "levels", "lower", "supersample"), "i32")
+    strides = dict.fromkeys(("stride_c", "stride_y", "stride_x"), "i64")
+    signature = {name: f"*{kind}" for name, kind in pointers.items()} | numbers | strides
+    signature |= dict.fromkeys(constants, "constexpr")
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(entangle_kernel.arg_names)
+        if name in pointers and name != "out"
+    }
+    return triton.compile(
+        ASTSource(entangle_kernel, signature, constants, aligned),
+        target=GPUTarget("cuda", arch, 32),
+        options={"num_warps": config.warps, "num_stages": config.stages, "enable_fp_fusion": True},
+    )
+
+
+def resources(kernel, path: Path) -> tuple[int, int, int]:
+    """Registers, stack bytes (what is spilled lies there) and shared bytes."""
+    from triton import knobs
+
+    path.write_bytes(kernel.asm["cubin"])
+    command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
+    usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    registers, stack = (max(map(int, re.findall(rf"{name}:(\d+)", usage))) for name in ("REG", "STACK"))
+    return registers, stack, kernel.metadata.shared
+
+
+@pytest.mark.skipif(INTERPRETED, reason="compiles nothing")
+@pytest.mark.parametrize("arch", STACK_LIMITS)
+@pytest.mark.parametrize(("dtype", "stored", "supersampled"), COMPILED)
+def test_compiled(arch: int, dtype: str, stored: str, supersampled: bool, tmp_path: Path):
+    pytest.importorskip("triton.backends.nvidia", reason="needs Triton")
+    registers, stack, shared = resources(compile_for(arch, dtype, stored, supersampled), tmp_path / "kernel.cubin")
+    print(f"sm_{arch} {dtype} -> {stored}: {registers} registers, {stack} bytes of stack, {shared >> 10} KB shared")
+    assert stack <= STACK_LIMITS[arch]
+    assert shared <= SHARED_LIMIT
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("dtype", [HALF, torch.bfloat16, EXACT], ids=str)
+class TestGpu:
+    def test_accepts(self, dtype: torch.dtype):
+        assert door.refuses(torch.device("cuda"), dtype) is None
+
+    @pytest.mark.parametrize("size", [(1, 1), (13, 45), (257, 515), (1024, 1024), (8192, 8192)], ids=str)
+    @pytest.mark.parametrize("stored", [torch.float32, torch.uint8], ids=str)
+    @pytest.mark.parametrize("place", ["cuda", "cpu"])
+    def test_sizes(self, size: tuple[int, int], stored: torch.dtype, place: str, dtype: torch.dtype):
+        """Blocks of the picture, its corners among them, against the specification."""
+        columns, rows, stage = make_case(size, levels=7)
+        out = poisoned(3, *size, dtype=stored, device=place)
+        paint(columns, rows, stage, out, dtype)
+        assert not stored.is_floating_point or torch.isfinite(out).all()
+        for top in sorted({0, size[0] // 3, max(0, size[0] - 24)}):
+            for left in sorted({0, size[1] // 2, max(0, size[1] - 24)}):
+                block = slice(top, top + 24), slice(left, left + 24)
+                expected = specification(columns[:, :, block[0]], rows[:, :, block[1]], stage)
+                picture = out[:, block[0], block[1]].cpu()
+                if stored == torch.uint8:
+                    expected = (expected * 127.5 + 128).clamp(0, 255)
+                    slack = RELATIVE[dtype] * 127.5 * 8
+                    assert (picture.double() + 0.5 - expected).abs().max() <= 0.5 + slack
+                else:
+                    check(picture, expected, dtype, levels=False)
+
+    @pytest.mark.parametrize(("channels", "image_channels"), [(8, 1), (16, 4), (24, 20), (64, 3)])
+    def test_shapes(self, channels: int, image_channels: int, dtype: torch.dtype):
+        case = make_case((40, 70), channels=channels, image_channels=image_channels)
+        out = poisoned(image_channels, 40, 70, device="cuda")
+        paint(*case, out, dtype)
+        check(out, specification(*case), dtype, levels=False)
+
+    def test_supersampling(self, dtype: torch.dtype):
+        case = make_case((60, 99))
+        out = poisoned(3, 20, 33, device="cuda")
+        paint(*case, out, dtype, supersample=3)
+        check(out, specification(*case, 3), dtype, levels=False)
+
+    def test_large_weights(self, dtype: torch.dtype):
+        columns, rows, stage = make_case((9, 17))
+        stage = convert(stage, 30)
+        out = poisoned(3, 9, 17, device="cuda")
+        if dtype == HALF:
+            with pytest.raises(OverflowError):
+                paint(columns, rows, stage, out, dtype)
+        else:
+            paint(columns, rows, stage, out, dtype)
+            check(out, specification(columns, rows, stage), dtype, levels=False)

@@ -1,0 +1,77 @@
+"""Tier 1: the bundled workflows in ComfyUI's own web UI, in a real Chromium, without ComfyUI itself.
+
+The UI learns the nodes from tests/host/object_info.json, which test_host.py compares with a running ComfyUI.
+After a change of a workflow:  pytest tests/test_browser.py --update-api  rewrites workflows/api/*.json.
+Pictures of the opened workflows go to CREPS_SCREENSHOTS, if set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+from paths import ROOT
+
+if TYPE_CHECKING:
+    from web_ui import WebUI
+
+FOLDER = ROOT / "workflows"
+WORKFLOWS = sorted(FOLDER.glob("*.json"))
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip; on CI, where the browser belongs to the set-up, fail."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="module", params=["classic", "vue"])
+def renderer(request: pytest.FixtureRequest) -> str:
+    """The two ways in which the UI draws nodes: the canvas, and Vue components ("Nodes 2.0")."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def ui(renderer: str) -> Iterator[WebUI]:
+    try:
+        from stub_backend import OBJECT_INFO, StubBackend
+        from web_ui import NO_CHROMIUM, find_chromium, open_ui
+    except ModuleNotFoundError as error:
+        unavailable(f"{error}: pip install -e '.[test]'")
+    if find_chromium() is None:
+        unavailable(NO_CHROMIUM)
+    nodes = json.loads(OBJECT_INFO.read_text())["nodes"]
+    settings = {"Comfy.VueNodes.Enabled": renderer == "vue"}
+    with StubBackend(nodes, settings) as stub, open_ui(stub.url) as web_ui:
+        yield web_ui
+
+
+@pytest.fixture(scope="module")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    chosen = os.environ.get("CREPS_SCREENSHOTS")
+    return Path(chosen).absolute() if chosen else tmp_path_factory.mktemp("screenshots")
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_workflow_opens_and_exports(
+    file: Path, ui: WebUI, renderer: str, screenshots: Path, request: pytest.FixtureRequest
+) -> None:
+    ui.errors.clear()
+    ui.load(json.loads(file.read_text(encoding="utf-8")), file.stem)
+    ui.wait_for_renderer(vue=renderer == "vue")
+    ui.screenshot(screenshots / f"{file.stem} ({renderer}).png")
+
+    assert ui.missing_types() == []
+    exported = ui.to_api()
+    target = FOLDER / "api" / file.name
+    if request.config.getoption("--update-api") and renderer == "classic":
+        target.write_text(json.dumps(exported, indent=2) + "\n", encoding="utf-8")
+    assert exported == json.loads(target.read_text(encoding="utf-8"))
+    assert ui.errors == []
+
+
+def test_api_folder_mirrors_the_workflows() -> None:
+    assert {file.name for file in (FOLDER / "api").glob("*.json")} == {file.name for file in WORKFLOWS}

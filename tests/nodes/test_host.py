@@ -1,0 +1,329 @@
+"""Tier 2: the pack inside a real ComfyUI (see host/comfy_host.py for where it comes from).
+
+tests/host/object_info.json is what the host says about our nodes: node ids, inputs, their order and defaults.
+Saved workflows depend on all of it, so a difference is a change of the public interface. To accept it:
+    pytest tests/test_host.py --update-object-info
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from comfyui_creps.creps_core import Generator, load_builtin, load_generator, render, sample, save_generator
+from comfyui_creps.creps_core.evaluation.distance import describe, sliced_wasserstein
+from networks import make_generator
+from paths import ROOT
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from comfy_host import ComfyClient, ComfyHost
+
+OBJECT_INFO = ROOT / "tests" / "host" / "object_info.json"
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+PROMPTS = sorted((ROOT / "workflows" / "api").glob("*.json"))
+
+# An interrupt is obeyed between strips. Far below the time of the whole render, far above that of a strip.
+INTERRUPT_LIMIT_S = 20
+LARGE = {"width": 8192, "height": 8192}
+
+FILE_NAME = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|pkl|png|jpe?g|webp|mp4|wav)$", re.IGNORECASE)
+
+Prompt = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
+    pytest.importorskip("websocket", reason="pip install -e '.[test]'")
+    from comfy_host import NO_HOST, ComfyHost, find_comfyui
+
+    comfyui = find_comfyui()
+    if comfyui is None:
+        pytest.skip(NO_HOST)
+    base = tmp_path_factory.mktemp("comfyui")
+    add_files_of_a_user(base)
+    with ComfyHost(comfyui, pack=ROOT, base=base) as running:
+        yield running
+
+
+def add_files_of_a_user(base: Path) -> None:
+    """What some workflows ask the user for, under the names that they ask for; small stand-ins."""
+    for folder in ("models/creps", "models/upscale_models", "input"):
+        (base / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "golden" / "official_layout.pkl", base / "models/creps/creps-ffhq-512x512.pkl")
+    ramp = Image.linear_gradient("L")
+    Image.merge("RGB", [ramp, ramp.rotate(90), ramp.rotate(180)]).save(base / "input/example.png")
+    # An upscaler of the architecture that ComfyUI knows as SRVGGNetCompact, 4 x, with random weights.
+    torch.manual_seed(0)
+    weights = {}
+    for i, (inputs, outputs) in zip((0, 2, 4, 6), ((3, 16), (16, 16), (16, 16), (16, 48)), strict=True):
+        weights[f"body.{i}.weight"] = torch.randn(outputs, inputs, 3, 3) / (10 * inputs**0.5)
+        weights[f"body.{i}.bias"] = torch.zeros(outputs)
+        if i < 6:
+            weights[f"body.{i + 1}.weight"] = torch.full((outputs,), 0.25)
+    save_file(weights, base / "models/upscale_models/RealESRGAN_x4plus.safetensors")
+
+
+@pytest.fixture
+def client(host: ComfyHost) -> Iterator[ComfyClient]:
+    from comfy_host import ComfyClient
+
+    with ComfyClient(host.address) as connected:
+        yield connected
+
+
+def prompt_with(class_type: str, **inputs: Any) -> tuple[Prompt, str]:
+    """A bundled prompt with exactly one such node, some inputs of it replaced; and the id of that node."""
+    for file in PROMPTS:
+        prompt = json.loads(file.read_text(encoding="utf-8"))
+        nodes = [node_id for node_id, node in prompt.items() if node["class_type"] == class_type]
+        if len(nodes) == 1:
+            prompt[nodes[0]]["inputs"].update(inputs)
+            return prompt, nodes[0]
+    return pytest.skip(f"no workflow with one {class_type}")
+
+
+def is_blank(picture: bytes) -> bool:
+    """Whether an image file shows one brightness all over."""
+    return len(Image.open(io.BytesIO(picture)).convert("L").getcolors()) == 1
+
+
+def ended_with(history: dict[str, Any]) -> str:
+    """The last message about a prompt: execution_success, execution_error or execution_interrupted."""
+    return history["status"]["messages"][-1][0]
+
+
+def test_pack_is_loaded(host: ComfyHost) -> None:
+    assert "ComfyUI-CREPS" in host.startup_log
+    assert "IMPORT FAILED" not in host.startup_log
+    assert "Traceback" not in host.startup_log
+
+
+def without_files(value: Any) -> Any:
+    """`value` without what depends on the machine: the files that a choice offers."""
+    if isinstance(value, dict):
+        return {key: without_files(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_files(item) for item in value if not FILE_NAME.search(str(item))]
+    return value
+
+
+def used_types(workflow: dict[str, Any]) -> set[str]:
+    """Node types of a workflow in UI format, those inside its subgraphs included."""
+    graphs = [workflow, *workflow.get("definitions", {}).get("subgraphs", [])]
+    return {node["type"] for graph in graphs for node in graph["nodes"]}
+
+
+def test_object_info_is_as_recorded(client: ComfyClient, request: pytest.FixtureRequest) -> None:
+    used = set().union(*(used_types(json.loads(file.read_text(encoding="utf-8"))) for file in WORKFLOWS))
+    live = {
+        name: without_files(node)
+        for name, node in sorted(client.get("object_info").items())
+        if name.startswith("CREPS_") or name in used
+    }
+    version = client.get("system_stats")["system"]["comfyui_version"]
+    if request.config.getoption("--update-object-info"):
+        OBJECT_INFO.write_text(json.dumps({"comfyui": version, "nodes": live}, indent=1) + "\n")
+    recorded = json.loads(OBJECT_INFO.read_text())
+    assert live == recorded["nodes"], f"recorded with ComfyUI {recorded['comfyui']}, this is {version}"
+    assert json.dumps(live) == json.dumps(recorded["nodes"]), "the order of inputs has changed"
+
+
+@pytest.mark.parametrize("file", PROMPTS, ids=lambda file: file.stem)
+def test_workflow_runs(file: Path, client: ComfyClient) -> None:
+    prompt = json.loads(file.read_text(encoding="utf-8"))
+    history = client.run(prompt)
+    assert ended_with(history) == "execution_success", history["status"]
+
+    info = client.get("object_info")
+    outputs = history["outputs"]
+    for node_id, node in prompt.items():
+        if info[node["class_type"]]["output_node"]:
+            assert outputs.get(node_id), f"{node['class_type']} (node {node_id}) yielded nothing"
+    files = [item for output in outputs.values() for item in output.get("images", [])]
+    assert files, "no pictures"
+    for item in files:
+        content = client.view(item)
+        if item["filename"].endswith(".mp4"):
+            assert len(content) > 10_000
+        else:
+            assert not is_blank(content), f"{item['filename']} is blank"
+
+
+def test_large_render_can_be_interrupted(client: ComfyClient) -> None:
+    prompt, render = prompt_with("CREPS_Render", **LARGE)
+    prompt_id = client.queue(prompt)
+    interrupted_at = None
+    for kind, data in client.events(prompt_id):
+        progress = data["nodes"].get(render, {}) if kind == "progress_state" else {}
+        if interrupted_at is None and 0 < progress.get("value", 0) < progress.get("max", 0):
+            client.interrupt()
+            interrupted_at = time.monotonic()
+    assert interrupted_at is not None, "the render ended, or failed, before it showed progress"
+    assert time.monotonic() - interrupted_at < INTERRUPT_LIMIT_S
+    assert ended_with(client.history(prompt_id)) == "execution_interrupted"
+
+    small, _ = prompt_with("CREPS_Render", width=48, height=40)
+    assert ended_with(client.run(small)) == "execution_success"
+
+
+def test_garbage_checkpoint_is_explained(host: ComfyHost, client: ComfyClient) -> None:
+    (host.base / "models" / "creps" / "garbage.safetensors").write_bytes(b"this is no checkpoint" * 100)
+    prompt, loader = prompt_with("CREPS_LoadGenerator", checkpoint="garbage.safetensors")
+    history = client.run(prompt)
+    kind, error = history["status"]["messages"][-1]
+    assert kind == "execution_error"
+    assert error["node_id"] == loader
+    assert error["exception_type"].endswith("CheckpointError")
+    assert "garbage.safetensors" in error["exception_message"]
+
+
+def test_an_overwritten_checkpoint_is_loaded_anew(host: ComfyHost, client: ComfyClient) -> None:
+    file = host.base / "models" / "creps" / "overwritten.safetensors"
+    prompt, _ = prompt_with("CREPS_LoadGenerator", checkpoint=file.name)
+    pictures = []
+    for resolution in (16, 32):
+        save_generator(make_generator(img_resolution=resolution), file)
+        history = client.run(prompt)
+        assert ended_with(history) == "execution_success", history["status"]
+        (item,) = [item for output in history["outputs"].values() for item in output["images"]]
+        pictures.append(client.view(item))
+    assert pictures[0] != pictures[1]
+
+
+def test_a_picture_beyond_the_memory_is_refused_with_numbers(client: ComfyClient) -> None:
+    prompt, _ = prompt_with("CREPS_Render", width=16384, height=16384)
+    sampler = next(node for node in prompt.values() if node["class_type"] == "CREPS_SampleLatents")
+    sampler["inputs"]["batch_size"] = 1024  # three terabytes
+    kind, error = client.run(prompt)["status"]["messages"][-1]
+    assert kind == "execution_error"
+    assert "16384 x 16384 take 3072.0 GB" in error["exception_message"]
+    assert "Lower width, height" in error["exception_message"]
+
+
+# Training
+
+
+def training_prompt(host: ComfyHost, pictures: int, name: str, folder: str = "train") -> Prompt:
+    """Fine-tunes a small generator on a folder of pictures, saves and renders it."""
+    save_generator(make_generator(img_resolution=16), host.base / "models" / "creps" / "small.safetensors")
+    place = host.base / "input" / "train"
+    place.mkdir(exist_ok=True)
+    for i in range(6):
+        Image.new("RGB", (40, 30), (40 * i, 200, 255 - 40 * i)).save(place / f"{i}.png")
+    (place / "broken.png").write_bytes(b"no picture")
+    return {
+        "1": {"class_type": "CREPS_LoadGenerator", "inputs": {"checkpoint": "small.safetensors"}, "_meta": {}},
+        "2": {
+            "class_type": "CREPS_TrainGenerator",
+            "inputs": {
+                "model": ["1", 0],
+                "folder": folder,
+                "run_name": name,
+                "pictures": pictures,
+                "resolution": 0,
+                "batch": 4,
+                "learning_rate": 0.002,
+                "augment": "ada",
+                "mirror": True,
+                "seed": 0,
+            },
+            "_meta": {},
+        },
+        "3": {
+            "class_type": "CREPS_SaveGenerator",
+            "inputs": {"model": ["2", 0], "filename_prefix": "tuned", "half": True},
+            "_meta": {},
+        },
+        "4": {
+            "class_type": "LossGraphNode",
+            "inputs": {"loss": ["2", 1], "filename_prefix": "loss"},
+            "_meta": {},
+        },
+        "5": {"class_type": "PreviewImage", "inputs": {"images": ["2", 2]}, "_meta": {}},
+    }
+
+
+def test_a_generator_is_trained_and_saved_where_the_loader_finds_it(host: ComfyHost, client: ComfyClient) -> None:
+    history = client.run(training_prompt(host, 40, "short"))
+    assert ended_with(history) == "execution_success", history["status"]
+    (report,) = history["outputs"]["2"]["text"]
+    assert "6 pictures" in report
+    assert "broken.png" in report
+    assert "40 pictures shown" in report
+    assert history["outputs"]["5"]["images"]
+    options = client.get("object_info/CREPS_LoadGenerator")["CREPS_LoadGenerator"]["input"]["required"]["checkpoint"]
+    (saved,) = [name for name in str(options).split("'") if name.startswith("tuned_")]
+    prompt, _ = prompt_with("CREPS_LoadGenerator", checkpoint=saved)
+    assert ended_with(client.run(prompt)) == "execution_success"
+
+
+def test_fine_tuning_the_builtin_halves_the_distance_to_another_palette(client: ComfyClient) -> None:
+    """The bundled workflow: 40 pictures of the built-in, in another light."""
+    prompt = json.loads((ROOT / "workflows/api/14 Fine-tune on your pictures.json").read_text(encoding="utf-8"))
+    kinds = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    kinds["CREPS_TrainGenerator"]["run_name"] = "distance"
+    light = kinds["EmptyImage"]["color"].to_bytes(3, "big")
+    began = time.monotonic()
+    history = client.run(prompt)
+    seconds = time.monotonic() - began
+    assert ended_with(history) == "execution_success", history["status"]
+    saved = next(node_id for node_id, node in prompt.items() if node["class_type"] == "CREPS_SaveGenerator")
+    tuned = load_generator(history["outputs"][saved]["text"][0])
+    before = load_builtin(kinds["CREPS_LoadGenerator"]["checkpoint"].removeprefix("builtin: "))
+
+    def drawn(generator: Generator, first: int) -> Tensor:
+        pictures = torch.empty(256, 3, 64, 64, dtype=torch.uint8)
+        return render(generator, sample(generator, range(first, first + 256)), height=64, width=64, out=pictures)
+
+    palette = describe((drawn(before, 1000) * torch.tensor([*light])[:, None, None] / 255).byte())
+    away, near = (sliced_wasserstein(palette, describe(drawn(g, 3000)), directions=128).mean for g in (before, tuned))
+    print(f"distance x 1000 to the palette: {away:.0f} before, {near:.0f} after, {seconds:.0f} s")
+    assert near < away / 2
+
+
+def test_a_training_that_is_cancelled_goes_on(host: ComfyHost, client: ComfyClient) -> None:
+    prompt = training_prompt(host, 100_000, "long")
+    prompt_id, interrupted = client.queue(prompt), False
+    for kind, data in client.events(prompt_id):
+        progress = data["nodes"].get("2", {}) if kind == "progress_state" else {}
+        if not interrupted and progress.get("max") == 100_000 and progress.get("value", 0) > 0:
+            client.interrupt()
+            interrupted = True
+    assert ended_with(client.history(prompt_id)) == "execution_interrupted"
+    (snapshot,) = (host.base / "output" / "creps_runs" / "long").glob("snapshot-*.safetensors")
+    shown = int(snapshot.stem.removeprefix("snapshot-"))
+    assert shown > 0
+    prompt["2"]["inputs"]["pictures"] = shown + 8
+    history = client.run(prompt)
+    assert ended_with(history) == "execution_success", history["status"]
+    assert f"{shown + 8:,} pictures shown" in history["outputs"]["2"]["text"][0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"folder": "nowhere"}, "there is no folder or zip"),
+        ({"folder": ""}, "link images"),
+        ({"run_name": "../above"}, "run_name must be the name of a folder"),
+        ({"resolution": 24}, "power of two"),
+    ],
+)
+def test_a_training_that_cannot_begin_says_why(
+    host: ComfyHost, client: ComfyClient, fields: dict, message: str
+) -> None:
+    prompt = training_prompt(host, 8, "bad")
+    prompt["2"]["inputs"].update(fields)
+    kind, error = client.run(prompt)["status"]["messages"][-1]
+    assert kind == "execution_error"
+    assert message in error["exception_message"]

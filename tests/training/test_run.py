@@ -1,0 +1,389 @@
+"""Runs: stopped, killed, resumed, out of disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from comfyui_creps.creps_core import CheckpointError, inspect_checkpoint, load_generator
+from comfyui_creps.creps_core.checkpoints import fingerprint
+from comfyui_creps.creps_core.cli import main
+from comfyui_creps.creps_core.errors import TrainingError
+from comfyui_creps.creps_core.training import (
+    Recipe,
+    Run,
+    Status,
+    Trainer,
+    load_networks,
+    load_snapshot,
+    read_stats,
+    train,
+)
+from comfyui_creps.creps_core.training import run as run_module
+from comfyui_creps.creps_core.training.curves import COLORS, loss_plot
+from comfyui_creps.creps_core.training.parallel import Process
+from paths import TESTS
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_run import RECIPE, go_on, make_pictures, make_trainer
+
+SCRIPT = TESTS / "helpers" / "tiny_run.py"
+
+
+class Cancelled(BaseException):
+    """As ComfyUI's interrupt, which is no Exception."""
+
+
+def run_in(folder: Path, **fields) -> Run:
+    return Run(folder, **{"tick": 4, "snapshot_every": 16, **fields})
+
+
+def assert_same_state(found: Path, wanted: Path) -> None:
+    found_tensors, wanted_tensors = load_file(found), load_file(wanted)
+    assert found_tensors.keys() == wanted_tensors.keys()
+    for name, tensor in wanted_tensors.items():
+        assert torch.equal(found_tensors[name], tensor), name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the script of a run in a process of its own: sums are the same to the last bit for one number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Run:
+    """A run without a stop."""
+    run = run_in(tmp_path_factory.mktemp("whole"))
+    train(run, make_trainer(), make_pictures())
+    return run
+
+
+def test_what_a_run_leaves_behind(whole: Run):
+    names = sorted(path.name for path in whole.folder.iterdir())
+    grids = [f"fakes-{shown:010d}.png" for shown in (16, 32, 48)]
+    kept = [f"snapshot-{shown:010d}.safetensors" for shown in (32, 48)]
+    assert [n for n in names if "tfevents" not in n] == sorted(
+        [*grids, *kept, "generator.safetensors", "losses.png", "reals.png", "run.json", "stats.jsonl"]
+    )
+    description = json.loads((whole.folder / "run.json").read_text())
+    assert description["recipe"]["batch"] == RECIPE["batch"]
+    assert description["data"]["pictures"] == 10
+    lines = read_stats(whole.folder)
+    assert [line["shown"] for line in lines] == list(range(4, 49, 4))
+    assert all(line["images_per_second"] > 0 for line in lines)
+    assert {"loss/G", "loss/D", "augment/p", "skipped"} <= lines[-1].keys()
+    with Image.open(whole.folder / grids[-1]) as grid:
+        assert grid.size == (8 * 16, 4 * 16)
+
+
+def test_the_generator_of_a_run(whole: Run):
+    trainer = load_snapshot(whole.snapshots()[-1])
+    for path, bound in ((whole.folder / "generator.safetensors", 1e-3), (whole.snapshots()[-1], 0.0)):
+        generator = load_generator(path)
+        for name, tensor in trainer.G_ema.state_dict().items():
+            assert (generator.state_dict()[name] - tensor).abs().max() <= bound * tensor.abs().max()
+    current = load_generator(whole.snapshots()[-1], "G")
+    assert torch.equal(current.synthesis.decoder_img.weight, trainer.G.synthesis.decoder_img.weight)
+    info = inspect_checkpoint(whole.snapshots()[-1])
+    assert info.networks == ["G", "D", "G_ema"]
+    assert "training" in info.format
+    networks = load_networks(whole.folder / "generator.safetensors")
+    assert (networks.D.b4.fc.weight - trainer.D.b4.fc.weight).abs().max() <= 1e-2
+
+
+@pytest.mark.parametrize("stop_at", [4, 12, 28])
+def test_a_stopped_run_goes_on_bit_for_bit(whole: Run, tmp_path: Path, stop_at: int):
+    run = run_in(tmp_path)
+    trainer = make_trainer()
+    train(run, trainer, make_pictures(), stop=lambda: trainer.shown >= stop_at)
+    assert run.snapshots()[-1].name == f"snapshot-{stop_at:010d}.safetensors"
+    train(run, go_on(run), make_pictures())
+    assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
+    assert [line["shown"] for line in read_stats(tmp_path)] == list(range(4, 49, 4))
+
+
+def test_a_cancelled_run_keeps_its_state(tmp_path: Path):
+    run = run_in(tmp_path)
+
+    def progress(status: Status) -> None:
+        assert "of 48 pictures" in str(status)
+        if status.shown == 12:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        train(run, make_trainer(), make_pictures(), progress=progress)
+    assert load_snapshot(run.snapshots()[-1]).shown == 12
+
+
+def test_a_killed_run_loses_nothing_older_than_its_last_snapshot(whole: Run, tmp_path: Path):
+    run, shown = run_in(tmp_path), 0
+    for seconds in (0.5, 0.9, 1.4):
+        process = subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path)])
+        while process.poll() is None and len(run.snapshots()) + len(read_stats(tmp_path)) == 0:
+            time.sleep(0.05)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for path in run.snapshots():
+            assert load_snapshot(path).shown >= shown
+        shown = max([load_snapshot(path).shown for path in run.snapshots()], default=0)
+    train(run, go_on(run), make_pictures())
+    assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
+    found = [line["shown"] for line in read_stats(tmp_path)]
+    assert found == sorted(set(found))
+
+
+def test_a_full_disk_leaves_the_last_snapshot_whole(tmp_path: Path, monkeypatch):
+    run, save = run_in(tmp_path), run_module.save_snapshot
+
+    def full(trainer, path, details=None):
+        if trainer.shown > 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(trainer, path, details)
+
+    monkeypatch.setattr(run_module, "save_snapshot", full)
+    with pytest.raises(TrainingError, match="make room"):
+        train(run, make_trainer(), make_pictures())
+    assert load_snapshot(run.snapshots()[-1]).shown == 16
+
+
+def test_a_file_limit_of_the_system_leaves_the_last_snapshot_whole(whole: Run, tmp_path: Path):
+    """The real thing: the system refuses to write beyond 100 kB, in the middle of a snapshot."""
+    code = f"""
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+sys.argv = [{str(SCRIPT)!r}, {str(tmp_path)!r}]
+runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "TrainingError" in result.stderr
+    assert not list(tmp_path.glob("snapshot-*")) + list(tmp_path.glob("*.partial"))
+
+
+def test_damaged_snapshots_are_refused(whole: Run, tmp_path: Path):
+    data = bytearray(whole.snapshots()[-1].read_bytes())
+    damaged = tmp_path / "snapshot.safetensors"
+    damaged.write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="not a whole"):
+        load_snapshot(damaged)
+    data[-100] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(CheckpointError, match="checksum"):
+        load_snapshot(damaged)
+    with pytest.raises(CheckpointError, match="not the state of a training"):
+        load_snapshot(whole.folder / "generator.safetensors")
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_snapshot(tmp_path / "none.safetensors")
+
+
+def test_data_must_fit():
+    trainer = make_trainer()
+    pictures = make_pictures()
+    pictures.resolution = 32
+    with pytest.raises(TrainingError, match="resolution"):
+        train(run_in(Path("unused")), trainer, pictures)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i in range(6):
+        Image.new("RGB", (20, 18), (40 * i, 255 - 40 * i, 100)).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+NEW = [
+    "--z-dim",
+    "8",
+    "--w-dim",
+    "8",
+    "--mapping-layers",
+    "2",
+    "--channel-base",
+    "256",
+    "--channel-max",
+    "16",
+    "--biline-channels",
+    "8",
+]
+SMALL = [
+    "--batch",
+    "4",
+    "--tick",
+    "4",
+    "--snapshot",
+    "8",
+    "--d-channel-base",
+    "128",
+    "--d-channel-max",
+    "8",
+    "--device",
+    "cpu",
+]
+
+
+def test_the_command_trains_resumes_and_fine_tunes(folder: Path, tmp_path: Path, caplog):
+    out = tmp_path / "run"
+    command = ["train", "--data", str(folder), "--out", str(out), "--resolution", "16", *NEW, *SMALL]
+    assert main([*command, "--images", "8"]) == 0
+    assert main([*command, "--images", "16"]) == 0
+    assert [line["shown"] for line in read_stats(out)] == [4, 8, 12, 16]
+    assert json.loads((out / "run.json").read_text())["recipe"]["r1_gamma"] == pytest.approx(0.5 / 64)
+    tuned = tmp_path / "tuned"
+    start = ["--start", str(out / "generator.safetensors")]
+    assert main(["train", "--data", str(folder), "--out", str(tuned), *start, *SMALL, "--images", "4"]) == 0
+    assert load_generator(tuned / "generator.safetensors").config.img_resolution == 16
+    assert json.loads((tuned / "run.json").read_text())["recipe"]["ema_rampup"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--resolution is needed"),
+        (["--resolution", "24"], "power of two"),
+        (["--resolution", "16", "--start", "missing.pkl"], "no such file"),
+        (["--resolution", "16", "--batch", "0"], "batch"),
+    ],
+)
+def test_bad_arguments_are_explained(folder: Path, tmp_path: Path, caplog, arguments: list[str], message: str):
+    assert main(["train", "--data", str(folder), "--out", str(tmp_path / "run"), *NEW, *SMALL, *arguments]) == 1
+    assert message in caplog.text
+
+
+def test_two_processes_are_one(tmp_path: Path):
+    """Their groups of the minibatch standard deviation are those of the whole batch, which is twice as large."""
+    alone, together = run_in(tmp_path / "alone"), tmp_path / "together"
+    trainer = make_trainer(Process(), augment="none", total=8, batch=8)
+    train(alone, trainer, make_pictures())
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    subprocess.run([*launch, str(SCRIPT), str(together), "--no-augment"], check=True, capture_output=True)
+    found = load_file(run_in(together).snapshots()[-1])
+    for name, wanted in load_file(alone.snapshots()[-1]).items():
+        # The first moment is the gradient of the last phase, for beta is 0; the second one knows those before it.
+        if name.endswith(("exp_avg", "exp_avg_sq", "w_avg")) or name == "state.pl_mean":
+            assert (found[name] - wanted).abs().max() <= 1e-5 * wanted.abs().max() + 1e-9, name
+
+
+def test_a_damaged_header_is_noticed(whole: Run, tmp_path: Path):
+    """A counter or a rate that has changed looks like any other."""
+    data, damaged = whole.snapshots()[-1].read_bytes(), tmp_path / "snapshot.safetensors"
+    for old, new in ((rb"\"shown\": 48", rb"\"shown\": 40"), (rb"\"g_lr\": 0.002", rb"\"g_lr\": 0.202")):
+        assert data.count(old) == 1
+        damaged.write_bytes(data.replace(old, new))
+        with pytest.raises(CheckpointError, match="header does not match its checksum"):
+            load_snapshot(damaged)
+
+
+def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path):
+    run = run_in(tmp_path, snapshot_every=4)
+    leftovers = tmp_path / ".snapshot-0000000008.safetensors.1.partial", tmp_path / ".run.json.1.partial"
+    trainer = make_trainer(total=4, r1_interval=0, pl_interval=0)
+    train(run, trainer, make_pictures())
+    for path in leftovers:
+        path.write_bytes(b"half")
+    with (tmp_path / "stats.jsonl").open("a") as file:
+        file.write('{"shown": 8, "steps": 2}\n{"shown": 12, "st')
+    train(run, go_on(run, total=12, r1_interval=0, pl_interval=0), make_pictures())
+    assert not any(path.exists() for path in leftovers)
+    assert [json.loads(line)["shown"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()] == [4, 8, 12]
+
+
+def test_what_comes_out_is_another_generator(tmp_path: Path):
+    """Its latents and directions are not those of the generator that it began with."""
+    begun = make_trainer()
+    before = fingerprint(begun.G)
+    trainer = Trainer(begun.G, begun.D, Recipe(batch=4, total=4, r1_interval=0, pl_interval=0))
+    generator = train(run_in(tmp_path), trainer, make_pictures())
+    assert generator is not trainer.G_ema
+    assert fingerprint(generator) == fingerprint(load_generator(Run(tmp_path).snapshots()[-1])) != before
+
+
+def test_a_new_run_does_not_mix_with_another(whole: Run):
+    """Its snapshots would come before those of the other, and be removed as the oldest."""
+    before = sorted(path.name for path in whole.folder.iterdir())
+    with pytest.raises(TrainingError, match="beyond these 0 pictures"):
+        train(whole, make_trainer(), make_pictures())
+    assert sorted(path.name for path in whole.folder.iterdir()) == before
+
+
+def test_statistics_leave_out_what_is_not_finite(tmp_path: Path, monkeypatch):
+    trainer = make_trainer(total=16, r1_interval=0, pl_interval=0)
+    losses = iter(torch.tensor([1.0, float("nan"), float("inf"), float("nan")]))
+    monkeypatch.setattr(trainer, "step", lambda *data: {**Trainer.step(trainer, *data), "loss": next(losses)})
+    train(run_in(tmp_path, tick=8), trainer, make_pictures())
+    lines = (tmp_path / "stats.jsonl").read_text().splitlines()
+    first, second = (json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines)
+    assert first["loss"] == 1
+    assert "loss" not in second
+
+
+def test_time_left_counts_hours_beyond_a_day():
+    status = Status(61_888, 800_000, 8.3, 88_952.0, {"loss/G": 1.47, "loss/D": 0.965, "augment/p": 0.0}, make_trainer())
+    assert str(status) == "61,888 of 800,000 pictures, 8.3 per second, 24 h 42 min left; loss/G 1.47, loss/D 0.965"
+
+
+def test_the_plot_of_losses_shows_where_they_stand():
+    """Lines at 1 and 2 of an axis that ends at 2.1 are found by their colours, that far apart."""
+    stats = [{"shown": k, "loss/G": 2.0, "loss/D": 1.0} for k in range(0, 101, 10)] + [{"shown": 110}]
+    picture = np.asarray(loss_plot(stats)).astype(int)
+    assert picture.shape == (360, 720, 3)
+    column = picture[60:, 300]
+    rows = {name: np.abs(column - color).sum(-1).argmin() for name, color in COLORS.items()}
+    height = picture.shape[0] - 2 * 12 - 36 - 52  # of the axis
+    assert rows["loss/D"] - rows["loss/G"] == pytest.approx(height / 2.1, abs=2)
+    assert loss_plot([]) is None
+    assert loss_plot(stats[:1]) is None
+
+
+def test_tensorboard_receives_the_statistics(whole: Run):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="pip install tensorboard"
+    )
+    board = accumulator.EventAccumulator(str(whole.folder))
+    board.Reload()
+    lines = read_stats(whole.folder)
+    for name in ("loss/G", "loss/D", "path_length"):
+        wanted = [(line["shown"], line[name]) for line in lines if name in line]
+        assert [(event.step, pytest.approx(event.value, abs=1e-5)) for event in board.Scalars(name)] == wanted
+
+
+@pytest.mark.parametrize(("loss", "warnings"), [(1.39, 1), (1.2, 0)])
+def test_a_discriminator_that_tells_nothing_is_reported(
+    tmp_path: Path, monkeypatch, caplog, loss: float, warnings: int
+):
+    trainer = make_trainer(total=32, r1_interval=0, pl_interval=0)
+    monkeypatch.setattr(trainer, "step", lambda *data: {**Trainer.step(trainer, *data), "loss/D": torch.tensor(loss)})
+    train(run_in(tmp_path), trainer, make_pictures())
+    assert caplog.text.count("Lower --gamma") == warnings
+
+
+def test_the_command_fine_tunes_what_is_built_in(folder: Path, tmp_path: Path):
+    """The same command again finds that there is nothing left to do."""
+    out = tmp_path / "run"
+    command = ["train", "--data", str(folder), "--out", str(out), "--start", "textures", "--resolution", "16", *SMALL]
+    for _ in range(2):
+        assert main([*command, "--images", "4"]) == 0
+        assert [path.name for path in Run(out).snapshots()] == ["snapshot-0000000004.safetensors"]
+    assert load_generator(out / "generator.safetensors").config.img_resolution == 128
+    assert json.loads((out / "run.json").read_text())["recipe"]["ada_images"] == 100_000
+
+
+def test_arguments_of_no_meaning_are_refused(folder: Path, tmp_path: Path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--data", str(folder), "--out", str(tmp_path / "run"), "--images", "many"])
+    assert stopped.value.code == 2
+    assert "300000, 300k or 25M" in capsys.readouterr().err

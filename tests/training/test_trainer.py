@@ -1,0 +1,272 @@
+"""Training steps against the numbers of the published trainer, and the rules around them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from comfyui_creps.creps_core import GeneratorConfig
+from comfyui_creps.creps_core.checkpoints import build_generator
+from comfyui_creps.creps_core.errors import TrainingError
+from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
+from comfyui_creps.creps_core.training import Recipe, Trainer, r1_gamma_for
+from comfyui_creps.creps_core.training.trainer import NON_FINITE_LIMIT, PHASES, Draw, clean
+from networks import make_generator
+from paths import GOLDEN
+from safetensors import safe_open
+
+STEPS = GOLDEN / "train_steps.safetensors"
+LOSSES = {
+    "loss/G": "Loss/G/loss",
+    "loss/path_length": "Loss/G/reg",
+    "loss/D": "Loss/D/loss",
+    "r1_penalty": "Loss/r1_penalty",
+}
+
+
+class Replay(Trainer):
+    """A trainer that draws what the published one drew, and keeps what it computes."""
+
+    def follow(self, golden: dict[str, torch.Tensor]) -> None:
+        self.golden, self.losses, self.gradients, self.phase = golden, {}, {}, ""
+
+    def draw(self):
+        none = torch.zeros(8, 12)
+        return {p: Draw(self.golden.get(f"in.it{self.steps}.{p}.z", none), torch.zeros(8, 0)) for p in PHASES}
+
+    def path_noise(self, image):
+        return self.golden["in.it0.Greg.pl_randn"]
+
+    def _take(self, phase, *arguments):
+        self.phase = f"it{self.steps}.{phase}"
+        super()._take(phase, *arguments)
+
+    def _report(self, name, values):
+        self.losses[self.phase, name] = values.detach().clone()
+        return super()._report(name, values)
+
+    def _update(self, network):
+        parameters = self.parameters[network].items()
+        self.gradients[self.phase] = {key: p.grad.clone() for key, p in parameters if p.grad is not None}
+        super()._update(network)
+
+
+@pytest.fixture(scope="module")
+def replay() -> Replay:
+    """Two steps of the published run."""
+    with safe_open(STEPS, "pt") as file:
+        meta = json.loads(file.metadata()["creps"])
+        golden = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        return {key.removeprefix(name): value for key, value in golden.items() if key.startswith(name)}
+
+    config = GeneratorConfig(**meta["G"])
+    meta["D"].pop("epilogue_kwargs")
+    discriminator = Discriminator(DiscriminatorConfig(**meta["D"]))
+    discriminator.load_state_dict({k: v for k, v in weights("D0.").items() if not k.endswith("resample_filter")})
+    trainer = Replay(
+        build_generator(config, weights("G0.")),
+        discriminator,
+        Recipe(batch=8, r1_gamma=8.2, augment="none", ema_images=2500),
+        generator_ema=build_generator(config, {**weights("G0."), **weights("Gema0.")}),
+    )
+    for name in ("G", "D"):
+        found, wanted = trainer.optimizers[name].defaults, meta[f"{name}_opt"]
+        assert found["lr"] == pytest.approx(wanted["lr"], rel=1e-12)
+        assert list(found["betas"]) == pytest.approx(wanted["betas"], rel=1e-12)
+    trainer.shown = meta["cur_nimg_start"]
+    trainer.pl_mean.copy_(golden["in.pl_mean0"].squeeze())
+    trainer.follow(golden)
+    for step in range(meta["iterations"]):
+        trainer.step(golden[f"in.it{step}.real"])
+    return trainer
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return ((found.flatten() - wanted.flatten()).abs().max() / wanted.abs().max()).item()
+
+
+def test_losses_are_the_published_ones(replay: Replay):
+    compared = 0
+    for (phase, name), values in replay.losses.items():
+        wanted = replay.golden.get(f"out.{phase}.{LOSSES.get(name)}")
+        if wanted is not None:
+            assert relative(values, wanted) <= 5e-6, (phase, name)
+            compared += 1
+    assert compared == 6
+    assert relative(replay.pl_mean, replay.golden["out.it0.Greg.pl_mean"]) <= 1e-6
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_gradients_are_the_published_ones(replay: Replay, phase: str):
+    prefix = f"out.it0.{phase}.grad."
+    wanted = {key[len(prefix) :]: value for key, value in replay.golden.items() if key.startswith(prefix)}
+    found = replay.gradients[f"it0.{phase}"]
+    assert found.keys() == wanted.keys()
+    worst = max((relative(found[key], value), key) for key, value in wanted.items())
+    print(phase, worst)
+    assert worst[0] <= 2e-5
+
+
+@pytest.mark.parametrize(("name", "bound"), [("G", 3e-5), ("Gema", 3e-5), ("D", 2e-6)])
+def test_weights_afterwards_are_the_published_ones(replay: Replay, name: str, bound: float):
+    state = {"G": replay.G, "D": replay.D, "Gema": replay.G_ema}[name].state_dict()
+    if name == "Gema":
+        state.pop("mapping.w_avg")  # the file holds parameters only
+    state.pop("synthesis.b4.input.freqs", None)
+    for key, value in state.items():
+        assert (value - replay.golden[f"out.final.{name}.{key}"]).abs().max() <= bound, key
+
+
+def make_trainer(**recipe) -> Trainer:
+    generator = make_generator(img_resolution=16)
+    torch.manual_seed(3)
+    discriminator = Discriminator(DiscriminatorConfig(16, channel_base=128, channel_max=8))
+    return Trainer(generator, discriminator, Recipe(**{"batch": 4, "augment": "none", "r1_gamma": 0.1, **recipe}))
+
+
+def reals(count: int = 4) -> torch.Tensor:
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(5)) * 2 - 1
+
+
+def test_regularisation_is_lazy(monkeypatch):
+    trainer, taken = make_trainer(r1_interval=3, pl_interval=2), []
+    monkeypatch.setattr(trainer, "_take", lambda phase, *_: taken.append((trainer.steps, phase)))
+    for _ in range(7):
+        trainer.step(reals())
+    assert [step for step, phase in taken if phase == "Greg"] == [0, 2, 4, 6]
+    assert [step for step, phase in taken if phase == "Dreg"] == [0, 3, 6]
+    assert [step for step, phase in taken if phase == "Gmain"] == list(range(7))
+
+
+def test_the_average_follows_with_its_half_life():
+    """After as many pictures as the half-life, half of the way is left."""
+    trainer = make_trainer(ema_images=16, ema_rampup=0.0)
+    for average, current in zip(trainer.G_ema.parameters(), trainer.G.parameters(), strict=True):
+        average.zero_()
+        current.fill_(1)
+    for _ in range(4):
+        trainer._follow()
+    assert all(torch.allclose(p, torch.tensor(0.5)) for p in trainer.G_ema.parameters())
+    assert Recipe(ema_images=5000).half_life(1000) == 50
+    assert Recipe(batch=32).half_life(10**9) == 10_000
+    assert Recipe(batch=32, ema_rampup=0.0).half_life(0) == 10_000
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_many_end_the_run():
+    trainer = make_trainer(r1_interval=1)
+    trainer.step(reals())
+    before = {key: value.clone() for key, value in trainer.D.state_dict().items()}
+    poisoned = reals()
+    poisoned[0, 0, 0, 0] = float("nan")
+    trainer.step(poisoned)
+    assert trainer.skipped == 2  # Dmain and Dreg
+    assert all(torch.equal(before[key], value) for key, value in trainer.D.state_dict().items())
+    assert all(value.isfinite().all() for value in trainer.G_ema.state_dict().values())
+    for parameter in trainer.G.parameters():
+        parameter.data.fill_(float("nan"))
+
+    def go_on() -> None:
+        for _ in range(NON_FINITE_LIMIT):
+            trainer.step(poisoned)
+
+    with pytest.raises(TrainingError, match="lower the learning rates"):
+        go_on()
+    assert trainer.G.mapping.w_avg.isfinite().all()
+    assert trainer.pl_mean.isfinite()
+
+
+def test_the_authors_clean_up():
+    gradient = torch.tensor([1.0, float("nan"), float("inf"), -float("inf")])
+    clean([gradient])
+    assert gradient.tolist() == [1, 0, 1e5, -1e5]
+
+
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(monkeypatch):
+    found = []
+    for micro_batch in (0, 2):
+        trainer = make_trainer(micro_batch=micro_batch, pl_weight=0.0)
+        trainer.D.b4.group_size = 1
+        monkeypatch.setattr(trainer.optimizers["G"], "step", lambda: None)
+        monkeypatch.setattr(trainer.optimizers["D"], "step", lambda: None)
+        trainer.step(reals())
+        parameters = {**trainer.parameters["G"], **trainer.parameters["D"]}.items()
+        found.append({key: p.grad.clone() for key, p in parameters if p.grad is not None})
+    for key, value in found[0].items():
+        assert (found[1][key] - value).abs().max() <= 1e-4 * value.abs().max() + 1e-9, key
+
+
+def test_frozen_layers_stay():
+    trainer = make_trainer(freeze_d=3)
+    before = {key: value.clone() for key, value in trainer.D.state_dict().items()}
+    trainer.step(reals())
+    changed = {
+        key.rsplit(".", 1)[0] for key, value in trainer.D.state_dict().items() if not torch.equal(value, before[key])
+    }
+    assert not changed & {"b16.fromrgb", "b16.conv0", "b16.conv1"}
+    assert {"b16.skip", "b8.conv0", "b4.fc"} <= changed
+
+
+def test_labels_reach_both_networks():
+    generator = make_generator(img_resolution=16, c_dim=3)
+    discriminator = Discriminator(DiscriminatorConfig(16, c_dim=3, channel_base=128, channel_max=8))
+    trainer = Trainer(generator, discriminator, Recipe(batch=4, augment="none", r1_gamma=0.1))
+    trainer.labels = torch.eye(3)
+    trainer.step(reals(), torch.eye(3)[[0, 1, 2, 0]])
+    for network, name in (("G", "mapping.embed.weight"), ("D", "mapping.embed.weight")):
+        assert trainer.optimizers[network].state[trainer.parameters[network][name]]["exp_avg"].abs().max() > 0
+
+
+def test_half_precision_and_augmentation_run():
+    trainer = make_trainer(precision="bfloat16", augment="fixed", augment_p=0.8)
+    for _ in range(2):
+        stats = trainer.step(reals())
+    assert trainer.skipped == 0
+    assert all(value.isfinite() for value in stats.values())
+    assert stats["augment/p"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch": 0}, "batch"),
+        ({"augment": "some"}, "augment"),
+        ({"patches": 1.5}, "patches"),
+        ({"g_lr": float("inf")}, "g_lr"),
+        ({"batch": 2.5}, "batch"),
+        ({"non_finite": "ignore"}, "non_finite"),
+    ],
+)
+def test_bad_recipes_are_refused(fields: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**fields)
+
+
+def test_recipes_are_stored_as_plain_values():
+    recipe = Recipe(batch=8, patches=0.5)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    with pytest.raises(ValueError, match="depth"):
+        Recipe.from_dict({"depth": 3})
+    assert [r1_gamma_for(side) for side in (128, 256, 512, 1024)] == [0.5, 2, 8, 32]
+
+
+def test_networks_must_fit():
+    generator = make_generator(img_resolution=16)
+    grey = Discriminator(DiscriminatorConfig(16, img_channels=1, channel_base=128, channel_max=8))
+    with pytest.raises(TrainingError, match="img_channels"):
+        Trainer(generator, grey, Recipe(batch=4))
+    with pytest.raises(TrainingError, match="micro_batch"):
+        make_trainer(micro_batch=3)
+
+
+def test_pictures_that_are_never_finite_end_the_run():
+    """Though the generator's steps are, in between."""
+    trainer = make_trainer(r1_interval=0, pl_interval=0, augment="ada")
+    poisoned = torch.full((4, 3, 16, 16), float("nan"))
+    for _ in range(NON_FINITE_LIMIT - 1):
+        trainer.step(poisoned)
+    with pytest.raises(TrainingError, match=f"of D were not finite {NON_FINITE_LIMIT} times"):
+        trainer.step(poisoned)
+    assert trainer.augment.p.isfinite()
