@@ -1,0 +1,72 @@
+"""Work that is launched at once: CUDA graphs, and what code must keep to so that it can become one.
+
+Code that is captured reads no values on the host (`item`, `bool` of a tensor, copies to the CPU), makes no tensors of
+host values, and takes what changes from tensors that stay where they are. Code that may look at values where that is
+free, on a CPU, asks `may_look`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+_static: ContextVar[bool] = ContextVar("static", default=False)
+
+
+class Graph(Protocol):
+    """Recorded work."""
+
+    def capture(self, function: Callable[[], T]) -> T:
+        """Record what `function` does, without doing it.
+
+        Returns:
+            What `function` returns. Its tensors hold their values only after a `replay`.
+
+        Raises:
+            RuntimeError: the function does something that cannot be recorded. Nothing has been changed.
+        """
+        ...
+
+    def replay(self) -> None:
+        """Do it, with what is now in the tensors that the function read."""
+        ...
+
+
+class CudaGraph:
+    """A `Graph` of CUDA's. Graphs of one pool share their memory: read what one returned before the next is replayed."""
+
+    def __init__(self, device: torch.device, pool: tuple[int, int] | None = None):
+        self.device, self.pool = device, pool
+        self._graph = torch.cuda.CUDAGraph()
+
+    def capture(self, function: Callable[[], T]) -> T:
+        # Other threads, which prepare batches in pinned memory, are not to spoil it.
+        with (
+            torch.cuda.device(self.device),
+            torch.cuda.graph(self._graph, pool=self.pool, capture_error_mode="thread_local"),
+        ):
+            return function()
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+@contextmanager
+def static_shapes(active: bool = True) -> Iterator[None]:
+    """Within, code decides nothing by the values of tensors (see `may_look`), so that it does the same every time."""
+    token = _static.set(active)
+    try:
+        yield
+    finally:
+        _static.reset(token)
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether a look at the values of a tensor is allowed, and waits for no device."""
+    return tensor.device.type == "cpu" and not _static.get()
