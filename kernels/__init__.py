@@ -1,7 +1,8 @@
 """The per-pixel stage behind one door: bi-lines in, pixels out, tile by tile.
 
-`reference.py` is the specification, `fused.py` the Triton kernel for CUDA GPUs, `tiled.py` the torch path for every
-device, `onednn.py` the one for bfloat16 on CPUs that are made for it.
+`reference.py` is the specification, `fused.py` the Triton kernel for CUDA GPUs (which `trial.py` trusts only after it
+was right in a process of its own), `tiled.py` the torch path for every device, `onednn.py` the one for bfloat16 on CPUs
+that are made for it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import fused, onednn, tiled
-from .stage import Layer, PixelBlock, PixelStage
+from .stage import PUBLISHED, Layer, PixelBlock, PixelStage, StageShape
 
 __all__ = [
     "BACKENDS",
@@ -23,6 +24,7 @@ __all__ = [
     "PixelBlock",
     "PixelStage",
     "Prepared",
+    "StageShape",
     "choose",
     "entangle",
     "explain",
@@ -37,11 +39,12 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class Backend:
     """A way to run the per-pixel stage.
 
-    `refuses(device, dtype)` is the reason why it cannot run there, or None. `prepare(stage, dtype)` folds and packs
+    `refuses(device, dtype, shape, wait)` is the reason why it cannot run there, or None; `wait` for what takes time to
+    find out. `prepare(stage, dtype)` folds and packs
     the weights of a latent, once. `run(columns, rows, prepared, out, *, supersample, tile, after_tile)` fills `out`.
     """
 
-    refuses: Callable[[torch.device, torch.dtype], str | None]
+    refuses: Callable[..., str | None]
     prepare: Callable[[PixelStage, torch.dtype], Any]
     run: Callable[..., None]
 
@@ -71,16 +74,26 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-def explain(device: torch.device) -> dict[str, dict[str, str | None]]:
-    """By precision and backend, why it cannot run on a device, or None; `auto` takes the first that can."""
+def explain(device: torch.device, shape: StageShape = PUBLISHED) -> dict[str, dict[str, str | None]]:
+    """By precision and backend, why it cannot run on a device, or None; `auto` takes the first that can. Waits for
+    trials.
+    """
     return {
-        precision: {name: backend.refuses(device, dtype) for name, backend in BACKENDS.items()}
+        precision: {name: backend.refuses(device, dtype, shape, wait=True) for name, backend in BACKENDS.items()}
         for precision, dtype in PRECISIONS.items()
     }
 
 
-def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+def choose(
+    backend: str, device: torch.device, dtype: torch.dtype, shape: StageShape = PUBLISHED, wait: bool = False
+) -> str:
     """The name of the backend that will run; `auto` takes the first that can.
+
+    Args:
+        backend: `auto`, or a name in `BACKENDS`, for which this waits if it is being tried.
+        device, dtype: of the lines; of the products.
+        shape: of the stage.
+        wait: with `auto` too, instead of taking another one meanwhile.
 
     Raises:
         ValueError: the backend is unknown, or cannot run there; the message says why.
@@ -93,7 +106,7 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
         raise ValueError(f"backend must be one of {['auto', *BACKENDS]}, not {backend!r}")
     reasons = []
     for name in names:
-        reason = BACKENDS[name].refuses(device, dtype)
+        reason = BACKENDS[name].refuses(device, dtype, shape, wait=wait or backend != "auto")
         if reason is None:
             return name
         reasons.append(f"{name}: {reason}")
@@ -113,7 +126,7 @@ def prepare(
     Raises:
         ValueError: see `choose`.
     """
-    name = choose(backend, device, dtype)
+    name = choose(backend, device, dtype, stage.shape)
     return Prepared(name, BACKENDS[name].prepare(stage, dtype))
 
 

@@ -31,14 +31,14 @@ def _outer_product(columns, rows, y, x, B: tl.constexpr, RANK: tl.constexpr):
 @triton.jit
 def _activate(x):
     """Leaky ReLU, without its gain."""
-    return tl.maximum(x, x * LEAKY_SLOPE)
+    return tl.maximum(x, (x * LEAKY_SLOPE).to(x.dtype)).to(x.dtype)  # some versions make float32 of bfloat16
 
 
 @triton.jit
 def _clamp(x):
     """NaN stays NaN: that is how an overflow is noticed."""
     limit = tl.full([], CLAMP, x.dtype)  # a plain number would make float32 of a half in some versions of Triton
-    return tl.clamp(x, -limit, limit, propagate_nan=tl.PropagateNan.ALL)
+    return tl.clamp(x, -limit, limit, propagate_nan=tl.PropagateNan.ALL).to(x.dtype)
 
 
 @triton.jit
@@ -162,56 +162,35 @@ def _paint(
     return image + _clamp(residual)
 
 
-@triton.jit
-def _sample(
-    columns,
-    rows,
-    weights,
-    biases,
-    scale,
-    y,
-    x,
-    height,
-    width,
-    levels,
-    lower,
-    B: tl.constexpr,
-    C: tl.constexpr,
-    RANK: tl.constexpr,
-    PARTS: tl.constexpr,
-    DTYPE: tl.constexpr,
-    EXACT: tl.constexpr,
-):
-    """The picture [P, C] at the samples y [TILE_H] x x [TILE_W] of lines with height and width samples."""
-    feature = tl.zeros([y.shape[0] * x.shape[0], B], tl.float32)
-    for _ in range(levels):
-        feature += _outer_product(columns, rows, y, x, B, RANK)
-        feature = _decode(feature, weights, biases, scale, lower, PARTS, DTYPE, EXACT)
-        weights += 20 * B * B
-        biases += 9 * B
-        columns += height.to(tl.int64) * (RANK * B)
-        rows += width.to(tl.int64) * (RANK * B)
-    return _paint(feature, weights, biases, scale, lower, C, PARTS, DTYPE, EXACT)
-
-
 @triton.jit(
     # One compilation for all sizes, strides and pieces of a picture.
-    do_not_specialize=["height", "width", "levels", "lower", "supersample", "stride_c", "stride_y", "stride_x"],
+    do_not_specialize=[
+        "height",
+        "width",
+        "levels",
+        "lower",
+        "samples_y",
+        "samples_x",
+        "stride_c",
+        "stride_y",
+        "stride_x",
+    ],
     do_not_specialize_on_alignment=["out"],
 )
 def entangle_kernel(
-    columns,  # [levels, height * supersample, RANK, B], halved
-    rows,  # [levels, width * supersample, RANK, B]
+    columns,  # [levels, >= height, RANK, B], halved
+    rows,  # [levels, >= width, RANK, B]
     weights,  # the blocks of all layers, in the dtype of the products; the lower halves begin at `lower`
     biases,  # float32, of all layers
-    scale,  # float32 [1], what a product with the weights must be multiplied by
+    scale,  # float32 [2], what products with the weights of decoders, and of the rest, must be multiplied by
     out,  # [channels, height, width]
     overflow,  # int32 [1], set if a value is not finite
     height: tl.int32,
     width: tl.int32,
     levels: tl.int32,
     lower: tl.int32,
-    supersample: tl.int32,
+    samples_y: tl.int64,  # from a level of the columns to the next
+    samples_x: tl.int64,
     stride_c: tl.int64,
     stride_y: tl.int64,
     stride_x: tl.int64,
@@ -222,31 +201,24 @@ def entangle_kernel(
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
     PARTS: tl.constexpr,
-    SUPERSAMPLED: tl.constexpr,
     EXACT: tl.constexpr,
 ):
     """Paint the tile in column `program_id(0)` and row `program_id(1)` of tiles."""
     DTYPE: tl.constexpr = weights.dtype.element_ty
     # Pixels beyond the edge repeat those at the edge.
-    y = tl.minimum(tl.program_id(1) * TILE_H + tl.arange(0, TILE_H), height - 1) * supersample
-    x = tl.minimum(tl.program_id(0) * TILE_W + tl.arange(0, TILE_W), width - 1) * supersample
-    samples_y = height * supersample
-    samples_x = width * supersample
-    if SUPERSAMPLED:
-        image = tl.zeros([TILE_H * TILE_W, C], tl.float32)
-        for i in range(supersample * supersample):
-            at_y = y + i // supersample
-            at_x = x + i % supersample
-            image += _sample(
-                columns, rows, weights, biases, scale, at_y, at_x, samples_y, samples_x, levels, lower,
-                B, C, RANK, PARTS, DTYPE, EXACT,
-            )  # fmt: skip
-        image /= supersample * supersample
-    else:
-        image = _sample(
-            columns, rows, weights, biases, scale, y, x, samples_y, samples_x, levels, lower,
-            B, C, RANK, PARTS, DTYPE, EXACT,
-        )  # fmt: skip
+    y = tl.minimum(tl.program_id(1) * TILE_H + tl.arange(0, TILE_H), height - 1)
+    x = tl.minimum(tl.program_id(0) * TILE_W + tl.arange(0, TILE_W), width - 1)
+    feature = tl.zeros([TILE_H * TILE_W, B], tl.float32)
+    level_weights = weights
+    level_biases = biases
+    for _ in range(levels):
+        feature += _outer_product(columns, rows, y, x, B, RANK)
+        feature = _decode(feature, level_weights, level_biases, scale, lower, PARTS, DTYPE, EXACT)
+        level_weights += 20 * B * B
+        level_biases += 9 * B
+        columns += samples_y * (RANK * B)
+        rows += samples_x * (RANK * B)
+    image = _paint(feature, level_weights, level_biases, scale + 1, lower, C, PARTS, DTYPE, EXACT)
 
     # Padded channels are 0, or NaN if the feature is not finite.
     wrong = tl.max(tl.where(tl.abs(image) < float("inf"), 0, 1))

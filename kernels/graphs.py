@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,9 +39,9 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """A `Graph` of CUDA's. Graphs of one pool share their memory: read what one returned before the next is replayed."""
+    """A `Graph` of CUDA. Graphs of one pool share memory: read what one returned before the next is replayed."""
 
-    def __init__(self, device: torch.device, pool: tuple[int, int] | None = None):
+    def __init__(self, device: torch.device, pool: Any = None):
         self.device, self.pool = device, pool
         self._graph = torch.cuda.CUDAGraph()
 

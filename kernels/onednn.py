@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
-from .stage import Layer, PixelStage
+from .stage import PUBLISHED, Layer, PixelStage, StageShape
 from .tiled import Bounds, Tile, average, split, store
 from .workers import run_parallel
 
@@ -28,7 +28,7 @@ _WORKER_BYTES = 24 << 20  # of a worker with such a tile, estimated; two and the
 _BUFFER_BYTES = 96 << 20
 
 
-def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, shape: StageShape = PUBLISHED, wait: bool = False) -> str | None:
     """Why this backend cannot run there, or None."""
     if device.type != "cpu":
         return f"it is for the CPU, not for {device.type}"

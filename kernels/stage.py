@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -21,6 +22,16 @@ class PixelBlock(NamedTuple):
     fc0: Layer
     fc1: Layer
     to_image: Layer
+
+
+class StageShape(NamedTuple):
+    """What of a stage decides how it can be computed."""
+
+    channels: int
+    image_channels: int
+
+
+PUBLISHED = StageShape(32, 3)
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,19 @@ class PixelStage:
     @property
     def image_channels(self) -> int:
         return self.image.weight.shape[-2]
+
+    @property
+    def shape(self) -> StageShape:
+        return StageShape(self.channels, self.image_channels)
+
+    def to(self, kind: torch.device | torch.dtype) -> PixelStage:
+        """The stage on another device, or of another dtype."""
+
+        def move(layer: Layer) -> Layer:
+            return Layer(layer.weight.to(kind), layer.bias.to(kind))
+
+        decoders = tuple(tuple(map(move, decoder)) for decoder in self.decoders)
+        return PixelStage(decoders, move(self.image), tuple(PixelBlock(*map(move, block)) for block in self.blocks))
 
     def sample(self, i: int) -> PixelStage:
         """The stage of latent i of a batch, without batch axes."""

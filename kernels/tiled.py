@@ -19,7 +19,7 @@ from einops import reduce
 from torch import Tensor
 
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
-from .stage import Layer, PixelStage
+from .stage import PUBLISHED, Layer, PixelStage, StageShape
 from .workers import run_parallel
 
 BUFFER_BYTES = 48 << 20
@@ -30,7 +30,7 @@ _DEVICE_SAMPLES = 32768  # on a GPU, where larger products pay
 _TILE_WIDTH = 512
 
 
-def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, shape: StageShape = PUBLISHED, wait: bool = False) -> str | None:
     """Why this backend cannot run there: it always can."""
     return None
 

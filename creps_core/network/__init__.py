@@ -8,6 +8,7 @@ from .config import RANK, GeneratorConfig
 from .discriminator import BRANCH_GAIN, Block, Discriminator, DiscriminatorConfig
 from .generator import Generator, LineStyles, Synthesis
 from .layers import FullyConnected, ModulatedLinear
+from .lean import Lean, weights_key
 from .lines import BANDWIDTH, COLUMNS, ROWS
 from .mapping import truncate
 
@@ -23,8 +24,10 @@ __all__ = [
     "FullyConnected",
     "Generator",
     "GeneratorConfig",
+    "Lean",
     "LineStyles",
     "ModulatedLinear",
     "Synthesis",
     "truncate",
+    "weights_key",
 ]

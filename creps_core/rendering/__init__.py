@@ -4,6 +4,7 @@ Read `render.py` first: there a latent becomes lines, and lines become pixels th
 samples lie, `camera.py` what a view shows, `film.py` renders paths, `warp.py` what is turned or bent, `large.py` files.
 """
 
+from . import device, recordings
 from .camera import EASINGS, TIMINGS, WARPS, View, add_warp, camera_path
 from .film import render_path, render_view, share, views_estimate
 from .large import BITS, Preview, render_to_file
@@ -28,8 +29,10 @@ __all__ = [
     "Window",
     "add_warp",
     "camera_path",
+    "device",
     "fit_window",
     "memory_estimate",
+    "recordings",
     "render",
     "render_bands",
     "render_path",

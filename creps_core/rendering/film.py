@@ -143,7 +143,7 @@ def render_path(
         out = torch.empty(shape, device=generator.mapping.w_avg.device)
     check_out(out, shape)
     same: list[Tables] | None = [] if len(ws) == 1 else None
-    cache = RenderCache(_LONGEST_KEPT)
+    cache = RenderCache(_LONGEST_KEPT, generator.mapping.w_avg.device)
     for i, view in enumerate(views):
         render_view(
             generator,
@@ -162,6 +162,7 @@ def render_path(
             tables=same,
             cache=cache,
         )
+    cache.finish()
     return out
 
 

@@ -25,10 +25,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ... import kernels
 from ..checkpoints import digest
 from ..files import replace_file
 from ..network import Generator
+from .device import precision_of
 from .render import Progress, bands_of
 from .spec import PictureSpec
 from .window import WHOLE_FRAME, Window
@@ -111,7 +111,7 @@ def render_to_file(
         "generator": digest(generator.config, generator.state_dict()),
         "latent": hashlib.sha256(ws.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest(),
         "picture": [height, width, bits, supersample, *spec.shown],
-        "precision": str(kernels.resolve_precision(precision, generator.mapping.w_avg.device)),
+        "precision": precision_of(generator, precision).name,
         "format": writer_class.__name__,
     }
 

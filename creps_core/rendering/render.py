@@ -14,7 +14,10 @@ from torch import Tensor
 from ... import kernels
 from ...kernels.workers import run_parallel
 from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
+from .device import DevicePicture, precision_of, renderer_of, serves
+from .precision import Precision
 from .spec import PictureSpec, check_out, check_ws
+from .transfer import Transfer
 from .window import WHOLE_FRAME, Window
 
 _LINE_WORKERS = 4
@@ -73,14 +76,21 @@ def render(
         OverflowError: half precision overflowed.
     """
     spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile)
-    picture = _Picture(generator, ws, spec, progress, cache)
-    shape = (len(ws), generator.config.img_channels, height, width)
+    device, config = generator.mapping.w_avg.device, generator.config
+    check_ws(config, ws)
+    shape = (len(ws), config.img_channels, height, width)
     if out is None:
-        out = torch.empty(shape, device=picture.device)
+        out = torch.empty(shape, device=device)
     check_out(out, shape)
+    chosen = precision_of(generator, spec.precision)
+    transfer = cache.transfer if cache is not None else None
+    own = Transfer(device, 2 if len(ws) > 1 else 0) if transfer is None and serves(device) else None
+    picture = _picture(generator, ws, spec, chosen, progress, cache, transfer or own)
     for i in range(len(ws)):
         for top, bottom, paint in picture.bands(i):
             paint(out[i, :, top:bottom])
+    if own is not None:
+        own.finish(chosen.pixels)
     return out
 
 
@@ -135,13 +145,19 @@ def bands_of(
         raise ValueError(f"bands are of one picture: give one latent, not {len(ws)}")
     if band < 1 or not 0 <= first_row <= spec.height:
         raise ValueError(f"band must be at least 1, not {band}, and first_row from 0 to {spec.height}, not {first_row}")
-    picture = _Picture(generator, ws, spec, progress)
+    device = generator.mapping.w_avg.device
+    check_ws(generator.config, ws)
+    precision = precision_of(generator, spec.precision)
+    transfer = Transfer(device) if serves(device) else None
+    picture = _picture(generator, ws, spec, precision, progress, None, transfer)
 
     def bands() -> Iterator[tuple[int, Tensor]]:
         pixels = torch.empty((min(band, spec.height), spec.width, generator.config.img_channels), dtype=dtype)
         pixels = rearrange(pixels, "h w c -> c h w")
         for top, bottom, paint in picture.bands(0, band, first_row):
             paint(pixels[:, : bottom - top])
+            if transfer is not None:
+                transfer.finish(precision.pixels)
             yield top, pixels[:, : bottom - top]
 
     return bands()
@@ -154,21 +170,29 @@ def memory_estimate(config: GeneratorConfig, height: int, width: int, supersampl
 
 
 class RenderCache:
-    """What the pictures of a film may share: a latent applied to the weights, and its two last lines.
+    """What the pictures of a film may share: on a CPU a latent applied to the weights and its two last lines, on a GPU
+    the way to the host. `finish` it in the end.
 
     A pan along one axis, and a film that holds still while something else changes, evaluate half of the lines or none.
 
     Args:
         longest: positions of a line along the height that is worth keeping whole (7 KB each for a 512 model); the
             default keeps none.
+        device: of the generator.
     """
 
-    def __init__(self, longest: int = 0):
+    def __init__(self, longest: int = 0, device: torch.device | None = None):
         self.longest = longest
+        self.transfer = Transfer(device, 2) if device is not None and serves(device) else None
         self.applied: tuple[kernels.Prepared, LineStyles] | None = None
         self._key: tuple[Any, ...] = ()
         self._styles = torch.empty(0)
         self._lines: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def finish(self) -> None:
+        """Wait until all pictures have arrived; raises OverflowError if one was not finite."""
+        if self.transfer is not None:
+            self.transfer.finish(torch.float16)
 
     def turn_to(self, synthesis: Any, styles: Tensor, dtype: torch.dtype, backend: str) -> None:
         """Forget everything unless it belongs to these weights, this latent and this way of computing."""
@@ -188,30 +212,45 @@ class RenderCache:
             self._lines[line] = positions, lines
 
 
+def _picture(
+    generator: Generator,
+    ws: Tensor,
+    spec: PictureSpec,
+    precision: Precision,
+    progress: Progress | None,
+    cache: RenderCache | None,
+    transfer: Transfer | None,
+) -> _Picture | DevicePicture:
+    """What paints the bands of a picture, on a CPU or on a GPU."""
+    config, k = generator.config, spec.supersample
+    counter, line_work = WorkCounter(progress), _pixels_per_position(config)
+    counter.total = len(ws) * (spec.height * spec.width + (spec.height + spec.width) * k * line_work)
+    if transfer is not None:
+        renderer = renderer_of(generator)
+        return DevicePicture(renderer, ws, spec, precision, transfer, counter.add, line_work)
+    return _Picture(generator, ws, spec, precision.pixels, counter, line_work, cache or RenderCache())
+
+
 class _Picture:
-    """What `render` and `render_bands` share: checked arguments, positions, lines, and painting from them."""
+    """A picture on a CPU, or on a device without a path of its own: positions, lines, and painting from them."""
 
     def __init__(
         self,
         generator: Generator,
         ws: Tensor,
         spec: PictureSpec,
-        progress: Progress | None,
-        cache: RenderCache | None = None,
+        dtype: torch.dtype,
+        counter: WorkCounter,
+        line_work: int,
+        cache: RenderCache,
     ):
         config, self.device = generator.config, generator.mapping.w_avg.device
-        check_ws(config, ws)
-        self.spec, self.synthesis, self.ws = spec, generator.synthesis, ws
-        self.dtype = kernels.resolve_precision(spec.precision, self.device)
-        kernels.choose(spec.backend, self.device, self.dtype)
+        self.spec, self.synthesis, self.ws, self.dtype, self.cache = spec, generator.synthesis, ws, dtype, cache
+        self.counter, self.line_work = counter, line_work
+        shape = kernels.StageShape(config.biline_channels, config.img_channels)
+        kernels.choose(spec.backend, self.device, dtype, shape)
         self.y, self.x = spec.positions()
-        self.cache = cache or RenderCache()
-        self.counter, self.line_work = WorkCounter(progress), _pixels_per_position(config)
-        pixels = spec.height * spec.width + (len(self.y) + len(self.x)) * self.line_work
-        self.counter.total = len(ws) * pixels
-        self.lines = LineEvaluator(
-            generator, self.dtype, lambda positions: self.counter.add(positions * self.line_work)
-        )
+        self.lines = LineEvaluator(generator, dtype, lambda positions: counter.add(positions * line_work))
 
     @torch.no_grad()
     def bands(

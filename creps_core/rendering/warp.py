@@ -17,11 +17,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ... import kernels
 from ...kernels import tiled
 from ...kernels.scattered import SHORT, Places, entangle_at, places, strip_points, table
 from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
 from .camera import Mapping
+from .device import precision_of
 from .render import LineEvaluator, Progress, WorkCounter
 from .spec import PictureSpec, check_out, check_ws
 from .window import WHOLE_FRAME, Window
@@ -112,7 +112,7 @@ def render_mapped(
     check_ws(config, ws)
     if quality not in QUALITIES:
         raise ValueError(f"quality must be one of {list(QUALITIES)}, not {quality!r}")
-    dtype = kernels.resolve_precision(precision, device)
+    dtype = precision_of(generator, precision).pixels
     shape = (len(ws), config.img_channels, height, width)
     if out is None:
         out = torch.empty(shape, device=device)

@@ -8,11 +8,12 @@ It has the two methods of `kernels.graphs.CudaGraph` and its rules:
 
 - a capture does nothing: tensors from outside that the function changes are as before, what it returns is not a number
   until a replay;
-- a replay reads from the same tensors as the capture did (the same addresses), runs no Python of the function, and writes
-  into the same outputs;
+- a replay reads from the same tensors as the capture did (the same addresses), runs no Python of the function, and
+  writes into the same outputs;
 - HostRead, a RuntimeError, is raised by what a real capture cannot do: reading a value on the host (`item`, `bool`,
-  `nonzero`, `equal`, `x[mask]`), making a tensor of host values (`torch.tensor`), random numbers from a default generator. Values
-  that Python takes from a CPU tensor without an operation (`numpy`) cannot be seen; `tolist` can (it is refused).
+  `nonzero`, `equal`, `x[mask]`), making a tensor of host values (`torch.tensor`), random numbers from a default
+  generator. Values that Python takes from a CPU tensor without an operation (`numpy`) cannot be seen; `tolist` can (it
+  is refused).
 
 `launched` counts the operations of a capture.
 """

@@ -16,24 +16,27 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_creps.kernels import fused as door
-from comfyui_creps.kernels import reference
-from comfyui_creps.kernels.stage import Layer, PixelBlock, PixelStage
+from comfyui_creps.kernels import reference, trial
+from comfyui_creps.kernels.packing import Config, example, pack
+from comfyui_creps.kernels.stage import PUBLISHED, Layer, PixelBlock, PixelStage
 from paths import ROOT, TESTS
 from torch import Tensor
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreter = pytest.mark.skipif(not INTERPRETED, reason="test_under_the_interpreter runs it in a process of its own")
 HALF, EXACT = torch.float16, torch.float32
-# Errors relative to the largest value of the picture, against float64, and in 8-bit levels of a picture of -1..1.
-RELATIVE = {HALF: 4e-3, torch.bfloat16: 4e-2, EXACT: 1e-5}
-LEVELS = {HALF: 0.5, torch.bfloat16: 5, EXACT: 1e-2}
+# Errors relative to the largest value of the picture, against float64, and in 8-bit levels of a picture of -1..1. Half
+# precision rounds where the hardware, or the interpreter's BLAS, sums in another order: an H200 gave 5.9e-3 and 0.65
+# levels at the worst of many blocks, NumPy on other processors up to 0.62. A kernel that is wrong is so by far more.
+RELATIVE = {HALF: 1e-2, torch.bfloat16: 8e-2, EXACT: 2e-5}
+LEVELS = {HALF: 1.0, torch.bfloat16: 10, EXACT: 1e-2}
 
 
 # Stages and pictures
 
 
 def make_case(size: tuple[int, int], **shape: int) -> tuple[Tensor, Tensor, PixelStage]:
-    columns, rows, stage = door.example(*size, **shape)
+    columns, rows, stage = example(*size, **shape)
     return columns.double(), rows.double(), convert(stage, dtype=torch.float64)
 
 
@@ -116,14 +119,15 @@ class TestInterpreted:
         paint(*case, out, dtype)
         check(out, specification(*case), dtype)
 
-    @pytest.mark.parametrize("major", [8, 9, 12])
-    def test_every_configuration(self, major: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
-        chosen = door.choose_config(major, 32, dtype == EXACT)
-        monkeypatch.setattr(door, "choose_config", lambda *_: chosen)
-        case = make_case((9, 35))
-        out = poisoned(3, 9, 35)
-        paint(*case, out, dtype)
-        check(out, specification(*case), dtype)
+    def test_every_configuration(self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+        """Whatever a GPU may be given. The number of warps and stages means nothing to the interpreter."""
+        found = {config for major in (8, 9, 12) for config in trial.candidates(major, 32, dtype == EXACT)}
+        case = make_case((9, 19))
+        for config in sorted({config._replace(warps=4, stages=1) for config in found}):
+            monkeypatch.setattr(trial, "candidates", lambda *_, config=config: [config])
+            out = poisoned(3, 9, 19)
+            paint(*case, out, dtype)
+            check(out, specification(*case), dtype)
 
     @pytest.mark.parametrize("supersample", [2, 3])
     def test_supersampling(self, supersample: int, dtype: torch.dtype):
@@ -146,18 +150,18 @@ class TestInterpreted:
             check(out, expected, torch.bfloat16 if stored == torch.bfloat16 else HALF)
 
     def test_pieces_and_strides(self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
-        """Tiles, and launches that the memory limits, equal one launch; nothing else is written."""
+        """Tiles, and launches of few pixels, make one picture; nothing else is written."""
         case = make_case((13, 45))
         whole = poisoned(3, 13, 45)
         assert paint(*case, whole, dtype) == [13 * 45]
         frame = torch.zeros(14, 46, 5).permute(2, 0, 1)
         paint(*case, frame[1:4, 1:, :-1], dtype, tile=(5, 16))
-        assert torch.equal(frame[1:4, 1:, :-1], whole)
+        check(frame[1:4, 1:, :-1], whole.double(), dtype)
         assert frame.count_nonzero() == whole.numel()
-        monkeypatch.setattr(door, "SCRATCH_BYTES", 200_000)
+        monkeypatch.setattr(door, "LAUNCH_PIXELS", 200)
         pieces = poisoned(3, 13, 45)
         assert len(paint(*case, pieces, dtype)) > 1
-        assert torch.equal(pieces, whole)
+        check(pieces, whole.double(), dtype)
 
     def test_beyond_2_to_31(self, dtype: torch.dtype):
         """A row, and a channel, that lie further than 32 bits count."""
@@ -170,7 +174,7 @@ class TestInterpreted:
         for strides in ((10, far, 1), (far, 10, 1), (10, 1, far)):
             out = memory.as_strided((2, 2, 3), strides)
             paint(*case, out, dtype)
-            assert torch.equal(out, whole)
+            assert (out.int() - whole.int()).abs().max() <= 1
 
     def test_large_weights(self, dtype: torch.dtype):
         """Values far outside float16: an error for float16, and not for float32."""
@@ -227,20 +231,20 @@ class TestInterpreted:
 
 def test_too_wide():
     with pytest.raises(ValueError, match="up to 64 biline_channels, not 65"):
-        door.prepare(make_case((2, 2), channels=65)[2], EXACT)
+        pack(make_case((2, 2), channels=65)[2], EXACT, trial.candidates(9, 64, True)[0])
 
 
 def test_refuses(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert "not cpu" in door.refuses(torch.device("cpu"), HALF)
-    assert "not mps" in door.refuses(torch.device("mps"), HALF)
+    assert "not cpu" in door.refuses(torch.device("cpu"), HALF, PUBLISHED)
+    assert "not mps" in door.refuses(torch.device("mps"), HALF, PUBLISHED)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert "bfloat16" in door.refuses(torch.device("cpu"), torch.bfloat16)
+    assert "bfloat16" in door.refuses(torch.device("cpu"), torch.bfloat16, PUBLISHED)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
     monkeypatch.setattr(torch.version, "hip", None)
-    assert "not 7.5" in door.refuses(torch.device("cuda", 0), HALF)
+    assert "not 7.5" in door.refuses(torch.device("cuda", 0), HALF, PUBLISHED)
     monkeypatch.setattr(torch.version, "hip", "6.2")
-    assert "ROCm" in door.refuses(torch.device("cuda", 0), HALF)
+    assert "ROCm" in door.refuses(torch.device("cuda", 0), HALF, PUBLISHED)
 
 
 @pytest.mark.parametrize("platform", ["linux", "win32"])
@@ -248,11 +252,11 @@ def test_refuses_without_triton(platform: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.setitem(sys.modules, "triton.language", None)
     monkeypatch.setattr(sys, "platform", platform)
-    door._missing.cache_clear()
+    door.missing.cache_clear()
     try:
-        reason = door._missing()
+        reason = door.missing()
     finally:
-        door._missing.cache_clear()
+        door.missing.cache_clear()
     assert reason.startswith("triton-windows" if platform == "win32" else "triton ")
 
 
@@ -265,23 +269,17 @@ def test_importing_it_does_not_import_triton():
 
 STACK_LIMITS = {80: 64, 90: 0, 100: 0, 120: 64}
 SHARED_LIMIT = 96 << 10
-COMPILED = [  # dtype of the products, of the picture; supersampled
-    ("fp16", "fp32", False),
-    ("bf16", "fp32", False),
-    ("fp32", "fp32", False),
-    ("fp16", "u8", True),
-    ("fp32", "u8", True),
-]
+COMPILED = [("fp16", "fp32"), ("bf16", "fp32"), ("fp32", "fp32"), ("fp16", "u8")]  # dtype of the products, the picture
 
 
-def compile_for(arch: int, dtype: str, stored: str, supersampled: bool, channels: int = 32):
+def compile_for(arch: int, dtype: str, stored: str, channels: int = 32, config: Config | None = None):
     """Compile the kernel as `launch` would on such a GPU."""
     import triton
     from comfyui_creps.kernels.fused_kernel import entangle_kernel
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    config = door.choose_config(arch // 10, channels, dtype == "fp32")
+    config = config or trial.candidates(arch // 10, channels, dtype == "fp32")[0]
     constants = {
         "CHANNELS": 3,
         "C": 16,
@@ -290,7 +288,6 @@ def compile_for(arch: int, dtype: str, stored: str, supersampled: bool, channels
         "TILE_H": config.tile[0],
         "TILE_W": config.tile[1],
         "PARTS": config.parts,
-        "SUPERSAMPLED": supersampled,
         "EXACT": dtype == "fp32",
     }
     pointers = {
@@ -302,8 +299,8 @@ def compile_for(arch: int, dtype: str, stored: str, supersampled: bool, channels
         "out": stored,
         "overflow": "i32",
     }
-    numbers = dict.fromkeys(("height", "width", "levels", "lower", "supersample"), "i32")
-    strides = dict.fromkeys(("stride_c", "stride_y", "stride_x"), "i64")
+    numbers = dict.fromkeys(("height", "width", "levels", "lower"), "i32")
+    strides = dict.fromkeys(("samples_y", "samples_x", "stride_c", "stride_y", "stride_x"), "i64")
     signature = {name: f"*{kind}" for name, kind in pointers.items()} | numbers | strides
     signature |= dict.fromkeys(constants, "constexpr")
     aligned = {
@@ -331,10 +328,10 @@ def resources(kernel, path: Path) -> tuple[int, int, int]:
 
 @pytest.mark.skipif(INTERPRETED, reason="compiles nothing")
 @pytest.mark.parametrize("arch", STACK_LIMITS)
-@pytest.mark.parametrize(("dtype", "stored", "supersampled"), COMPILED)
-def test_compiled(arch: int, dtype: str, stored: str, supersampled: bool, tmp_path: Path):
+@pytest.mark.parametrize(("dtype", "stored"), COMPILED)
+def test_compiled(arch: int, dtype: str, stored: str, tmp_path: Path):
     pytest.importorskip("triton.backends.nvidia", reason="needs Triton")
-    registers, stack, shared = resources(compile_for(arch, dtype, stored, supersampled), tmp_path / "kernel.cubin")
+    registers, stack, shared = resources(compile_for(arch, dtype, stored), tmp_path / "kernel.cubin")
     print(f"sm_{arch} {dtype} -> {stored}: {registers} registers, {stack} bytes of stack, {shared >> 10} KB shared")
     assert stack <= STACK_LIMITS[arch]
     assert shared <= SHARED_LIMIT
@@ -349,7 +346,7 @@ def test_compiled(arch: int, dtype: str, stored: str, supersampled: bool, tmp_pa
 @pytest.mark.parametrize("dtype", [HALF, torch.bfloat16, EXACT], ids=str)
 class TestGpu:
     def test_accepts(self, dtype: torch.dtype):
-        assert door.refuses(torch.device("cuda"), dtype) is None
+        assert door.refuses(torch.device("cuda"), dtype, PUBLISHED, wait=True) is None
 
     @pytest.mark.parametrize("size", [(1, 1), (13, 45), (257, 515), (1024, 1024), (8192, 8192)], ids=str)
     @pytest.mark.parametrize("stored", [torch.float32, torch.uint8], ids=str)

@@ -1,0 +1,306 @@
+"""What may be launched on a GPU: every case is tried in another process before it is trusted, once.
+
+A wrong launch can end the CUDA context of its process, hang, or write wrong values without an error; which, depends on
+the versions of Triton, of ptxas, of the driver, on the card and on the configuration. So a child process paints small
+pictures with one configuration after the other (`trial_child.py`), and the first that is right is used. The verdict is
+kept in the user's cache folder under a key of everything that matters.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from .packing import WIDEST, Config, padded
+
+log = logging.getLogger("CREPS")
+
+SECONDS = 180.0
+"""A child that takes longer is ended."""
+_FOLDER = Path(__file__).resolve().parent
+_SOURCES = ("fused_kernel.py", "fused.py", "packing.py", "trial.py", "trial_child.py")
+_BOOT = """
+import importlib.util, sys
+folder = sys.argv[1]
+spec = importlib.util.spec_from_file_location("kernels", folder + "/__init__.py", submodule_search_locations=[folder])
+sys.modules["kernels"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from kernels.trial_child import main
+main()
+"""
+
+
+class Case(NamedTuple):
+    """What a trial is about."""
+
+    device: int  # index of the GPU
+    dtype: str  # of the products, as torch prints it
+    channels: int  # of the bi-lines
+    image_channels: int
+
+
+class Verdict(NamedTuple):
+    """What came of it: a configuration that is right, or the reason why there is none."""
+
+    config: Config | None
+    reason: str | None
+    lasting: bool = True
+    """Whether it would be the same another time."""
+
+
+def candidates(capability: int, channels: int, exact: bool) -> list[Config]:
+    """Configurations for a GPU's major compute capability, the fastest first.
+
+    Their order was measured on compute capability 9.0 (Triton 3.6.0); elsewhere it is that of fewest spilled registers.
+    """
+    if padded(channels) > 32:
+        return [Config((8, 8), 4, 1, 8), Config((8, 16), 8, 1, 8), Config((8, 16), 8, 1, 4), Config((8, 8), 8, 1, 8)]
+    if exact:
+        small, large = Config((8, 8), 4, 2, 8), Config((8, 16), 8, 1, 4)
+        others = [Config((8, 8), 8, 1, 4), Config((8, 16), 4, 1, 4), Config((8, 16), 8, 1, 8)]
+        return [small, large, *others] if capability >= 12 else [large, *others]
+    if capability in (9, 10):
+        return [Config((8, 16), 4, 2, 2), Config((8, 16), 4, 2, 4), Config((8, 8), 4, 2, 4), Config((8, 8), 4, 1, 4)]
+    parts = 8 if capability >= 12 and padded(channels) == 32 else 4
+    return [Config((8, 8), 4, 2, parts), Config((8, 8), 4, 1, parts), Config((8, 16), 8, 1, 4)]
+
+
+# Verdicts
+
+_known: dict[Case, Verdict] = {}
+_running: dict[Case, threading.Thread] = {}
+_lock = threading.Lock()
+_children: set[subprocess.Popen] = set()
+
+
+def verdict(case: Case) -> Verdict | None:
+    """The verdict about a case; None while its trial goes on, which the first question begins in the background."""
+    with _lock:
+        if case in _known:
+            return _known[case]
+        if case not in _running:
+            if (found := _read(case)) is not None:
+                _known[case] = found
+                return found
+            log.info("checking the fast kernel for %s (%s), once; meanwhile torch renders", *_names(case))
+            thread = threading.Thread(target=_decide, args=(case,), name="creps-trial", daemon=True)
+            _running[case] = thread
+            thread.start()
+    return None
+
+
+def settle(case: Case) -> Verdict:
+    """The verdict about a case; waits for its trial."""
+    while (found := verdict(case)) is None:
+        thread = _running.get(case)
+        if thread is not None:
+            thread.join()
+    return found
+
+
+def _decide(case: Case) -> None:
+    try:
+        found = _try_all(case)
+        kept = _write(case, found) if found.lasting else "it will be tried again at the next start"
+    except Exception as error:  # whatever it is: torch renders
+        log.debug("the trial failed", exc_info=True)
+        found, kept = Verdict(None, f"its trial failed: {type(error).__name__}: {error}", False), ""
+    with _lock:
+        _known[case] = found
+        _running.pop(case, None)
+    note = f" ({kept})" if kept else ""
+    if found.config is None:
+        log.warning("the fast kernel is not used on %s (%s): %s%s; torch renders", *_names(case), found.reason, note)
+    else:
+        log.info("the fast kernel is used on %s (%s)%s", *_names(case), note)
+
+
+def _try_all(case: Case) -> Verdict:
+    """The first configuration that is right."""
+    reasons, lasting = [], True
+    if case.channels > WIDEST:
+        return Verdict(None, f"it takes up to {WIDEST} biline_channels, not {case.channels}")
+    capability = torch.cuda.get_device_capability(case.device)[0]
+    for config in candidates(capability, case.channels, case.dtype == str(torch.float32)):
+        reason, same = try_one(case, config)
+        if reason is None:
+            return Verdict(config, None)
+        log.info("configuration %s: %s", tuple(config), reason)
+        reasons.append(reason)
+        lasting = lasting and same
+        if not same:
+            break  # what is wrong is not the configuration
+    return Verdict(None, "; ".join(dict.fromkeys(reasons)), lasting)
+
+
+def try_one(
+    case: Case, config: Config, command: Sequence[str] = (), seconds: float | None = None
+) -> tuple[str | None, bool]:
+    """Try a configuration in a child process.
+
+    Args:
+        command: of the child; default: Python with `trial_child.py`.
+        seconds: until the child is ended; default `SECONDS`.
+
+    Returns:
+        Why it cannot be used, or None; and whether that would be the same another time.
+    """
+    command = command or [sys.executable, "-c", _BOOT, str(_FOLDER)]
+    seconds = SECONDS if seconds is None else seconds
+    job = json.dumps({**case._asdict(), "config": config, "seconds": seconds})
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    environment.pop("TRITON_INTERPRET", None)
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            cwd=_FOLDER.parent,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except (OSError, ValueError) as error:
+        return f"it cannot be checked, since no other process can be started here ({error})", False
+    _children.add(child)
+    try:
+        printed, _ = child.communicate(job, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return f"its check took more than {seconds:.0f} s", False
+    finally:
+        child.kill()
+        child.wait()
+        _children.discard(child)
+    answer = _answer(printed)
+    if answer is None:
+        last = printed.strip().splitlines()[-1:] or ["it said nothing"]
+        return f"its check ended with status {child.returncode} ({last[0][:200]})", True
+    return answer.get("reason"), bool(answer.get("lasting", True))
+
+
+def _answer(printed: str) -> dict[str, Any] | None:
+    """The last line that a child printed, if it is a verdict."""
+    with suppress(ValueError, IndexError):
+        answer = json.loads(printed.strip().splitlines()[-1])
+        if isinstance(answer, dict) and answer.get("checked") is True:
+            return answer
+    return None
+
+
+@atexit.register
+def _end_children() -> None:
+    for child in list(_children):
+        child.kill()
+
+
+def _names(case: Case) -> tuple[str, str]:
+    return torch.cuda.get_device_name(case.device), f"{case.dtype.removeprefix('torch.')}, {case.channels} channels"
+
+
+# On disk
+
+
+def cache_folder() -> Path:
+    """Where verdicts are kept: `CREPS_CACHE`, or `creps` in the user's cache folder."""
+    if given := os.environ.get("CREPS_CACHE"):
+        return Path(given)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "creps"
+
+
+def key(case: Case) -> dict[str, Any]:
+    """Everything that a verdict depends on."""
+    import triton  # pyright: ignore[reportMissingImports]
+
+    sources = hashlib.sha256()
+    for name in _SOURCES:
+        sources.update((_FOLDER / name).read_bytes())
+    properties = torch.cuda.get_device_properties(case.device)
+    return {
+        "triton": triton.__version__,
+        "ptxas": _ptxas(),
+        "torch": torch.__version__,
+        "driver": _driver(),
+        "card": properties.name,
+        "capability": [properties.major, properties.minor],
+        "source": sources.hexdigest(),
+        "case": list(case[1:]),
+    }
+
+
+def _ptxas() -> str:
+    with suppress(Exception):
+        from triton.backends.nvidia import compiler  # pyright: ignore[reportMissingImports]
+
+        return str(compiler.get_ptxas_version(torch.cuda.get_device_capability()[0] * 10))
+    return os.environ.get("TRITON_PTXAS_PATH", "")
+
+
+def _driver() -> str:
+    with suppress(OSError):
+        return Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+    with suppress(Exception):
+        return str(torch._C._cuda_getDriverVersion())  # pyright: ignore[reportAttributeAccessIssue]
+    return ""
+
+
+def _file(identity: dict[str, Any]) -> Path:
+    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / f"kernel-{name[:32]}.json"
+
+
+def _read(case: Case) -> Verdict | None:
+    """A verdict of an earlier process; None if there is none, or what there is cannot be trusted."""
+    try:
+        identity = key(case)
+        stored = json.loads(_file(identity).read_text())
+        if stored["key"] != identity:
+            return None
+        if stored["config"] is None:
+            return Verdict(None, str(stored["reason"]))
+        config = Config(tuple(stored["config"][0]), *stored["config"][1:])
+        capability = identity["capability"][0]
+        allowed = candidates(capability, case.channels, case.dtype == str(torch.float32))
+        return Verdict(config, None) if config in allowed else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, ImportError):
+        return None
+
+
+def _write(case: Case, found: Verdict) -> str:
+    """Keep a verdict; returns what to say about it."""
+    try:
+        identity = key(case)
+        path = _file(identity)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"key": identity, "config": found.config, "reason": found.reason})
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".kernel-")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except (OSError, RuntimeError) as error:
+        return f"the verdict could not be kept: {error}; it will be tried again at the next start"
+    return f"kept in {path}" if found.config is None else ""

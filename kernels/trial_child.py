@@ -1,0 +1,113 @@
+"""The child of a trial: paints pictures with one configuration of the kernel and compares them with the specification.
+
+It reads a job from its standard input and prints a verdict as its last line. It may crash or hang: `trial.py` expects
+that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from . import fused, reference
+from .packing import Config, example, pack, pack_line
+from .stage import PixelStage
+
+Paint = Callable[[Tensor, Tensor, PixelStage, Tensor], bool]
+"""(columns, rows, stage, out) -> whether it overflowed; the lines are float32 [L, B, n, rank]."""
+
+CASES = ((1, 1, 1), (3, 11, 21), (2, 8, 16), (7, 67, 131), (7, 200, 333))
+"""Levels, height and width of the pictures; most fill no whole number of tiles."""
+LAUNCHES = 20
+"""Of each: some faults come and go."""
+TOLERANCES = {"torch.float32": 2e-5, "torch.float16": 1e-2, "torch.bfloat16": 8e-2}
+"""Largest error relative to the picture. An H200 gives 5.5e-6 and 5.9e-3 where all is well, 0.5 and 17 where not."""
+
+_PASSING = ("out of memory", "busy or unavailable")  # the GPU is in use
+
+
+def judge(paint: Paint, dtype: str, channels: int, image_channels: int, device: torch.device) -> str | None:
+    """What is wrong with a way to paint, or None.
+
+    Every picture is painted `LAUNCHES` times into memory that is not a number, in both dtypes that are ever stored; a
+    line that is not finite must be noticed.
+    """
+    for number, (levels, height, width) in enumerate(CASES):
+        shape = {"levels": levels, "channels": channels, "image_channels": image_channels}
+        columns, rows, stage = example(height, width, **shape, seed=number)
+        columns, rows, stage = columns.to(device), rows.to(device), stage.to(device)
+        expected = reference.entangle(columns.double(), rows.double(), stage.to(torch.float64))
+        size = expected.abs().max().item()
+        tolerance = TOLERANCES[dtype] * size
+        for _ in range(LAUNCHES):
+            out = torch.full(expected.shape, torch.nan, device=device)
+            if paint(columns, rows, stage, out):
+                return f"it finds an overflow in a picture of {width} x {height} where there is none"
+            error = (out.double() - expected).abs().max().item()
+            if not error <= tolerance:
+                return f"it is wrong by {error / size:.1e} of a picture of {width} x {height}"
+        out = torch.full(expected.shape, 99, dtype=torch.uint8, device=device)
+        paint(columns, rows, stage, out)
+        error = (out.double() + 0.5 - (expected * 127.5 + 128).clamp(0, 255)).abs().max().item()
+        if not error <= 0.5 + 127.5 * tolerance:
+            return f"it is wrong by {error:.1f} levels of 8 bits in a picture of {width} x {height}"
+    columns, rows, stage = example(9, 17, channels=channels, image_channels=image_channels)
+    rows[-1, 0, 0, 0] = torch.nan
+    out = torch.empty((image_channels, 9, 17), device=device)
+    if not paint(columns.to(device), rows.to(device), stage.to(device), out):
+        return "it does not notice values that are not finite"
+    return None
+
+
+def kernel(config: Config, dtype: torch.dtype) -> Paint:
+    """The kernel in one configuration."""
+
+    def paint(columns: Tensor, rows: Tensor, stage: PixelStage, out: Tensor) -> bool:
+        packed = pack(stage, dtype, config)
+        overflow = torch.zeros(1, dtype=torch.int32, device=columns.device)
+        lines = pack_line(columns, packed.channels, dtype).mul_(0.5), pack_line(rows, packed.channels, dtype)
+        fused.launch(*lines, packed, out, overflow)
+        return bool(overflow.item())
+
+    return paint
+
+
+def main() -> None:
+    """Answer one job."""
+    job = json.loads(sys.stdin.read())
+    answer(job, lambda: run(job))
+
+
+def run(job: dict) -> str | None:
+    """What is wrong with the configuration of a job, or None."""
+    device = torch.device("cuda", job["device"])
+    torch.cuda.set_device(device)
+    config = Config(tuple(job["config"][0]), *job["config"][1:])
+    dtype = {str(d): d for d in (torch.float32, torch.float16, torch.bfloat16)}[job["dtype"]]
+    shape = job["channels"], job["image_channels"]
+    return judge(kernel(config, dtype), job["dtype"], *shape, device)
+
+
+def answer(job: dict, work: Callable[[], str | None]) -> None:
+    """Print the verdict of `work`. A child whose parent is gone ends itself."""
+    timer = threading.Timer(job["seconds"] + 10, os._exit, (3,))
+    timer.daemon = True
+    timer.start()
+    lasting = True
+    try:
+        reason = work()
+    except torch.cuda.OutOfMemoryError:
+        reason, lasting = "the GPU had no memory left for its check", False
+    except Exception as error:  # no C compiler, a driver that is too old, a configuration that does not compile, ...
+        text = str(error).strip().splitlines() or [""]
+        reason = f"{type(error).__name__}: {text[0][:200]}"
+        lasting = not any(sign in str(error) for sign in _PASSING)
+    sys.stdout.write("\n" + json.dumps({"checked": True, "reason": reason, "lasting": lasting}) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # without the clean-up of a CUDA context that may be broken
