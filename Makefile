@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
 CODE = __init__.py creps_core kernels nodes tests benchmarks recipes
 
-.PHONY: picture test check format clean
+.PHONY: picture test check format gpu clean
 
 picture: $(VENV)/standalone.stamp  ## render the built-in generator to picture.png
 	$(BIN)/creps render --seed 42 --size 2048x1152 --out picture.png
@@ -20,6 +20,9 @@ check: $(VENV)/test.stamp
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
+
+gpu:  ## test and measure this machine's GPU, at most 6 minutes; needs torch, Triton and pytest, no network
+	$(PYTHON) benchmarks/gpu.py --out gpu-report.txt
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix $(CODE)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import fused, onednn, tiled
+from . import fused, onednn, tiled, trial
 from .stage import PUBLISHED, Layer, PixelBlock, PixelStage, StageShape
 
 __all__ = [
@@ -25,11 +25,13 @@ __all__ = [
     "PixelStage",
     "Prepared",
     "StageShape",
+    "checking",
     "choose",
     "entangle",
     "explain",
     "prepare",
     "resolve_precision",
+    "settle",
 ]
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -82,6 +84,17 @@ def explain(device: torch.device, shape: StageShape = PUBLISHED) -> dict[str, di
         precision: {name: backend.refuses(device, dtype, shape, wait=True) for name, backend in BACKENDS.items()}
         for precision, dtype in PRECISIONS.items()
     }
+
+
+def checking() -> bool:
+    """Whether a faster backend is being tried in the background."""
+    return trial.under_way()
+
+
+def settle(device: torch.device, shape: StageShape = PUBLISHED) -> None:
+    """Wait until it is known what can run on a device, for programs that end after one picture."""
+    for dtype in (torch.float16, torch.float32) if device.type == "cuda" else ():
+        choose("auto", device, dtype, shape, wait=True)
 
 
 def choose(

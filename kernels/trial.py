@@ -102,6 +102,11 @@ def verdict(case: Case) -> Verdict | None:
     return None
 
 
+def under_way() -> bool:
+    """Whether a trial goes on."""
+    return bool(_running)
+
+
 def settle(case: Case) -> Verdict:
     """The verdict about a case; waits for its trial."""
     while (found := verdict(case)) is None:

@@ -86,6 +86,8 @@ def main() -> None:
 
 def run(job: dict) -> str | None:
     """What is wrong with the configuration of a job, or None."""
+    if not torch.cuda.is_available():
+        return "this process sees no CUDA GPU"
     device = torch.device("cuda", job["device"])
     torch.cuda.set_device(device)
     config = Config(tuple(job["config"][0]), *job["config"][1:])
@@ -94,20 +96,23 @@ def run(job: dict) -> str | None:
     return judge(kernel(config, dtype), job["dtype"], *shape, device)
 
 
+def examine(work: Callable[[], str | None]) -> tuple[str | None, bool]:
+    """What `work` finds wrong, errors included, or None; and whether it would be the same another time."""
+    try:
+        return work(), True
+    except torch.cuda.OutOfMemoryError:
+        return "the GPU had no memory left for its check", False
+    except Exception as error:  # no C compiler, a driver that is too old, a configuration that does not compile, ...
+        text = str(error).strip().splitlines() or [""]
+        return f"{type(error).__name__}: {text[0][:200]}", not any(sign in str(error) for sign in _PASSING)
+
+
 def answer(job: dict, work: Callable[[], str | None]) -> None:
     """Print the verdict of `work`. A child whose parent is gone ends itself."""
     timer = threading.Timer(job["seconds"] + 10, os._exit, (3,))
     timer.daemon = True
     timer.start()
-    lasting = True
-    try:
-        reason = work()
-    except torch.cuda.OutOfMemoryError:
-        reason, lasting = "the GPU had no memory left for its check", False
-    except Exception as error:  # no C compiler, a driver that is too old, a configuration that does not compile, ...
-        text = str(error).strip().splitlines() or [""]
-        reason = f"{type(error).__name__}: {text[0][:200]}"
-        lasting = not any(sign in str(error) for sign in _PASSING)
+    reason, lasting = examine(work)
     sys.stdout.write("\n" + json.dumps({"checked": True, "reason": reason, "lasting": lasting}) + "\n")
     sys.stdout.flush()
     os._exit(0)  # without the clean-up of a CUDA context that may be broken

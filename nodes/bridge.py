@@ -12,10 +12,15 @@ import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
+from comfy.cli_args import args
+from comfy.patcher_extension import CallbacksMP
 from PIL import Image
+from server import PromptServer
 from torch import Tensor
 
 from ..creps_core import Generator
+from ..creps_core.rendering import device, recordings
+from ..kernels import checking
 from .sockets import Model
 
 log = logging.getLogger("CREPS")
@@ -63,17 +68,28 @@ def file_state(folder: str, name: str) -> tuple[str, int, int]:
 
 def to_model(generator: Generator) -> Model:
     """Put a generator into the care of ComfyUI's memory management."""
-    return Model(
-        comfy.model_patcher.CoreModelPatcher(
-            generator, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
-        )
+    recordings.enabled = recordings.enabled and not getattr(args, "disable_cuda_graphs", False)
+    patcher = comfy.model_patcher.CoreModelPatcher(
+        generator, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
     )
+    # What is laid out for a GPU, and graphs, go with the weights when ComfyUI wants the memory.
+    patcher.add_callback(CallbacksMP.ON_DETACH, lambda patcher, unpatch_all: device.release(patcher.model))
+    return Model(patcher)
 
 
 def on_device(model: Model, memory: int = 0) -> Generator:
     """The generator with its weights on the compute device, and `memory` bytes free there for the work."""
     mm.load_models_gpu([model.patcher], memory_required=memory, force_full_load=True)
+    if checking():
+        say("checking the fast kernel for this GPU, once")
     return model.generator
+
+
+def say(text: str) -> None:
+    """Show a line on the node that is running."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and server.last_node_id is not None:
+        server.send_progress_text(text, server.last_node_id, server.client_id)
 
 
 def new_image(batch: int, height: int, width: int, channels: int) -> Tensor:
@@ -157,6 +173,7 @@ def back_off(work: Callable[[int | None], object], *, smallest: int, advice: str
             if tile is not None and tile <= smallest:
                 raise MemoryError(f"CREPS ran out of memory on {mm.get_torch_device()}. {advice}") from error
             tile = 256 if tile is None else tile // 2
+            device.release()  # recordings, and what they hold
             log.warning("out of memory: trying again with tiles of %d pixels", tile)
         mm.soft_empty_cache()
 

@@ -218,8 +218,8 @@ def training(report: Report) -> bool:
 
 
 def _errors(report: Report, found: dict, name: str, generator: Generator, ws: Tensor) -> bool:
-    """Every way to a picture against the unfused formulation in float64."""
-    side = 160
+    """Every way to a picture against the specification in float64. Designed weights (`textures`) fold: they amplify."""
+    side, limits = 160, {"float32": 1e-3 if name == "textures" else 2e-5, "auto": 2e-2}
     positions = torch.linspace(0, 1, side, dtype=torch.float64, device="cuda")
     generator.double()
     exact = generator.synthesis(ws.double(), positions, positions)
@@ -228,13 +228,13 @@ def _errors(report: Report, found: dict, name: str, generator: Generator, ws: Te
     chosen = device.renderer_of(generator).look(generator)
     report.say(f"{name}: auto is {chosen.precision}; float16 is within 1 for {100 * chosen.share:.3f} %")
     found[f"{name}, auto"] = [str(chosen.precision), chosen.share]
-    for precision, limit in (("float32", 2e-5), ("auto", 2e-2)):
+    for precision, limit in limits.items():
         for way in ("eager", "recorded", "replayed"):
             recordings.enabled = way != "eager"
             worst, within = error(render(generator, ws, height=side, width=side, precision=precision), exact)
             good = worst <= limit and (precision != "auto" or within >= 0.99)
             if way != "recorded":
-                report.say(f"  {precision}, {way}: error {worst:.1e}, {100 * within:.3f} % within 1{'' * good}")
+                report.say(f"  {precision}, {way}: error {worst:.1e}, {100 * within:.3f} % within 1")
             if not good:
                 report.say(f"  WRONG: {precision}, {way}: {worst:.1e}, {within}")
             well &= good

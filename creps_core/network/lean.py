@@ -35,6 +35,7 @@ class _Styled(NamedTuple):
     """A layer of the line network, and its places in the memory of all scales."""
 
     layer: ModulatedLinear
+    weight: Tensor  # on the device
     scale_in: Tensor  # [in], a view
     scale_out: Tensor  # [out, 1], a view; of layers that demodulate
 
@@ -43,16 +44,16 @@ class Lean:
     """The synthesis of one latent at a time. `apply` a latent, then `lines` and `fill`, holding `lock` meanwhile.
 
     Args:
-        synthesis: its weights are read where they lie; the affine layers are laid together (64 MB for a 512 model of
-            the published widths).
+        synthesis: its weights are read where they lie, or copied if that is another device; the affine layers are laid
+            together (34 MB for a 512 model of the published widths).
+        device: where to work.
     """
 
-    def __init__(self, synthesis: Synthesis):
-        self.synthesis, config = synthesis, synthesis.config
+    def __init__(self, synthesis: Synthesis, device: torch.device):
+        self.synthesis, self.config, self.device = synthesis, synthesis.config, device
         self.lock = threading.RLock()
-        self.config = config
         self.key = weights_key(synthesis)
-        self.device = device = synthesis.b4.input.weight.device
+        config = self.config
         blocks = [getattr(synthesis, f"b{level}") for level in config.levels]
         lines = [
             (layer, max(2 * i - 1, 1) + k)
@@ -64,8 +65,9 @@ class Lean:
         layers = lines + heads
         with torch.inference_mode(False), torch.no_grad():  # memory that serves in both modes
             gain = layers[0][0].affine.weight_gain
-            self._affine = torch.cat([layer.affine.weight for layer, _ in layers]).mul_(gain).T.contiguous()
-            self._affine_bias = torch.cat([layer.affine.bias for layer, _ in layers])
+            affine = torch.cat([layer.affine.weight.to(device) for layer, _ in layers]).mul_(gain)
+            self._affine = affine.T
+            self._affine_bias = torch.cat([layer.affine.bias.to(device) for layer, _ in layers])
             widths = [layer.weight.shape[1] for layer, _ in layers]
             total, starts = sum(widths), [0]
             for width in widths:
@@ -88,7 +90,8 @@ class Lean:
             for (layer, _), start, width, out in zip(lines, starts, widths, outs, strict=False):
                 places = slice(start_out, start_out + out)
                 scale_out = self._scales_out[places].unsqueeze(1)
-                self._lines.append(_Styled(layer, self._scales[start : start + width], scale_out))
+                scale_in = self._scales[start : start + width]
+                self._lines.append(_Styled(layer, layer.weight.detach().to(device), scale_in, scale_out))
                 norms.append(self._norms[places])
                 start_out += out
             self._norm_of = norms
@@ -102,9 +105,13 @@ class Lean:
             self._head_out = torch.ones(len(self._head_eps) + 1, device=device)
 
             source = synthesis.b4.input
-            self._source_scale = rearrange(source.weight, "1 c 1 rank -> rank c") / math.sqrt(source.channels)
+            self._source = source.affine.weight.detach().to(device), source.affine.bias.detach().to(device)
+            weight = rearrange(source.weight.to(device), "1 c 1 rank -> rank c")
+            self._source_scale = weight / math.sqrt(source.channels)
             self._source_style = torch.empty_like(self._source_scale)
-            self._freqs = rearrange(source.freqs.double(), "1 (wave rank) -> rank wave", rank=RANK).contiguous()
+            self._freqs = rearrange(
+                source.freqs.to(device, torch.float64), "1 (wave rank) -> rank wave", rank=RANK
+            ).contiguous()
         self._memory: dict[torch.dtype, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
     # A latent
@@ -116,12 +123,11 @@ class Lean:
         scales = self._scales[:-1]
         torch.index_select(self._all_scales.view(-1), 0, self._picked, out=scales)
         scales.mul_(self._roots)
-        source = self.synthesis.b4.input.affine
-        style = F.linear(ws[:1] * source.weight_gain, source.weight, source.bias)
+        style = F.linear(ws[:1] * self.synthesis.b4.input.affine.weight_gain, *self._source)
         torch.mul(rearrange(style, "1 (c rank) -> rank c", rank=2 * RANK), self._source_scale, out=self._source_style)
         for styled, temporary, norm in zip(self._lines, self._temporary, self._norm_of, strict=True):
             if styled.layer.demodulate:
-                torch.mul(styled.layer.weight, styled.scale_in, out=temporary)
+                torch.mul(styled.weight, styled.scale_in, out=temporary)
                 torch.linalg.vector_norm(temporary, dim=1, out=norm)
         torch.addcmul(self._tiny, self._norms, self._norms, value=1 / ACTIVATION_GAIN**2, out=self._scales_out)
         self._scales_out.rsqrt_()
@@ -137,14 +143,16 @@ class Lean:
         synthesis, names = self.synthesis, (*self.config.biline_levels[1:], "last")
 
         def raw(block) -> PixelBlock:
-            return PixelBlock(*(Layer(layer.weight, layer.bias) for layer in (block.fc0, block.fc1, block.tores)))
+            layers = (block.fc0, block.fc1, block.tores)
+            return PixelBlock(*(Layer(layer.weight.to(self.device), layer.bias.to(self.device)) for layer in layers))
 
         with torch.no_grad():
             return PixelStage(
                 decoders=tuple(
-                    tuple(Layer(*layer.scaled()) for layer in getattr(synthesis, f"decoder_{name}")) for name in names
+                    tuple(Layer(*layer.scaled(self.device)) for layer in getattr(synthesis, f"decoder_{name}"))
+                    for name in names
                 ),
-                image=Layer(*synthesis.decoder_img.scaled()),
+                image=Layer(*synthesis.decoder_img.scaled(self.device)),
                 blocks=(raw(synthesis.block0), raw(synthesis.block1)),
             )
 
@@ -181,10 +189,10 @@ class Lean:
             with torch.inference_mode(False), torch.no_grad():
                 flat = torch.empty(len(self._scratch), dtype=dtype, device=self.device)
                 found = []
-                for layer, _, _ in self._lines:
+                for layer, *_ in self._lines:
                     gain = ACTIVATION_GAIN if layer.demodulate else 1.0
                     weight = _shaped(flat, layer.weight.shape)
-                    found.append(((layer.bias * gain).to(dtype), weight, weight.T))
+                    found.append(((layer.bias.to(self.device) * gain).to(dtype), weight, weight.T))
                 self._memory[dtype] = found
         return self._memory[dtype]
 
@@ -211,16 +219,15 @@ class _Program:
         for styled, temporary, (bias, weight, transposed) in zip(
             lean._lines, lean._temporary, lean.memory(self.dtype), strict=True
         ):
-            layer = styled.layer
-            if layer.demodulate:
-                torch.mul(layer.weight, styled.scale_in, out=temporary)
+            if styled.layer.demodulate:
+                torch.mul(styled.weight, styled.scale_in, out=temporary)
                 torch.mul(temporary, styled.scale_out, out=weight)
                 home = 1 - home
                 y = self.features[home, len(weight)]
                 torch.addmm(bias, x, transposed, out=y)
                 x = F.leaky_relu_(y, LEAKY_SLOPE).clamp_(-CLAMP, CLAMP)
             else:
-                torch.mul(layer.weight, styled.scale_in, out=weight)
+                torch.mul(styled.weight, styled.scale_in, out=weight)
                 torch.addmm(bias, x, transposed, out=next(branch))
         self.bilines.clamp_(-CLAMP, CLAMP)
         lines = rearrange(torch.cumsum(self.bilines, 0, dtype=torch.float32), "l (n rank) b -> l n rank b", rank=RANK)
@@ -257,11 +264,12 @@ def _head_demodulation(layers: list[ModulatedLinear], device: torch.device) -> t
     """S [out, in] and e [out] over all layers of the pixel blocks, such that their scales of outputs are
     1 / sqrt(e + S scales_in^2): the sum of squares of a layer that demodulates, 1 for the others.
     """
+    weights = [layer.weight.detach().to(device) for layer in layers]
     squares = torch.block_diag(
-        *(layer.weight.square() if layer.demodulate else torch.zeros_like(layer.weight) for layer in layers)
+        *(w.square() if layer.demodulate else torch.zeros_like(w) for layer, w in zip(layers, weights, strict=True))
     )
     eps = torch.cat([torch.full((len(layer.weight),), 1e-8 if layer.demodulate else 1.0) for layer in layers])
-    return squares.to(device), eps.to(device)
+    return squares, eps.to(device)
 
 
 def _shaped(flat: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:

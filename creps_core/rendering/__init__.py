@@ -6,6 +6,7 @@ samples lie, `camera.py` what a view shows, `film.py` renders paths, `warp.py` w
 
 from . import device, recordings
 from .camera import EASINGS, TIMINGS, WARPS, View, add_warp, camera_path
+from .device import look_at, shape_of
 from .film import render_path, render_view, share, views_estimate
 from .large import BITS, Preview, render_to_file
 from .render import Progress, memory_estimate, render, render_bands
@@ -31,6 +32,7 @@ __all__ = [
     "camera_path",
     "device",
     "fit_window",
+    "look_at",
     "memory_estimate",
     "recordings",
     "render",
@@ -39,6 +41,7 @@ __all__ = [
     "render_to_file",
     "render_view",
     "sample_positions",
+    "shape_of",
     "share",
     "views_estimate",
 ]

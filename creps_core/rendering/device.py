@@ -18,7 +18,7 @@ from torch import Tensor
 from ... import kernels
 from ...kernels import fused
 from ...kernels.packing import Config, PendingStage, padded
-from ..network import RANK, Generator, Lean, weights_key
+from ..network import RANK, Generator, GeneratorConfig, Lean, weights_key
 from . import recordings
 from .precision import Look, Precision, explicit, look
 from .spec import PictureSpec
@@ -66,11 +66,21 @@ def precision_of(generator: Generator, precision: str) -> Precision:
     return found or renderer_of(generator).look(generator).precision
 
 
+def look_at(generator: Generator) -> Look:
+    """What precision `auto` is for a generator on a GPU, and how good float16 is there."""
+    return renderer_of(generator).look(generator)
+
+
+def shape_of(config: GeneratorConfig) -> kernels.StageShape:
+    """What `kernels` must know of a generator's per-pixel stage."""
+    return kernels.StageShape(config.biline_channels, config.img_channels)
+
+
 class DeviceRenderer:
     """See the module."""
 
     def __init__(self, generator: Generator):
-        self.lean = Lean(generator.synthesis)
+        self.lean = Lean(generator.synthesis, generator.mapping.w_avg.device)
         self.recordings = recordings.Recordings()
         self._stages: dict[tuple[torch.dtype, Config], PendingStage] = {}
         self._look: Look | None = None
@@ -126,7 +136,7 @@ class DevicePicture:
         self.renderer, self.lean, self.spec, self.precision = renderer, renderer.lean, spec, precision
         self.advance, self.line_work = advance, line_work
         device, config = self.lean.device, self.lean.config
-        shape = kernels.StageShape(config.biline_channels, config.img_channels)
+        shape = shape_of(config)
         self.backend = kernels.choose(spec.backend, device, precision.pixels, shape)
         self.fused = self.backend == "triton"
         self.ws = ws.to(device, torch.float32)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import kernels
 from ...kernels.workers import run_parallel
 from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
-from .device import DevicePicture, precision_of, renderer_of, serves
+from .device import BAND, SMALL, DevicePicture, precision_of, renderer_of, serves, shape_of
 from .precision import Precision
 from .spec import PictureSpec, check_out, check_ws
 from .transfer import Transfer
@@ -164,9 +164,14 @@ def bands_of(
 
 
 def memory_estimate(config: GeneratorConfig, height: int, width: int, supersample: int = 1) -> int:
-    """Bytes that `render` takes on the generator's device, beyond weights and picture, in float32."""
-    line = len(config.biline_levels) * config.biline_channels * RANK * width * supersample * 4
-    return line + (64 << 20)
+    """Bytes that `render` takes at most on a GPU, beyond weights and picture; a CPU needs less.
+
+    The lines in float32, the features of one layer twice and what goes with them, and the picture of a recording.
+    """
+    samples = width * supersample + min(height * supersample, BAND)
+    lines = len(config.biline_levels) * config.biline_channels * RANK * samples * 4
+    recorded = height * width * supersample**2 <= SMALL
+    return lines + (256 << 20) + (2 * config.img_channels * height * width * 4 if recorded else 0)
 
 
 class RenderCache:
@@ -247,8 +252,7 @@ class _Picture:
         config, self.device = generator.config, generator.mapping.w_avg.device
         self.spec, self.synthesis, self.ws, self.dtype, self.cache = spec, generator.synthesis, ws, dtype, cache
         self.counter, self.line_work = counter, line_work
-        shape = kernels.StageShape(config.biline_channels, config.img_channels)
-        kernels.choose(spec.backend, self.device, dtype, shape)
+        kernels.choose(spec.backend, self.device, dtype, shape_of(config))
         self.y, self.x = spec.positions()
         self.lines = LineEvaluator(generator, dtype, lambda positions: counter.add(positions * line_work))
 
