@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 runpy.run_path(str(Path(__file__).resolve().parent.parent / "conftest.py"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import torch  # noqa: E402
 from comfyui_creps.kernels import trial_child  # noqa: E402
