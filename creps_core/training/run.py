@@ -142,8 +142,7 @@ def train(
     with batches:
         while trainer.shown < recipe.total:
             batch = next(batches)
-            real = batch.pictures.to(trainer.device).float() / 127.5 - 1
-            stats = trainer.step(real, batch.labels, batch.boxes)
+            stats = trainer.step(batch.pictures, batch.labels, batch.boxes)
             if writer:
                 writer.add(trainer, stats, clock)
             due = trainer.shown // run.snapshot_every > saved // run.snapshot_every
@@ -238,7 +237,7 @@ class _Writer:
             self._sums.setdefault(name, []).append(value)
         if trainer.shown // self.run.tick == self._shown // self.run.tick:
             return
-        means = {name: _finite_mean(torch.stack([v.cpu() for v in values])) for name, values in self._sums.items()}
+        means = {name: _finite_mean(torch.stack(values).cpu()) for name, values in self._sums.items()}
         self.last = {name: value for name, value in means.items() if math.isfinite(value)}
         self._sums.clear()
         self._watch()
