@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     p = parser
     p.add_argument("--quick", action="store_true", help="3 runs, 4 frames, no picture of 4096 x 4096, and no record")
+    p.add_argument(
+        "--training", action="store_true", help="measure training instead: milliseconds of each phase; keeps no record"
+    )
     p.add_argument("--runs", type=int, help="of which the medians are; default 5")
     p.add_argument("--frames", type=int, help="of the interpolation; default 120, some ten minutes on two cores")
     p.add_argument(
@@ -47,6 +50,8 @@ def bench_command(args: argparse.Namespace) -> str:
     Raises:
         ValueError: an argument is out of range, or the pictures are wrong; nothing is recorded then.
     """
+    if args.training:
+        return training_table(_machine(), measure_training(args.results))
     runs = args.runs if args.runs is not None else 3 if args.quick else 5
     frames = args.frames if args.frames is not None else 4 if args.quick else 120
     if runs < 1 or frames < 2:
@@ -82,6 +87,46 @@ def measure(runs: int, frames: int, sides: tuple[int, ...]) -> dict[str, Any]:
             _child("memory", "--side", str(side), "--precision", name) for name in precisions for side in sides
         ]
     return record
+
+
+def measure_training(results: Path | None) -> dict[str, Any]:
+    """What `training.py` measures; appended to a file if one is given."""
+    log.info("steps of the published trainer, then the time of each phase")
+    found = _child("training")
+    if results is not None:
+        with results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**_machine(), "training": found}) + "\n")
+    return found
+
+
+def training_table(machine: dict[str, Any], found: dict[str, Any]) -> str:
+    """What `measure_training` found, in Markdown."""
+    place = machine.get("gpu_name", f"{machine['processor']}, {machine['threads']} threads")
+    lines = [
+        f"Training on {place}, torch {machine['torch']}, {machine['date']}.",
+        "",
+        "| milliseconds | batch | | Gmain | Greg | Dmain | Dreg | rest of a step | pictures a second | peak MiB |",
+        "| - | - | - | - | - | - | - | - | - | - |",
+    ]
+    for case in found["cases"]:
+        batch = str(case["batch"]) + (f" in parts of {case['micro_batch']}" if case["micro_batch"] else "")
+        for way in ("eager", "graph"):
+            if way in case:
+                ms = case[way]["ms"]
+                times = " | ".join(
+                    f"{ms[p]:.1f}" if p in ms else "" for p in ("Gmain", "Greg", "Dmain", "Dreg", "rest")
+                )
+                peak = f"{case['peak']:.0f}" if "peak" in case else ""
+                lines.append(
+                    f"| {case['name']} | {batch} | {way} | {times} | {case[way]['images_per_second']:.1f} | {peak} |"
+                )
+        if "refused" in case:
+            lines.append(f"| {case['name']} | {batch} | no graph: {case['refused']} | | | | | | | |")
+    lines.append("")
+    for way, precisions in found["gate"].items():
+        each = (f"{name} {loss:.1e}, {gradient:.1e}" for name, (loss, gradient) in precisions.items())
+        lines.append(f"- {way}: largest errors of losses and of gradients of the published steps: {'; '.join(each)}.")
+    return "\n".join(lines)
 
 
 def _child(module: str, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
