@@ -9,8 +9,10 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,11 @@ def bench_command(args: argparse.Namespace) -> str:
         ValueError: an argument is out of range, or the pictures are wrong; nothing is recorded then.
     """
     if args.training:
-        return training_table(_machine(), measure_training(args.results))
+        found = measure_training()
+        if args.results is not None:
+            with args.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**_machine(), "training": found}) + "\n")
+        return training_table(_machine(), found)
     runs = args.runs if args.runs is not None else 3 if args.quick else 5
     frames = args.frames if args.frames is not None else 4 if args.quick else 120
     if runs < 1 or frames < 2:
@@ -89,13 +95,39 @@ def measure(runs: int, frames: int, sides: tuple[int, ...]) -> dict[str, Any]:
     return record
 
 
-def measure_training(results: Path | None) -> dict[str, Any]:
-    """What `training.py` measures; appended to a file if one is given."""
-    log.info("steps of the published trainer, then the time of each phase")
-    found = _child("training")
-    if results is not None:
-        with results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**_machine(), "training": found}) + "\n")
+def measure_training(seconds: float | None = None, say: Callable[[str], object] = log.info) -> dict[str, Any]:
+    """What `training.py` measures, in a fresh process.
+
+    Args:
+        seconds: after so many the process is ended, and what it has measured is returned.
+        say: is told what was measured as soon as it is.
+
+    Raises:
+        ValueError: a step of the published trainer comes out wrong, or the process failed.
+    """
+    found: dict[str, Any] = {"gate": {}, "cases": []}
+    command = [sys.executable, "-m", f"{_PACKAGE}.training"]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        alarm = threading.Timer(seconds, process.kill) if seconds else None
+        if alarm:
+            alarm.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            part = json.loads(line)
+            found["gate"] |= part.get("gate", {})
+            found["cases"] += [part["case"]] if "case" in part else []
+            say(line.strip())
+        code = process.wait()
+        late = alarm is not None and not alarm.is_alive()
+        if alarm:
+            alarm.cancel()
+        errors.seek(0)
+        said = errors.read().strip()
+    if code and not late:
+        raise ValueError(said.splitlines()[-1] if said else f"training failed with {code}")
     return found
 
 

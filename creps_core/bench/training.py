@@ -4,7 +4,7 @@
 
 Before anything is timed, the steps of the published trainer are taken again on the device, in every precision and both
 ways (as they are, and as graphs); with losses or gradients beyond their limits nothing is timed. The pictures are
-noise, which costs what others cost. Prints a line of JSON.
+noise, which costs what others cost. Prints a line of JSON for the steps and one for each case.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ log = logging.getLogger("CREPS")
 
 LIMITS = {"float32": (1e-4, 1e-3), "tf32": (2e-2, 1e-1), "bfloat16": (0.15, 0.5), "auto": (0.15, 0.5)}
 """By precision, the largest errors of losses and of gradients, as `GoldenTrainer.errors` gives them."""
-TIMED = 3  # of which the medians are
+TIMED = 2  # of which the medians are
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ def gate(device: torch.device, make_graph: Callable[[], Graph] | bool) -> dict[s
     Raises:
         ValueError: one is beyond its limit, so no figure is worth having.
     """
-    precisions = ["float32", "tf32", "auto"] if device.type == "cuda" else ["float32"]
+    gpu = device.type == "cuda"
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for way in ["eager", "graph"] if make_graph else ["eager"]:
-        for precision in precisions:
+        for precision in ["float32", *(["tf32"] if gpu and way == "eager" else []), *(["auto"] if gpu else [])]:
             trainer = golden_steps(device, precision, make_graph if way == "graph" else False)
             if trainer.captured.refused:  # the figures of the cases say why
                 log.warning("%s: %s", precision, trainer.captured.refused)
@@ -161,7 +161,7 @@ def measure(case: Case, device: torch.device, make_graph: Callable[[], Graph] | 
         take(1)  # captures
         if trainer.captured.active:
             result["graph"] = figures(TIMED, take(TIMED))
-            result["graph"]["images_per_second"] = _cycle(trainer, case, real)
+            result["graph"]["images_per_second"] = _rate(trainer, real)
         else:
             result["refused"] = trainer.captured.refused
     if device.type == "cuda":
@@ -169,23 +169,27 @@ def measure(case: Case, device: torch.device, make_graph: Callable[[], Graph] | 
     return result
 
 
-def _cycle(trainer: Timed, case: Case, real: Tensor) -> float:
-    """Pictures per second over as many steps as bring every phase as often as it is due, without waiting in between."""
-    steps = case.recipe.r1_interval or case.recipe.pl_interval or 4
-    trainer.steps, trainer.timing = 0, False
+def _rate(trainer: Timed, real: Tensor) -> float:
+    """Pictures per second of steps that do not wait for each other, with each phase as often as it is due."""
+    recipe = trainer.recipe
+    steps = recipe.pl_interval or 4
+    trainer.steps, trainer.timing = 1, False
     wait(trainer.device)
     start = time.perf_counter()
     for _ in range(steps):
         trainer.step(real)
     wait(trainer.device)
-    return steps * case.recipe.batch / (time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    if trainer.seconds["Dreg"]:  # seldom due: its share, instead of the whole of it now and then
+        missing = steps / recipe.r1_interval - len([s for s in range(1, 1 + steps) if s % recipe.r1_interval == 0])
+        seconds += missing * trainer.seconds["Dreg"][-1]
+    return steps * recipe.batch / seconds
 
 
-def measure_all(device: torch.device) -> dict[str, Any]:
-    """The gate and every case of a kind of device; a case that does not fit the memory is measured in parts."""
-    graphs = device.type == "cuda"
-    result: dict[str, Any] = {"gate": gate(device, graphs), "cases": []}
-    for case in CASES["cuda" if graphs else "cpu"]:
+def measure_all(device: torch.device) -> Iterator[dict[str, Any]]:
+    """{"gate": ...}, and {"case": ...} for each; what does not fit the memory is measured with the batch in parts."""
+    yield {"gate": gate(device, device.type == "cuda")}
+    for case in CASES["cuda" if device.type == "cuda" else "cpu"]:
         try:
             found = measure(case, device)
         except torch.OutOfMemoryError:
@@ -193,8 +197,7 @@ def measure_all(device: torch.device) -> dict[str, Any]:
         if found is None:  # outside of the handler, which holds on to the memory
             parts = replace(case.recipe, micro_batch=max(1, case.recipe.batch // 4))
             found = measure(replace(case, recipe=parts), device)
-        result["cases"].append(found)
-    return result
+        yield {"case": found}
 
 
 def main() -> None:
@@ -203,7 +206,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_flush_denormal(True)
     device = args.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sys.stdout.write(json.dumps(measure_all(device)) + "\n")
+    for found in measure_all(device):
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_wrong_steps_are_not_timed(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path):
     found = {"gate": {"eager": {"float32": (1e-6, 2e-6)}}, "cases": [measure(TINY, CPU, FakeGraph)]}
-    monkeypatch.setattr(command, "_child", lambda module: found)
+    monkeypatch.setattr(command, "measure_training", lambda: found)
     out = tmp_path / "record.jsonl"
     assert main(["bench", "--training", "--results", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -57,3 +57,22 @@ def test_without_the_repository_there_is_no_gate(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(golden, "STEPS", tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match="clone of the repository"):
         training.gate(CPU, False)
+
+
+def test_what_is_measured_comes_from_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    """As it is measured; what ends in time keeps what it has, what fails says why."""
+    lines = 'import sys, json, time; print(json.dumps({"gate": {"eager": {}}}), flush=True); '
+    ends = {"fast": 'print(json.dumps({"case": {"name": "a"}}))', "slow": "time.sleep(600)", "bad": "sys.exit('why')"}
+    popen = command.subprocess.Popen
+    for name, end in ends.items():
+
+        def start(words: list[str], code: str = lines + end, **options):
+            return popen([words[0], "-c", code], **options)
+
+        monkeypatch.setattr(command.subprocess, "Popen", start)
+        if name == "bad":
+            with pytest.raises(ValueError, match="why"):
+                command.measure_training()
+        else:
+            found = command.measure_training(2.0 if name == "slow" else None)
+            assert found["cases"] == ([{"name": "a"}] if name == "fast" else [])

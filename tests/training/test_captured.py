@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from comfyui_creps.creps_core.bench.golden import golden_steps
+from comfyui_creps.creps_core.bench.training import LIMITS
 from comfyui_creps.creps_core.training import Recipe, Trainer, load_snapshot
 from comfyui_creps.creps_core.training.captured import WARM_UP, Captured
 from comfyui_creps.creps_core.training.snapshots import save_snapshot
@@ -127,3 +129,33 @@ def test_other_shapes_are_other_graphs():
 
 def test_errors_of_the_emulation_are_those_of_captures():
     assert issubclass(HostRead, RuntimeError)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("way", ["eager", "graph"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "auto"])
+def test_a_gpu_takes_the_published_steps(precision: str, way: str):
+    trainer = golden_steps("cuda", precision, way == "graph")
+    assert not trainer.captured.refused
+    assert trainer.captured.active == (way == "graph")
+    errors = trainer.errors()
+    print(errors)
+    assert all(error <= limit for error, limit in zip(errors, LIMITS[precision], strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_trains_with_everything_on(tmp_path):
+    """Augmentation, windows, path lengths and R1 as graphs, and on from a snapshot."""
+    trainer = make_trainer(device="cuda", **LAZY)
+    for step in range(STEPS):
+        trainer.step(*batch(step))
+    assert trainer.captured.active
+    assert trainer.skipped == 0
+    save_snapshot(trainer, tmp_path / "half.safetensors")
+    resumed = load_snapshot(tmp_path / "half.safetensors", device="cuda")
+    for step in range(STEPS, STEPS + 4):
+        found, wanted = resumed.step(*batch(step)), trainer.step(*batch(step))
+        for name, value in wanted.items():
+            assert found[name].item() == pytest.approx(value.item(), rel=0.05, abs=0.05), name
