@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .graphs import may_look
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, outer_product
 from .stage import Layer, PixelBlock, PixelStage
 
@@ -76,7 +77,7 @@ def clamp(x: Tensor, limit: float) -> Tensor:
     """`x` within -limit..limit. On a CPU one look at the values saves, mostly, the four passes of the operation and its
     gradient; elsewhere a look would wait for the device.
     """
-    if x.device.type == "cpu" and x.numel():
+    if may_look(x) and x.numel():
         low, high = torch.aminmax(x.detach())
         if -limit <= low and high <= limit:  # not so if any is not a number
             return x

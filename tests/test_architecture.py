@@ -21,8 +21,8 @@ FLOORS: dict[str, set[str]] = {
     "rendering": {"kernels", "network", "checkpoints"},
     "latents": {"network", "checkpoints", "rendering"},
     "comparison": {"network", "rendering", "latents"},
-    "bench": {"kernels", "network", "checkpoints", "rendering", "latents"},
     "training": {"kernels", "network", "checkpoints", "rendering", "latents", "comparison", "data"},
+    "bench": {"kernels", "network", "checkpoints", "rendering", "latents", "training"},
     "evaluation": {"network", "checkpoints", "rendering", "latents", "comparison", "data", "training"},
 }
 """Beside them lie `errors.py`, `files.py` and `duration.py`, which everybody may import, and above them `cli.py`."""

@@ -9,8 +9,10 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     p = parser
     p.add_argument("--quick", action="store_true", help="3 runs, 4 frames, no picture of 4096 x 4096, and no record")
+    p.add_argument(
+        "--training", action="store_true", help="measure training instead: milliseconds of each phase; keeps no record"
+    )
     p.add_argument("--runs", type=int, help="of which the medians are; default 5")
     p.add_argument("--frames", type=int, help="of the interpolation; default 120, some ten minutes on two cores")
     p.add_argument(
@@ -47,6 +52,12 @@ def bench_command(args: argparse.Namespace) -> str:
     Raises:
         ValueError: an argument is out of range, or the pictures are wrong; nothing is recorded then.
     """
+    if args.training:
+        found = measure_training()
+        if args.results is not None:
+            with args.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**_machine(), "training": found}) + "\n")
+        return training_table(_machine(), found)
     runs = args.runs if args.runs is not None else 3 if args.quick else 5
     frames = args.frames if args.frames is not None else 4 if args.quick else 120
     if runs < 1 or frames < 2:
@@ -82,6 +93,72 @@ def measure(runs: int, frames: int, sides: tuple[int, ...]) -> dict[str, Any]:
             _child("memory", "--side", str(side), "--precision", name) for name in precisions for side in sides
         ]
     return record
+
+
+def measure_training(seconds: float | None = None, say: Callable[[str], object] = log.info) -> dict[str, Any]:
+    """What `training.py` measures, in a fresh process.
+
+    Args:
+        seconds: after so many the process is ended, and what it has measured is returned.
+        say: is told what was measured as soon as it is.
+
+    Raises:
+        ValueError: a step of the published trainer comes out wrong, or the process failed.
+    """
+    found: dict[str, Any] = {"gate": {}, "cases": []}
+    command = [sys.executable, "-m", f"{_PACKAGE}.training"]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        alarm = threading.Timer(seconds, process.kill) if seconds else None
+        if alarm:
+            alarm.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            part = json.loads(line)
+            found["gate"] |= part.get("gate", {})
+            found["cases"] += [part["case"]] if "case" in part else []
+            say(line.strip())
+        code = process.wait()
+        late = alarm is not None and not alarm.is_alive()
+        if alarm:
+            alarm.cancel()
+        errors.seek(0)
+        said = errors.read().strip()
+    if code and not late:
+        raise ValueError(said.splitlines()[-1] if said else f"training failed with {code}")
+    return found
+
+
+def training_table(machine: dict[str, Any], found: dict[str, Any]) -> str:
+    """What `measure_training` found, in Markdown."""
+    place = machine.get("gpu_name", f"{machine['processor']}, {machine['threads']} threads")
+    lines = [
+        f"Training on {place}, torch {machine['torch']}, {machine['date']}.",
+        "",
+        "| milliseconds | batch | | Gmain | Greg | Dmain | Dreg | rest of a step | pictures a second | peak MiB |",
+        "| - | - | - | - | - | - | - | - | - | - |",
+    ]
+    for case in found["cases"]:
+        batch = str(case["batch"]) + (f" in parts of {case['micro_batch']}" if case["micro_batch"] else "")
+        for way in ("eager", "graph"):
+            if way in case:
+                ms = case[way]["ms"]
+                times = " | ".join(
+                    f"{ms[p]:.1f}" if p in ms else "" for p in ("Gmain", "Greg", "Dmain", "Dreg", "rest")
+                )
+                peak = f"{case['peak']:.0f}" if "peak" in case else ""
+                lines.append(
+                    f"| {case['name']} | {batch} | {way} | {times} | {case[way]['images_per_second']:.1f} | {peak} |"
+                )
+        if "refused" in case:
+            lines.append(f"| {case['name']} | {batch} | no graph: {case['refused']} | | | | | | | |")
+    lines.append("")
+    for way, precisions in found["gate"].items():
+        each = (f"{name} {loss:.1e}, {gradient:.1e}" for name, (loss, gradient) in precisions.items())
+        lines.append(f"- {way}: largest errors of losses and of gradients of the published steps: {'; '.join(each)}.")
+    return "\n".join(lines)
 
 
 def _child(module: str, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, Any]:

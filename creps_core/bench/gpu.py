@@ -34,7 +34,7 @@ from ..checkpoints import BUILTINS, load_builtin
 from ..latents import sample
 from ..network import RANK, Generator
 from ..rendering import View, device, recordings, render, render_path, render_view
-from . import unfused
+from . import command, unfused
 from .networks import random_generator, random_latent
 from .speed import error
 
@@ -43,6 +43,7 @@ log = logging.getLogger("CREPS")
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 330.0
 """After so many no further part begins."""
+TRAINING_SECONDS = 100.0
 SIDES = (256, 512, 1024, 2048, 4096, 8192)
 UNFUSED_BYTES = 2400
 """What the unfused formulation takes per pixel: larger pictures are left out where the memory is smaller."""
@@ -211,7 +212,17 @@ def pictures(report: Report) -> bool:
 
 def training(report: Report) -> bool:
     """Pictures per second of training, eager and as graphs: see `creps bench --training`."""
-    return True
+    try:
+        found = command.measure_training(TRAINING_SECONDS, say=lambda line: None)
+    except ValueError as error:
+        report.say(f"training: {error}")
+        return False
+    report.record["parts"]["training"] = found
+    report.say(command.training_table(command._machine(), found))
+    for case in found["cases"]:
+        if "refused" in case:
+            report.say(f"{case['name']}: {case['refused']}")
+    return len(found["cases"]) > 0 and all("graph" in case for case in found["cases"])
 
 
 # Pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,6 +39,8 @@ class Batches:
     processes, is the picture at place k % len of the permutation of epoch k // len. So a run goes on exactly where it
     stopped, and several processes together see what one alone would.
 
+    `waited` is how many seconds the caller has waited for a batch.
+
     Args:
         pictures: the data set.
         batch: pictures per batch of this process.
@@ -48,6 +51,7 @@ class Batches:
             called by the threads.
         workers: threads.
         prefetch: batches that are prepared ahead.
+        pin: put pictures where a GPU can fetch them without the caller waiting.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -65,6 +69,7 @@ class Batches:
         box: Callable[[np.random.Generator, int], Box] | None = None,
         workers: int = 2,
         prefetch: int = 3,
+        pin: bool = False,
     ):
         require(batch >= 1, f"batch must be 1 or more, not {batch}")
         require(seed >= 0, f"seed must be 0 or more, not {seed}")
@@ -72,6 +77,7 @@ class Batches:
         require(0 <= rank < world, f"rank must be from 0 to world - 1, not {rank} of {world}")
         require(workers >= 1 and prefetch >= 1, f"workers and prefetch must be 1 or more, not {workers}, {prefetch}")
         self.source, self.batch, self.seed, self.box = pictures, batch, seed, box
+        self.pin, self.waited = pin, 0.0
         self._start, self._rank, self._world, self._prefetch = start, rank, world, prefetch
         self._step = 0
         self._waiting: deque[Future[Batch]] = deque()
@@ -89,11 +95,14 @@ class Batches:
             raise ValueError("these batches are closed")
         while len(self._waiting) < self._prefetch:
             self._waiting.append(self._pool.submit(self._make, self._step + len(self._waiting)))
+        start = time.perf_counter()
         try:
             batch = self._waiting[0].result()
         except BaseException:
             self._drop()
             raise
+        finally:
+            self.waited += time.perf_counter() - start
         self._waiting.popleft()
         self._step += 1
         # At once, so that the threads work while the caller does.
@@ -134,8 +143,9 @@ class Batches:
         length = len(self.source)
         indices = [int(self._order(item // length)[item % length]) for item in items]
         boxes = None if self.box is None else [self._box(*pair) for pair in zip(items, indices, strict=True)]
+        pictures = self.source.pictures(indices, boxes=boxes)
         return Batch(
-            self.source.pictures(indices, boxes=boxes),
+            pictures.pin_memory() if self.pin else pictures,
             self.source.labels(indices),
             torch.tensor([WHOLE] * self.batch if boxes is None else boxes, dtype=torch.float64),
         )

@@ -3,16 +3,20 @@
 Read `run.py` for what a run does, `trainer.py` for a step.
 """
 
+from .captured import WARM_UP
 from .command import add_arguments, train_command
 from .recipe import AUGMENTS, Recipe, r1_gamma_for
 from .run import Run, Status, read_stats, sample_grid, train
 from .snapshots import load_snapshot
 from .start import discriminator_config_for, judge_for, load_networks, networks_of
 from .synthesis import synthesize
-from .trainer import Trainer
+from .trainer import PHASES, Draw, Trainer
 
 __all__ = [
     "AUGMENTS",
+    "PHASES",
+    "WARM_UP",
+    "Draw",
     "Recipe",
     "Run",
     "Status",

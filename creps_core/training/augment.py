@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import repeat
 from torch import Tensor, nn
+
+from ...kernels.graphs import may_look
 
 Number = Tensor | float
 """One per sample [N], or the same for all."""
@@ -31,7 +33,7 @@ class Operation(NamedTuple):
     name: str
     parameters: Parameters
     matrix: Callable[[Tensor, Tensor, int, int], Rows]  # of both parameters, the picture's width and its height
-    probability: Callable[[float], float] = float  # as a function of the pipeline's
+    probability: Callable[[Tensor], Tensor] = lambda p: p  # as a function of the pipeline's
     repeated: bool = False  # once more under the same name; rests when parameters are fixed
 
 
@@ -70,9 +72,9 @@ def _colour(luma: Number = 1.0, chroma: Number = 1.0, hue: Tensor | None = None,
     ]
 
 
-def _one_of_two(p: float) -> float:
+def _one_of_two(p: Tensor) -> Tensor:
     """Of two chances that together come true with probability p: that of each."""
-    return 1 - math.sqrt(1 - p)
+    return 1 - (1 - p).sqrt()
 
 
 # Appendix B, in its order. Geometry is given inversely, from a pixel of the result to where it is taken from: x to
@@ -104,6 +106,14 @@ _SYM6 = (
 )  # fmt: skip
 _CENTRE = 5  # the tap by which a pixel and a sample of the finer grid are at the same place
 _REACH = 3  # pixels on either side that a sample of the finer grid is made of, at most
+_CHUNK = 1 << 28  # values of enlarged pictures at a time: 1 GB
+
+
+class Alterations(NamedTuple):
+    """What is done to N pictures, as matrices of float64; None where nothing is."""
+
+    origins: Tensor | None  # [N, 3, 3], from pixels of the result to those of the pictures, both seen from the centre
+    colours: Tensor | None  # [N, 4, 4], of (R, G, B, 1)
 
 
 class Augment(nn.Module):
@@ -112,8 +122,9 @@ class Augment(nn.Module):
     Geometry enlarges pictures twofold, samples them bilinearly and reduces them twofold; both filters are the low-pass
     of an orthogonal wavelet. What lies outside a picture is its reflection, and beyond one reflection 0.
 
-    Random numbers come from torch's default generator of the pictures' device; which ones depends neither on `p`,
-    unless it is 0, nor on the choice of operations. Matrices are composed on the CPU: a call waits for the device.
+    `draw` and `alterations` say what is done, `alter` does it; calling the module is all three. Which random numbers
+    are drawn depends neither on `p`, unless it is 0, nor on the choice of operations. Where values must not be looked
+    at (`kernels.graphs`), pictures are given the widest margins instead of those that the matrices need.
     """
 
     p: Tensor
@@ -154,92 +165,144 @@ class Augment(nn.Module):
             raise ValueError(f"pictures must have 1, 3 or 4 channels, not {channels}")
         if percentile is not None and not 0 < percentile < 1:
             raise ValueError(f"percentile must be between 0 and 1, not {percentile}")
-        p = min(self.p.item(), 1.0) if percentile is None else 1.0
-        if p == 0 or not count:
+        if not count or (percentile is None and may_look(self.p) and self.p == 0):
             return images
+        numbers = self.draw(count) if percentile is None else _fixed(count, percentile, images.device)
+        p = self.p if percentile is None else torch.ones_like(self.p)
+        return self.alter(images, self.alterations(numbers, height, width, p))
+
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Random numbers for so many pictures, [operations, 5, count] float32 on the device of `p`."""
+        return draw_numbers(count, self.p.device, generator)
+
+    def alterations(self, numbers: Tensor, height: int, width: int, p: Tensor | None = None) -> Alterations:
+        """What numbers [operations, 5, N] of `draw` mean for pictures of this size, with probability `self.p`."""
+        p = self.p if p is None else p
+        exact = torch.device("cpu") if numbers.device.type == "mps" else numbers.device  # MPS has no float64
+        numbers, p = numbers.to(exact, torch.float64), p.to(exact, torch.float64).clamp(max=1.0)
+        constants: dict[float, Tensor] = {}
 
         def composed(operations: Iterable[tuple[Operation, Tensor]]) -> Tensor | None:
             chosen = [entry for entry in operations if entry[0].name in self.operations]
-            matrices = [_matrix(operation, values, p, width, height) for operation, values in chosen]
+            matrices = [_matrix(operation, values, p, width, height, constants) for operation, values in chosen]
             return reduce(torch.matmul, matrices) if matrices else None
 
-        numbers = _random(count, images.device) if percentile is None else _fixed(count, percentile)
         operations = list(zip(GEOMETRY + COLOUR, numbers, strict=True))
-        origins = composed(operations[: len(GEOMETRY)])
-        colours = composed(reversed(operations[len(GEOMETRY) :]))  # the first is the rightmost factor
+        # The first is the rightmost factor of the colours, which act on pictures, and the leftmost of the origins.
+        return Alterations(composed(operations[: len(GEOMETRY)]), composed(reversed(operations[len(GEOMETRY) :])))
+
+    def alter(self, images: Tensor, alterations: Alterations) -> Tensor:
+        """Apply one alteration to each picture."""
         altered = images if images.dtype == torch.float64 else images.float()
         with torch.autocast(images.device.type, enabled=False):
-            if origins is not None:
-                altered = _moved(altered, origins, self._taps.to(altered))
-            if colours is not None:
-                altered = _coloured(altered, colours)
+            if alterations.origins is not None:
+                altered = _moved(altered, alterations.origins, self._taps.to(altered))
+            if alterations.colours is not None:
+                altered = _coloured(altered, alterations.colours)
         return altered.to(images.dtype)
 
     def extra_repr(self) -> str:
         return ", ".join(self.operations)
 
 
-def _random(count: int, device: torch.device) -> Tensor:
-    """For each operation [5, N]: whether it takes place, two uniform and two normal numbers."""
+def draw_numbers(count: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """For each operation, [5, N] float32: whether it takes place, two uniform and two normal numbers."""
     operations = len(GEOMETRY + COLOUR)
-    uniform = torch.rand(operations, 3, count, device=device, dtype=torch.float32)
-    normal = torch.randn(operations, 2, count, device=device, dtype=torch.float32)
-    return torch.cat((uniform, normal), 1).cpu().double()
+    uniform = torch.rand(operations, 3, count, device=device, generator=generator)
+    normal = torch.randn(operations, 2, count, device=device, generator=generator)
+    return torch.cat((uniform, normal), 1)
 
 
-def _fixed(count: int, percentile: float) -> Tensor:
-    """As `_random`, at a percentile."""
+def _fixed(count: int, percentile: float, device: torch.device) -> Tensor:
+    """As `draw_numbers`, at a percentile, in float64."""
     values = torch.tensor([0, percentile, percentile, 0, 0], dtype=torch.float64)
     values[3:] = torch.erfinv(2 * values[1:3] - 1)
     numbers = repeat(values, "number -> operation number n", operation=len(GEOMETRY + COLOUR), n=count).clone()
     numbers[[operation.repeated for operation in GEOMETRY + COLOUR], 0] = 1  # above any probability
-    return numbers
+    return numbers if device.type == "mps" else numbers.to(device)
 
 
-def _matrix(operation: Operation, numbers: Tensor, p: float, width: int, height: int) -> Tensor:
-    """Numbers [5, N] -> the operation's matrices [N, 3 or 4, 3 or 4], float64 on the CPU."""
+def _matrix(
+    operation: Operation, numbers: Tensor, p: Tensor, width: int, height: int, constants: dict[float, Tensor]
+) -> Tensor:
+    """Numbers [5, N] -> the operation's matrices [N, 3 or 4, 3 or 4]. `constants` are kept from call to call."""
     chosen, uniform, normal = numbers.split((1, 2, 2))
     parameters = torch.where(chosen < operation.probability(p), operation.parameters(uniform, normal), 0.0)
+
+    def entry(value: Number) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        if value not in constants:  # filled on the device, where a copy from the host would wait
+            constants[value] = numbers.new_full((numbers.shape[1],), value)
+        return constants[value]
+
     rows = operation.matrix(parameters[0], parameters[1], width, height)
-    entries = [torch.as_tensor(entry, dtype=numbers.dtype).expand(numbers.shape[1]) for row in rows for entry in row]
-    return rearrange(entries, "(row column) n -> n row column", row=len(rows))
+    return torch.stack([entry(value) for row in rows for value in row], 1).unflatten(1, (len(rows), -1))
 
 
 def _moved(images: Tensor, origins: Tensor, taps: Tensor) -> Tensor:
     """Apply geometry, given as matrices [N, 3, 3] from pixels of the result to those of the pictures."""
     sizes = images.shape[3], images.shape[2]
-    size = torch.tensor(sizes, dtype=origins.dtype)
-    first = (1 - size) / 2  # the first pixel, as seen from the centre
-    # The samples that the result is reduced from: 2 a pixel, and the filter's overhang.
-    x, y = ((torch.arange(2 * n + len(taps) - 2) - _CENTRE + 1 - n) / 2 for n in sizes)
-    ends = torch.cartesian_prod(x[[0, -1]], y[[0, -1]]).T.double()
-    corners = origins[:, :2, :2] @ ends + origins[:, :2, 2:]
-    outside = torch.stack((first - corners.amin((0, 2)), corners.amax((0, 2)) + first), 1)
-    margins = (outside.ceil() + _REACH).clamp(max=size[:, None] - 1).clamp(min=0).int()  # before and after, x and y
+    margins = _margins(origins, sizes, len(taps)) if may_look(origins) else [(size - 1, size - 1) for size in sizes]
 
+    # The samples that the result is reduced from: 2 a pixel, and the filter's overhang.
+    x, y = (_samples(size, len(taps), images.device).to(images) for size in sizes)
     # From pixels of the result to -1..1 between the first and the last sample of the enlarged pictures.
-    unit = 4 / (2 * (size + margins.sum(1)) - 1)
-    rows = origins[:, :2] * unit[:, None]
-    rows[..., 2] += (margins[:, 0] - first) * unit - 1
-    rows, x, y = (values.to(images, non_blocking=True) for values in (rows[:, None, None], x, y))
+    rows = origins[:, :2].clone()
+    for i, (size, margin) in enumerate(zip(sizes, margins, strict=True)):
+        unit = 4 / (2 * (size + sum(margin)) - 1)
+        rows[:, i] *= unit
+        rows[:, i, 2] += (margin[0] + (size - 1) / 2) * unit - 1
+    rows = rows.to(images, non_blocking=True)[:, None, None]
     grid = rows[..., 0] * x[:, None] + rows[..., 1] * y[:, None, None] + rows[..., 2]
     sampling = (0, 0, True)  # bilinear, zeros beyond the edges, which are the centres of the outermost samples
 
     # Padding and filters along an axis are a matrix. Up to 128 pixels or so that takes a CPU a quarter of the time that
     # convolutions of single channels do; the work grows with the cube of the size.
-    wider, taller = (_enlarging(taps, n, *margin) for n, margin in zip(sizes, margins.tolist(), strict=True))
+    wider, taller = (_enlarging(taps, n, *margin) for n, margin in zip(sizes, margins, strict=True))
     narrower, lower = (_band(taps, 2 * n + len(taps) - 2, n) for n in sizes)
+    chunk = max(1, _CHUNK // (images.shape[1] * len(taller) * len(wider)))
 
-    def resample(pictures: Tensor) -> Tensor:
+    def resample(pictures: Tensor, grid: Tensor) -> Tensor:
         return lower.T @ torch.grid_sampler_2d(taller @ pictures @ wider.T, grid, *sampling) @ narrower
 
-    def adjoint(gradients: Tensor) -> Tensor:
+    def adjoint(gradients: Tensor, grid: Tensor) -> Tensor:
         gradients = lower @ gradients @ narrower.T
         pictures = gradients.new_zeros(()).expand(*gradients.shape[:2], len(taller), len(wider))  # for the shape only
         backward = torch.ops.aten.grid_sampler_2d_backward
         return taller.T @ backward(gradients, pictures, grid, *sampling, (True, False))[0] @ wider
 
-    return _Linear.apply(images, resample, adjoint)
+    def in_chunks(function: Callable[[Tensor, Tensor], Tensor]) -> LinearMap:
+        def apply(pictures: Tensor) -> Tensor:
+            if len(pictures) <= chunk:
+                return function(pictures, grid)
+            return torch.cat([function(*pair) for pair in zip(pictures.split(chunk), grid.split(chunk), strict=True)])
+
+        return apply
+
+    return _Linear.apply(images, in_chunks(resample), in_chunks(adjoint))
+
+
+def _samples(size: int, taps: int, device: torch.device) -> Tensor:
+    """Where the samples lie that a side of so many pixels is reduced from, in pixels from the centre."""
+    return (torch.arange(2 * size + taps - 2, device=device) - _CENTRE + 1 - size) / 2
+
+
+def _margins(origins: Tensor, sizes: tuple[int, int], taps: int) -> list[tuple[int, int]]:
+    """Pixels before and after the picture, along x and y, that the samples reach; at most its reflection."""
+    x, y = (_samples(size, taps, origins.device)[[0, -1]].double() for size in sizes)
+    ends = torch.cartesian_prod(x, y).T
+    corners = origins[:, :2, :2] @ ends + origins[:, :2, 2:]
+    low, high = corners.amin((0, 2)).tolist(), corners.amax((0, 2)).tolist()
+    found = []
+    for i, size in enumerate(sizes):
+        first = (1 - size) / 2
+        found.append(tuple(_margin(reach, size) for reach in (first - low[i], high[i] + first)))
+    return found
+
+
+def _margin(reach: float, size: int) -> int:
+    return max(0, min(math.ceil(reach) + _REACH, size - 1)) if math.isfinite(reach) else size - 1
 
 
 def _band(taps: Tensor, samples: int, pixels: int, start: int = 0) -> Tensor:

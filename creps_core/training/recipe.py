@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 AUGMENTS = ("ada", "fixed", "none")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 NON_FINITE = ("skip", "clean")
 
 
@@ -35,7 +35,7 @@ class Recipe:
     ada_images: float = 500_000  # pictures in which the probability may move by 1; 100,000 for fine-tuning
     freeze_d: int = 0  # the first layers of the discriminator stay as they are (Freeze-D)
     patches: float = 0.0  # share of windows instead of whole pictures, for data larger than the resolution
-    precision: str = "auto"  # auto: bfloat16 on GPUs that have it, otherwise float32
+    precision: str = "auto"  # auto: bfloat16 and TF32 on GPUs that have them, else float32
     non_finite: str = "skip"  # a step with a gradient that is not finite; clean: the authors' (nan -> 0, inf -> 1e5)
     seed: int = 0
 

@@ -136,16 +136,17 @@ def train(
         rank=process.rank,
         world=process.world,
         box=box if recipe.patches else None,
+        workers=2 if trainer.device.type == "cpu" else min(8, os.cpu_count() or 1),
+        pin=trainer.device.type == "cuda",
     )
     clock = _Clock(trainer.shown)
     saved = trainer.shown
     with batches:
         while trainer.shown < recipe.total:
             batch = next(batches)
-            real = batch.pictures.to(trainer.device).float() / 127.5 - 1
-            stats = trainer.step(real, batch.labels, batch.boxes)
+            stats = trainer.step(batch.pictures, batch.labels, batch.boxes)
             if writer:
-                writer.add(trainer, stats, clock)
+                writer.add(trainer, stats, clock, batches.waited)
             due = trainer.shown // run.snapshot_every > saved // run.snapshot_every
             if writer and due:
                 writer.snapshot(trainer)
@@ -221,7 +222,7 @@ class _Writer:
     def __init__(self, run: Run, trainer: Trainer, pictures: Pictures):
         self.run, self.last = run, {}
         self._sums: dict[str, list[Tensor]] = {}
-        self._began, self._shown = time.monotonic(), trainer.shown
+        self._began, self._shown, self._waited = time.monotonic(), trainer.shown, 0.0
         self._guessed = 0  # ticks in a row
         self._board = _tensorboard(run.folder)
         with _disk(run.folder):
@@ -233,12 +234,12 @@ class _Writer:
             count = min(GRID[0] * GRID[1], len(pictures))
             write_png(run.folder / "reals.png", tile(pictures.pictures(range(count)), GRID[0]))
 
-    def add(self, trainer: Trainer, stats: dict[str, Tensor], clock: _Clock) -> None:
+    def add(self, trainer: Trainer, stats: dict[str, Tensor], clock: _Clock, waited: float) -> None:
         for name, value in stats.items():
             self._sums.setdefault(name, []).append(value)
         if trainer.shown // self.run.tick == self._shown // self.run.tick:
             return
-        means = {name: _finite_mean(torch.stack([v.cpu() for v in values])) for name, values in self._sums.items()}
+        means = {name: _finite_mean(torch.stack(values).cpu()) for name, values in self._sums.items()}
         self.last = {name: value for name, value in means.items() if math.isfinite(value)}
         self._sums.clear()
         self._watch()
@@ -249,9 +250,10 @@ class _Writer:
             "seconds": round(now - clock.begin, 3),
             "images_per_second": round((trainer.shown - self._shown) / max(now - self._began, 1e-9), 3),
             "skipped": trainer.skipped,
+            "waiting": round((waited - self._waited) / max(now - self._began, 1e-9), 4),  # for data, of the time
             **{name: round(value, 6) for name, value in self.last.items()},
         }
-        self._began, self._shown = now, trainer.shown
+        self._began, self._shown, self._waited = now, trainer.shown, waited
         with _disk(self.run.folder), (self.run.folder / "stats.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self._board:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...kernels.graphs import Graph
 from ..checkpoints import FORMAT_VERSION, HEADER_KEY, build_generator, digest, is_training, network_of, read_own
 from ..errors import CheckpointError
 from ..files import replace_file
@@ -66,6 +68,7 @@ def load_snapshot(
     recipe: Recipe | None = None,
     device: torch.device | str = "cpu",
     process: Process | None = None,
+    make_graph: Callable[[], Graph] | bool = True,
 ) -> Trainer:
     """A trainer as it was when the snapshot was written.
 
@@ -75,6 +78,7 @@ def load_snapshot(
             change, the networks may not.
         device: where to train.
         process: this one among several.
+        make_graph: as of `Trainer`.
 
     Raises:
         CheckpointError: the file is damaged, or is not the snapshot of a training.
@@ -101,14 +105,16 @@ def load_snapshot(
     except RuntimeError as problem:
         raise error(f"the discriminator in it does not fit its config ({problem})") from problem
     generator, average = (build_generator(config, network_of(tensors, name), error) for name in ("G", "G_ema"))
-    trainer = Trainer(generator, discriminator, recipe or old, generator_ema=average, device=device, process=process)
+    place = {"device": device, "process": process, "make_graph": make_graph}
+    trainer = Trainer(generator, discriminator, recipe or old, generator_ema=average, **place)
     for name, optimizer in trainer.optimizers.items():
         for key, parameter in trainer.parameters[name].items():
             moments = network_of(tensors, f"adam.{name}.{key}")
             if moments.keys() == set(_MOMENTS):
-                # The count of steps stays on the CPU, where Adam keeps it; the others lie in memory as the parameter.
+                # The count of steps is where Adam keeps it; the others lie in memory as the parameter.
+                home = parameter.device if optimizer.defaults["fused"] else "cpu"
                 optimizer.state[parameter] = {
-                    m: value if m == "step" else torch.empty_like(parameter).copy_(value)
+                    m: value.to(home) if m == "step" else torch.empty_like(parameter).copy_(value)
                     for m, value in moments.items()
                 }
     for name, value in _scalars(trainer).items():

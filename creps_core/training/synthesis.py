@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ...kernels.recompute import entangle, recompute
-from ..network import COLUMNS, ROWS, Synthesis
+from ...kernels.recompute import TILE_PIXELS, entangle, recompute
+from ..network import COLUMNS, ROWS, GeneratorConfig, Synthesis
 
 LINE_FEATURES = 1 << 19  # positions of all latents together, times the network's width: more are evaluated in pieces
+GPU_SHARE = 1 / 8
+"""Of the free memory of a GPU, for the activations of a tile, and again for those of a piece of lines."""
+_PIXEL_BYTES = 20 << 10  # that autograd keeps of a pixel, of 32 channels and 7 levels
+_LINE_BYTES = 1 << 10  # of a position, by the network's width
+_LARGEST = 16  # times the sizes for a CPU: beyond that nothing gets faster
 
 
-def synthesize(synthesis: Synthesis, ws: Tensor, y: Tensor, x: Tensor, *, line_positions: int | None = None) -> Tensor:
+@dataclass(frozen=True)
+class Pieces:
+    """How much is worked on at a time; the defaults suit a CPU's caches."""
+
+    tile_pixels: int = TILE_PIXELS
+    line_features: int = LINE_FEATURES
+
+
+def pieces_for(device: torch.device, config: GeneratorConfig) -> Pieces:
+    """As much as a GPU's free memory has room for, as powers of two, so that a little more or less changes nothing."""
+    if device.type != "cuda":
+        return Pieces()
+    free = torch.cuda.mem_get_info(device)[0] * GPU_SHARE
+    pixel = _PIXEL_BYTES * config.biline_channels * (len(config.biline_levels) + 2) / (32 * 9)
+    tile, features = (1 << int(math.log2(max(free / size, 1))) for size in (pixel, _LINE_BYTES))
+    return Pieces(min(max(tile, 1024), _LARGEST * TILE_PIXELS), min(max(features, 1 << 14), 4 * LINE_FEATURES))
+
+
+def synthesize(
+    synthesis: Synthesis,
+    ws: Tensor,
+    y: Tensor,
+    x: Tensor,
+    *,
+    line_positions: int | None = None,
+    pieces: Pieces | None = None,
+) -> Tensor:
     """As `Synthesis.forward`, differentiable twice, with memory that does not grow with the picture.
 
     Args:
@@ -21,15 +55,17 @@ def synthesize(synthesis: Synthesis, ws: Tensor, y: Tensor, x: Tensor, *, line_p
         y: [height] or [N, height] positions of the rows of pixels, 0..1 across the training picture.
         x: [width] or [N, width] positions of the columns of pixels.
         line_positions: lines longer than so many positions (of all N together) are evaluated in pieces; by default
-            `LINE_FEATURES` by the width of the network, 512 for one of 1024 channels.
+            `line_features` of the pieces by the width of the network: on a CPU, 512 for one of 1024 channels.
+        pieces: how much is worked on at a time, by default what suits a CPU.
 
     Returns:
         [N, img_channels, height, width], float32 or better, about -1..1.
     """
     config = synthesis.config
-    limit = line_positions or LINE_FEATURES // max(config.channels(level) for level in config.levels)
+    pieces = pieces or Pieces(line_features=LINE_FEATURES)
+    limit = line_positions or pieces.line_features // max(config.channels(level) for level in config.levels)
     columns, rows = _line(synthesis, ws, y, COLUMNS, limit), _line(synthesis, ws, x, ROWS, limit)
-    image = entangle(columns, rows, synthesis.pixel_stage(ws))
+    image = entangle(columns, rows, synthesis.pixel_stage(ws), pieces.tile_pixels)
     return image if image.dtype == torch.float64 else image.float()
 
 

@@ -122,3 +122,17 @@ def test_arguments_of_batches():
     ):
         with pytest.raises(ValueError, match=match):
             Batches(pictures, **{"batch": 2, **options})  # type: ignore
+
+
+def test_waiting_is_counted():
+    ready = threading.Event()
+
+    def box(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
+        ready.wait()
+        return 0.0, 0.0, 1.0, 1.0
+
+    with Batches(make(), 2, box=box) as batches:
+        assert batches.waited == 0
+        threading.Timer(0.2, ready.set).start()
+        next(batches)
+        assert batches.waited > 0.1

@@ -38,12 +38,13 @@ def make_pictures() -> Pictures:
     return from_images(images, resolution=SIDE, mirror=True, max_side=24)
 
 
-def make_trainer(process: Process | None = None, **recipe) -> Trainer:
+def make_trainer(process: Process | None = None, make_graph=True, device="cpu", **recipe) -> Trainer:
     """Small random networks, always the same."""
     generator = make_generator(img_resolution=SIDE)
     torch.manual_seed(3)
     discriminator = Discriminator(DiscriminatorConfig(SIDE, channel_base=128, channel_max=8))
-    return Trainer(generator, discriminator, Recipe(**{**RECIPE, **recipe}), process=process)
+    place = {"process": process, "make_graph": make_graph, "device": device}
+    return Trainer(generator, discriminator, Recipe(**{**RECIPE, **recipe}), **place)
 
 
 def go_on(run: Run, process: Process | None = None, **recipe) -> Trainer:

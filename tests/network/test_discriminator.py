@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
-from comfyui_creps.creps_core.network.discriminator import minibatch_std
+from comfyui_creps.creps_core.network import discriminator as discriminator_module
+from comfyui_creps.creps_core.network.discriminator import Convolution, minibatch_std
 from comfyui_creps.creps_core.training import load_networks
 from comfyui_creps.creps_core.training.growth import grow
 from paths import GOLDEN
@@ -30,6 +31,13 @@ def load(name: str, dtype: torch.dtype) -> tuple[Discriminator, dict[str, torch.
     return discriminator.to(dtype), tensors
 
 
+@pytest.fixture(params=["smoothing folded", "smoothing apart"])
+def either_way(request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to smooth before halving."""
+    monkeypatch.setattr(discriminator_module, "FOLDS_ON", {"cpu"} if request.param == "smoothing folded" else set())
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", FILES)
 def test_logits_and_r1(name: str, dtype: torch.dtype):
@@ -57,6 +65,29 @@ def test_the_discriminator_of_an_official_snapshot():
     with torch.no_grad():
         logits = discriminator(golden["in.d_img"])
     assert (logits - golden["out.d_logits"]).abs().max() <= 1e-5
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("size", [1, 3])
+def test_halving_is_a_convolution_of_the_smoothed_picture(size: int):
+    """As torch's own operations do it, in all derivatives that R1 needs."""
+    torch.manual_seed(2)
+    layer = Convolution(3, 5, size, down=True, activate=False).double()
+    x = torch.randn(2, 3, 8, 12, dtype=torch.float64, requires_grad=True)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
+    fir = torch.outer(taps, taps).expand(3, 1, 4, 4)
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        smoothed = F.conv2d(x, fir, padding=1 + size // 2, groups=3)
+        return F.conv2d(smoothed, layer.weight * layer.weight_gain, stride=2)
+
+    results = []
+    for function in (layer, plain):
+        y = function(x)
+        (first,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+        results.append((y, first, *torch.autograd.grad(first.square().sum(), [x, layer.weight])))
+    for found, wanted in zip(*results, strict=True):
+        assert (found - wanted).abs().max() <= 1e-14 * max(1.0, wanted.abs().max())
 
 
 def test_pictures_of_a_group_are_compared_with_each_other():

@@ -84,6 +84,7 @@ def test_what_a_run_leaves_behind(whole: Run):
     lines = read_stats(whole.folder)
     assert [line["shown"] for line in lines] == list(range(4, 49, 4))
     assert all(line["images_per_second"] > 0 for line in lines)
+    assert all(0 <= line["waiting"] <= 1 for line in lines)
     assert {"loss/G", "loss/D", "augment/p", "skipped"} <= lines[-1].keys()
     with Image.open(whole.folder / grids[-1]) as grid:
         assert grid.size == (8 * 16, 4 * 16)

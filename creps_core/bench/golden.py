@@ -1,0 +1,153 @@
+"""Steps of the published trainer, taken again: what stands before every figure of the training's speed.
+
+The file holds networks, the random numbers of two steps, and the losses and gradients that the published trainer had.
+It lies in the repository, beside the tests; an installation without the repository has none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ...kernels.graphs import Graph
+from ..checkpoints import build_generator
+from ..network import Discriminator, DiscriminatorConfig, GeneratorConfig
+from ..training import PHASES, WARM_UP, Draw, Recipe, Trainer
+
+STEPS = Path(__file__).resolve().parents[2] / "tests" / "golden" / "train_steps.safetensors"
+LOSSES = {
+    "loss/G": "Loss/G/loss",
+    "loss/path_length": "Loss/G/reg",
+    "loss/D": "Loss/D/loss",
+    "r1_penalty": "Loss/r1_penalty",
+}
+
+
+class GoldenTrainer(Trainer):
+    """A trainer that draws what the published one drew, and keeps what it computes.
+
+    Attributes:
+        golden: the numbers of the file.
+        losses: by "it<step>.<phase>" and name, for each picture.
+        gradients: by "it<step>.<phase>", by parameter.
+    """
+
+    def __init__(self, *networks, golden: dict[str, Tensor], **options):
+        super().__init__(*networks, **options)
+        self.golden = golden
+        self.losses: dict[tuple[str, str], Tensor] = {}
+        self.gradients: dict[str, dict[str, Tensor]] = {}
+        self._kept: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}  # where a graph writes them
+        self._values: dict[str, Tensor] = {}
+        self._phase_name = ""
+
+    def draw(self) -> dict[str, Draw]:
+        none = torch.zeros(8, self.G.config.z_dim)
+        found = {p: self.golden.get(f"in.it{self.steps}.{p}.z", none) for p in PHASES}
+        return {p: Draw(z.to(self.device), torch.zeros(8, 0, device=self.device)) for p, z in found.items()}
+
+    def path_noise(self, count: int) -> Tensor:
+        return self.golden["in.it0.Greg.pl_randn"][None]
+
+    def _take(self, phase: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        self._values, self._phase_name = {}, phase
+        stats = super()._take(phase, inputs)
+        values, gradients = self._kept[phase]
+        name = f"it{self.steps}.{phase}"
+        self.losses |= {(name, key): value.clone() for key, value in values.items()}
+        self.gradients[name] = {key: gradient.clone() for key, gradient in gradients.items()}
+        return stats
+
+    def _report(self, name: str, values: Tensor) -> Tensor:
+        self._values[name] = values.detach()
+        return super()._report(name, values)
+
+    def _update(self, network: str, gradients) -> None:
+        named = zip(self.parameters[network], gradients, strict=True)
+        self._kept[self._phase_name] = self._values, {key: g for key, g in named if g is not None}
+        super()._update(network, gradients)
+
+    def errors(self) -> tuple[float, float]:
+        """Largest errors: of a loss, relative to its largest value, and of the gradients of a phase, in their norm."""
+        losses = [
+            _relative(values, self.golden[key])
+            for (phase, name), values in self.losses.items()
+            if (key := f"out.{phase}.{LOSSES.get(name)}") in self.golden
+        ]
+        return max(losses), max(self.gradient_error(phase) for phase in PHASES)
+
+    def gradient_error(self, phase: str) -> float:
+        """The distance of the gradients of a phase of the first step, relative to their norm."""
+        wrong = right = 0.0
+        for name, gradient in self.gradients[f"it0.{phase}"].items():
+            wanted = self.golden[f"out.it0.{phase}.grad.{name}"].to(gradient)
+            wrong += (gradient - wanted).double().square().sum().item()
+            right += wanted.double().square().sum().item()
+        return math.sqrt(wrong / right)
+
+
+def golden_steps(
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
+    make_graph: Callable[[], Graph] | bool = False,
+) -> GoldenTrainer:
+    """A trainer that has taken the two steps; with graphs, as graphs, after it has taken them often enough to be warm.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if not STEPS.is_file():
+        raise ValueError(f"{STEPS} is missing: the speed of training is measured in a clone of the repository")
+    with safe_open(STEPS, "pt") as file:
+        meta = json.loads(file.metadata()["creps"])
+        golden = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+    def weights(name: str) -> dict[str, Tensor]:
+        return {key.removeprefix(name): value for key, value in golden.items() if key.startswith(name)}
+
+    config = GeneratorConfig(**meta["G"])
+    discriminator = Discriminator(
+        DiscriminatorConfig(**{key: value for key, value in meta["D"].items() if key != "epilogue_kwargs"})
+    )
+    discriminator.load_state_dict({k: v for k, v in weights("D0.").items() if not k.endswith("resample_filter")})
+    generator = build_generator(config, weights("G0."))
+    average = build_generator(config, {**weights("G0."), **weights("Gema0.")})
+    trainer = GoldenTrainer(
+        generator,
+        discriminator,
+        Recipe(batch=8, r1_gamma=8.2, augment="none", ema_images=2500, precision=precision),
+        generator_ema=average,
+        device=device,
+        make_graph=make_graph,
+        golden=golden,
+    )
+    for _ in range(WARM_UP + 1 if trainer.captured.active else 1):
+        for mine, begun in ((trainer.G, generator), (trainer.D, discriminator), (trainer.G_ema, average)):
+            mine.load_state_dict(begun.state_dict())
+        for optimizer in trainer.optimizers.values():
+            for value in (v for state in optimizer.state.values() for v in state.values()):
+                value.zero_()
+        trainer.pl_mean.copy_(golden["in.pl_mean0"].squeeze())
+        trainer.steps, trainer.shown = 0, meta["cur_nimg_start"]
+        for step in range(meta["iterations"]):
+            trainer.step(golden[f"in.it{step}.real"])
+    return trainer
+
+
+def adam_of_the_file() -> dict[str, Any]:
+    """The settings of Adam in the file, by network."""
+    with safe_open(STEPS, "pt") as file:
+        meta = json.loads(file.metadata()["creps"])
+    return {name: meta[f"{name}_opt"] for name in ("G", "D")}
+
+
+def _relative(found: Tensor, wanted: Tensor) -> float:
+    wanted = wanted.to(found.device)
+    return ((found.flatten() - wanted.flatten()).abs().max() / wanted.abs().max()).item()
