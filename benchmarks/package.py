@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 if importlib.util.find_spec("comfyui_creps") is None:
@@ -13,3 +15,7 @@ if importlib.util.find_spec("comfyui_creps") is None:
     )
     assert spec is not None
     sys.modules["comfyui_creps"] = importlib.util.module_from_spec(spec)
+    # Its children find it by a link of that name.
+    links = tempfile.TemporaryDirectory(prefix="creps-")
+    (Path(links.name) / "comfyui_creps").symlink_to(root, target_is_directory=True)
+    os.environ["PYTHONPATH"] = os.pathsep.join([links.name, *filter(None, [os.environ.get("PYTHONPATH")])])

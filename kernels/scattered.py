@@ -18,13 +18,13 @@ from torch import Tensor
 from . import tiled
 from .workers import run_parallel
 
-STRIP_BYTES = 32 << 20
-"""What the products of the points worked on at a time may take."""
+STRIP_BYTES, DEVICE_STRIP_BYTES = 32 << 20, 192 << 20
+"""What the products of the points worked on at a time may take, on a CPU and on a GPU."""
 SHORT = 32768
 """Elements up to which torch leaves an element-wise operation to one thread: several wait for each other, which costs
 far more than it saves when the machine has other work to do."""
 _POINTS = 512  # looked up at a time: their codes, 1 KB per line, stay in the second-level cache
-_DEVICE_POINTS = 16384
+_DEVICE_POINTS = 65536
 _SAMPLES = 4096  # per tile of the stage
 
 
@@ -48,8 +48,9 @@ def table(line: Tensor) -> Tensor:
 
 def strip_points(prepared: tiled.Prepared) -> int:
     """Points that `entangle_at` should be given at a time."""
-    room = STRIP_BYTES // (len(prepared.decoders) * (prepared.image.shape[1] - 1) * 4)
-    return min(room, SHORT) if prepared.image.device.type == "cpu" else room
+    cpu = prepared.image.device.type == "cpu"
+    room = (STRIP_BYTES if cpu else DEVICE_STRIP_BYTES) // (len(prepared.decoders) * (prepared.image.shape[1] - 1) * 4)
+    return min(room, SHORT) if cpu else room
 
 
 def entangle_at(

@@ -272,7 +272,7 @@ def _whole_times(generator: Generator, ws: Tensor, side: int) -> dict[str, list[
     for precision in ("auto", "float32"):
         for way in ("eager", "replayed"):
             recordings.enabled = way == "replayed"
-            if way == "replayed" and side * side > device.SMALL:
+            if way == "replayed" and side * side > device.RECORDED:
                 continue
 
             def work(precision: str = precision) -> None:
@@ -333,7 +333,7 @@ def _memory(report: Report, generator: Generator, ws: Tensor, side: int) -> dict
         out = torch.empty(1, 3, side, side, device="cuda")
         for way in ("eager", "replayed"):
             recordings.enabled = way == "replayed"
-            if way == "replayed" and side * side > device.SMALL:
+            if way == "replayed" and side * side > device.RECORDED:
                 continue
             render(generator, ws, height=side, width=side, precision=precision, out=out)
             torch.cuda.synchronize()

@@ -8,7 +8,7 @@ from .config import RANK, GeneratorConfig
 from .discriminator import BRANCH_GAIN, Block, Discriminator, DiscriminatorConfig
 from .generator import Generator, LineStyles, Synthesis
 from .layers import FullyConnected, ModulatedLinear
-from .lean import Lean, weights_key
+from .lean import Lean
 from .lines import BANDWIDTH, COLUMNS, ROWS
 from .mapping import truncate
 
@@ -29,5 +29,4 @@ __all__ = [
     "ModulatedLinear",
     "Synthesis",
     "truncate",
-    "weights_key",
 ]

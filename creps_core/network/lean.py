@@ -12,12 +12,12 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...kernels.packing import PendingStage
 from ...kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
@@ -28,7 +28,7 @@ from .layers import ModulatedLinear
 
 LAYER_BYTES = 64 << 20
 """What the features of one layer may take; longer lines go through in pieces."""
-_FOURIER_POSITIONS = 1024  # whose phases are computed at a time, in float64
+_FOURIER_POSITIONS = 512  # whose phases are computed at a time, in float64
 
 
 class _Styled(NamedTuple):
@@ -52,7 +52,8 @@ class Lean:
     def __init__(self, synthesis: Synthesis, device: torch.device):
         self.synthesis, self.config, self.device = synthesis, synthesis.config, device
         self.lock = threading.RLock()
-        self.key = weights_key(synthesis)
+        self._places = _places_of_weights(synthesis)
+        self._key = self._weights_key()
         config = self.config
         blocks = [getattr(synthesis, f"b{level}") for level in config.levels]
         lines = [
@@ -113,6 +114,15 @@ class Lean:
                 source.freqs.to(device, torch.float64), "1 (wave rank) -> rank wave", rank=RANK
             ).contiguous()
         self._memory: dict[torch.dtype, list[tuple[Tensor, Tensor, Tensor]]] = {}
+
+    @property
+    def current(self) -> bool:
+        """Whether the weights lie where they lay, unchanged (in place, of inference tensors, is not counted)."""
+        return self._key == self._weights_key()
+
+    def _weights_key(self) -> list[tuple[int, int]]:
+        weights = [held[name] for held, name in self._places]
+        return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
 
     # A latent
 
@@ -242,7 +252,9 @@ class _Program:
             part = slice(start, min(start + _FOURIER_POSITIONS, len(positions)))
             turns = positions[part, None, None] * lean._freqs
             phase = turns.frac_().mul_(2 * math.pi).float()
-            waves = torch.cat([phase.sin(), phase.cos()], -1)
+            waves = torch.empty((len(phase), RANK, out.shape[-1]), device=lean.device)
+            torch.sin(phase, out=waves[..., : phase.shape[-1]])
+            torch.cos(phase, out=waves[..., phase.shape[-1] :])
             middle = min(max(columns, part.start), part.stop)
             for first, last, style in (
                 (part.start, middle, lean._source_style[:RANK]),
@@ -252,12 +264,10 @@ class _Program:
                     torch.mul(waves[first - start : last - start], style, out=out[first:last])
 
 
-def weights_key(synthesis: Synthesis) -> tuple[object, ...]:
-    """Changes when weights move or are changed in place (of inference tensors the latter is not counted)."""
-    return tuple(
-        (p.data_ptr(), p.device, p.dtype, 0 if p.is_inference() else p._version)
-        for p in (*synthesis.parameters(), *synthesis.buffers())
-    )
+def _places_of_weights(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Where the weights of a module are to be found: moving it may put others there."""
+    held = [h for m in module.modules() for h in (m._parameters, m._buffers)]
+    return [(h, name) for h in held for name, weight in h.items() if weight is not None]
 
 
 def _head_demodulation(layers: list[ModulatedLinear], device: torch.device) -> tuple[Tensor, Tensor]:

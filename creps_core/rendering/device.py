@@ -18,7 +18,7 @@ from torch import Tensor
 from ... import kernels
 from ...kernels import fused
 from ...kernels.packing import Config, PendingStage, padded
-from ..network import RANK, Generator, GeneratorConfig, Lean, weights_key
+from ..network import RANK, Generator, GeneratorConfig, Lean
 from . import recordings
 from .precision import Look, Precision, explicit, look
 from .spec import PictureSpec
@@ -26,7 +26,8 @@ from .transfer import Transfer
 
 BAND = 8192
 """Samples along the height whose columns are evaluated at a time."""
-SMALL = 16 << 20  # samples of a picture that is painted whole before it is copied, and worth recording
+RECORDED = 4 << 20  # samples of a picture that is worth recording: a larger one keeps the GPU busy anyway
+SMALL = 16 << 20  # likewise of one that is painted whole before it is copied
 
 _renderers: WeakKeyDictionary[Generator, DeviceRenderer] = WeakKeyDictionary()
 _lock = threading.Lock()
@@ -41,7 +42,7 @@ def renderer_of(generator: Generator) -> DeviceRenderer:
     """What is kept for a generator where its weights lie now."""
     with _lock:
         found = _renderers.get(generator)
-        if found is None or found.lean.key != weights_key(generator.synthesis):
+        if found is None or not found.lean.current:
             found = _renderers[generator] = DeviceRenderer(generator)
         return found
 
@@ -61,8 +62,7 @@ def precision_of(generator: Generator, precision: str) -> Precision:
     Raises:
         ValueError: there is no such precision.
     """
-    device = generator.mapping.w_avg.device
-    found = explicit(precision, device)
+    found = explicit(precision, generator.mapping.w_avg.device)
     return found or renderer_of(generator).look(generator).precision
 
 
@@ -142,7 +142,7 @@ class DevicePicture:
         self.ws = ws.to(device, torch.float32)
         self.y, self.x = (positions.to(device) for positions in spec.positions())
         self.channels = padded(config.biline_channels) if self.fused else config.biline_channels
-        self.transfer = transfer
+        self.transfer, self.dtype = transfer, precision.pixels
         self.stage = None
         if self.fused:
             self.stage = renderer.stage(precision.pixels, fused.configuration(device, precision.pixels, shape))
@@ -169,17 +169,18 @@ class DevicePicture:
     @torch.no_grad()
     def _whole(self, i: int, out: Tensor) -> None:
         """A picture whose lines are evaluated at once."""
-        small = out[0].numel() * self.spec.supersample**2 <= SMALL
+        samples = out[0].numel() * self.spec.supersample**2
         positions = (len(self.y) + len(self.x)) * self.line_work
         with self.lean.lock:
-            if small and (replay := self._recording(out)) is not None:
+            if samples <= RECORDED and (replay := self._recording(out)) is not None:
                 self.transfer.send(replay(self.ws[i], self.y, self.x, self.transfer.overflow), out)
                 self.advance(positions + out[0].numel())
                 return
             self.lean.apply(self.ws[i])
             lines = self._evaluate(self.y, self.x)
             self.advance(positions)
-            target = fused.like(out, out.dtype, self.lean.device) if small and out.device != self.lean.device else out
+            away = out.device != self.lean.device and samples <= SMALL
+            target = fused.like(out, out.dtype, self.lean.device) if away else out
             self._paint(i, lines[:, : len(self.y)], lines[:, len(self.y) :], target)
             if target is not out:
                 self.transfer.send(target, out)

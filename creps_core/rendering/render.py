@@ -14,8 +14,8 @@ from torch import Tensor
 from ... import kernels
 from ...kernels.workers import run_parallel
 from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
-from .device import BAND, SMALL, DevicePicture, precision_of, renderer_of, serves, shape_of
-from .precision import Precision
+from .device import BAND, RECORDED, DevicePicture, renderer_of, serves, shape_of
+from .precision import explicit
 from .spec import PictureSpec, check_out, check_ws
 from .transfer import Transfer
 from .window import WHOLE_FRAME, Window
@@ -82,15 +82,14 @@ def render(
     if out is None:
         out = torch.empty(shape, device=device)
     check_out(out, shape)
-    chosen = precision_of(generator, spec.precision)
     transfer = cache.transfer if cache is not None else None
     own = Transfer(device, 2 if len(ws) > 1 else 0) if transfer is None and serves(device) else None
-    picture = _picture(generator, ws, spec, chosen, progress, cache, transfer or own)
+    picture = _picture(generator, ws, spec, progress, cache, transfer or own)
     for i in range(len(ws)):
         for top, bottom, paint in picture.bands(i):
             paint(out[i, :, top:bottom])
     if own is not None:
-        own.finish(chosen.pixels)
+        own.finish(picture.dtype)
     return out
 
 
@@ -147,9 +146,8 @@ def bands_of(
         raise ValueError(f"band must be at least 1, not {band}, and first_row from 0 to {spec.height}, not {first_row}")
     device = generator.mapping.w_avg.device
     check_ws(generator.config, ws)
-    precision = precision_of(generator, spec.precision)
     transfer = Transfer(device) if serves(device) else None
-    picture = _picture(generator, ws, spec, precision, progress, None, transfer)
+    picture = _picture(generator, ws, spec, progress, None, transfer)
 
     def bands() -> Iterator[tuple[int, Tensor]]:
         pixels = torch.empty((min(band, spec.height), spec.width, generator.config.img_channels), dtype=dtype)
@@ -157,7 +155,7 @@ def bands_of(
         for top, bottom, paint in picture.bands(0, band, first_row):
             paint(pixels[:, : bottom - top])
             if transfer is not None:
-                transfer.finish(precision.pixels)
+                transfer.finish(picture.dtype)
             yield top, pixels[:, : bottom - top]
 
     return bands()
@@ -170,7 +168,7 @@ def memory_estimate(config: GeneratorConfig, height: int, width: int, supersampl
     """
     samples = width * supersample + min(height * supersample, BAND)
     lines = len(config.biline_levels) * config.biline_channels * RANK * samples * 4
-    recorded = height * width * supersample**2 <= SMALL
+    recorded = height * width * supersample**2 <= RECORDED
     return lines + (256 << 20) + (2 * config.img_channels * height * width * 4 if recorded else 0)
 
 
@@ -221,7 +219,6 @@ def _picture(
     generator: Generator,
     ws: Tensor,
     spec: PictureSpec,
-    precision: Precision,
     progress: Progress | None,
     cache: RenderCache | None,
     transfer: Transfer | None,
@@ -232,8 +229,10 @@ def _picture(
     counter.total = len(ws) * (spec.height * spec.width + (spec.height + spec.width) * k * line_work)
     if transfer is not None:
         renderer = renderer_of(generator)
+        precision = explicit(spec.precision, transfer.device) or renderer.look(generator).precision
         return DevicePicture(renderer, ws, spec, precision, transfer, counter.add, line_work)
-    return _Picture(generator, ws, spec, precision.pixels, counter, line_work, cache or RenderCache())
+    dtype = kernels.resolve_precision(spec.precision, generator.mapping.w_avg.device)
+    return _Picture(generator, ws, spec, dtype, counter, line_work, cache or RenderCache())
 
 
 class _Picture:

@@ -229,7 +229,7 @@ def make_tables(
 def tables_estimate(config: GeneratorConfig) -> int:
     """Bytes that `render_mapped` takes at most on the generator's device, beyond weights and picture."""
     node = len(config.biline_levels) * config.biline_channels * RANK * 4
-    return 3 * (MOST_NODES + 1) * node + (96 << 20)
+    return 3 * (MOST_NODES + 1) * node + (384 << 20)
 
 
 class _Points:

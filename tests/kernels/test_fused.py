@@ -7,6 +7,7 @@ starts: `TRITON_INTERPRET=1 pytest tests/test_fused.py` shows them one by one.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 import subprocess
@@ -267,7 +268,7 @@ def test_importing_it_does_not_import_triton():
 
 # On GPUs that are not here
 
-STACK_LIMITS = {80: 64, 90: 0, 100: 0, 120: 64}
+STACK_LIMITS = {80: 64, 90: 256, 100: 0, 120: 64}  # on an H200 what spills 232 bytes is the fastest
 SHARED_LIMIT = 96 << 10
 COMPILED = [("fp16", "fp32"), ("bf16", "fp32"), ("fp32", "fp32"), ("fp16", "u8")]  # dtype of the products, the picture
 
@@ -349,32 +350,39 @@ class TestGpu:
         assert door.refuses(torch.device("cuda"), dtype, PUBLISHED, wait=True) is None
 
     @pytest.mark.parametrize("size", [(1, 1), (13, 45), (257, 515), (1024, 1024), (8192, 8192)], ids=str)
-    @pytest.mark.parametrize("stored", [torch.float32, torch.uint8], ids=str)
-    @pytest.mark.parametrize("place", ["cuda", "cpu"])
-    def test_sizes(self, size: tuple[int, int], stored: torch.dtype, place: str, dtype: torch.dtype):
-        """Blocks of the picture, its corners among them, against the specification."""
+    def test_sizes(self, size: tuple[int, int], dtype: torch.dtype):
+        """Blocks of the picture, its corners among them, against the specification; in both dtypes, on both devices."""
         columns, rows, stage = make_case(size, levels=7)
-        out = poisoned(3, *size, dtype=stored, device=place)
-        paint(columns, rows, stage, out, dtype)
-        assert not stored.is_floating_point or torch.isfinite(out).all()
-        for top in sorted({0, size[0] // 3, max(0, size[0] - 24)}):
-            for left in sorted({0, size[1] // 2, max(0, size[1] - 24)}):
-                block = slice(top, top + 24), slice(left, left + 24)
-                expected = specification(columns[:, :, block[0]], rows[:, :, block[1]], stage)
-                picture = out[:, block[0], block[1]].cpu()
-                if stored == torch.uint8:
-                    expected = (expected * 127.5 + 128).clamp(0, 255)
-                    slack = RELATIVE[dtype] * 127.5 * 8
-                    assert (picture.double() + 0.5 - expected).abs().max() <= 0.5 + slack
-                else:
-                    check(picture, expected, dtype, levels=False)
+        expected = {}
+        for stored, place in (
+            (torch.float32, "cuda"),
+            (torch.uint8, "cuda"),
+            (torch.float32, "cpu"),
+            (torch.uint8, "cpu"),
+        ):
+            out = poisoned(3, *size, dtype=stored, device=place)
+            paint(columns, rows, stage, out, dtype)
+            assert not stored.is_floating_point or torch.isfinite(out).all()
+            for top in sorted({0, size[0] // 3, max(0, size[0] - 24)}):
+                for left in sorted({0, size[1] // 2, max(0, size[1] - 24)}):
+                    block = slice(top, top + 24), slice(left, left + 24)
+                    if (top, left) not in expected:
+                        lines = columns[:, :, block[0]], rows[:, :, block[1]]
+                        expected[top, left] = specification(*lines, stage)
+                    exact, picture = expected[top, left], out[:, block[0], block[1]].cpu()
+                    if stored == torch.uint8:
+                        exact = (exact * 127.5 + 128).clamp(0, 255)
+                        slack = RELATIVE[dtype] * 127.5 * 8
+                        assert (picture.double() + 0.5 - exact).abs().max() <= 0.5 + slack
+                    else:
+                        check(picture, exact, dtype, levels=False)
 
-    @pytest.mark.parametrize(("channels", "image_channels"), [(8, 1), (16, 4), (24, 20), (64, 3)])
-    def test_shapes(self, channels: int, image_channels: int, dtype: torch.dtype):
-        case = make_case((40, 70), channels=channels, image_channels=image_channels)
-        out = poisoned(image_channels, 40, 70, device="cuda")
-        paint(*case, out, dtype)
-        check(out, specification(*case), dtype, levels=False)
+    def test_shapes(self, dtype: torch.dtype):
+        for channels, image_channels in ((8, 1), (16, 4), (24, 20), (64, 3)):
+            case = make_case((40, 70), channels=channels, image_channels=image_channels)
+            out = poisoned(image_channels, 40, 70, device="cuda")
+            paint(*case, out, dtype)
+            check(out, specification(*case), dtype, levels=False)
 
     def test_supersampling(self, dtype: torch.dtype):
         case = make_case((60, 99))
