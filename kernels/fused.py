@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import trial
 from .packing import Config, Packed, pack, pack_line
-from .stage import PixelStage, StageShape
+from .stage import PUBLISHED, PixelStage, StageShape
 from .tiled import average
 
 log = logging.getLogger("CREPS")
@@ -203,7 +203,7 @@ def configuration(device: torch.device, dtype: torch.dtype, shape: StageShape) -
     return verdict.config
 
 
-def refuses(device: torch.device, dtype: torch.dtype, shape: StageShape, wait: bool = False) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, shape: StageShape = PUBLISHED, wait: bool = False) -> str | None:
     """Why the kernel cannot run there. The first question about a case begins its trial, which takes some seconds.
 
     Args:

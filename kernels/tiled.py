@@ -22,11 +22,11 @@ from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
 from .stage import PUBLISHED, Layer, PixelStage, StageShape
 from .workers import run_parallel
 
-BUFFER_BYTES = 48 << 20
-"""What the buffers of all workers may take together."""
+BUFFER_BYTES, DEVICE_BUFFER_BYTES = 48 << 20, 160 << 20
+"""What the buffers of all workers may take together, on a CPU and on a GPU."""
 _SAMPLES = 4096  # per tile: smaller tiles lose time to call overhead, larger ones fall out of the cache
 _FEWEST_SAMPLES = 2048
-_DEVICE_SAMPLES = 32768  # on a GPU, where larger products pay
+_DEVICE_SAMPLES = 262144  # on a GPU, where larger products pay
 _TILE_WIDTH = 512
 
 
@@ -79,14 +79,15 @@ def plan(
     workers: int,
 ) -> tuple[int, tuple[int, int]]:
     """Number of workers and tile (height, width) in pixels that suit the machine and fit `BUFFER_BYTES`."""
-    room = BUFFER_BYTES // prepared.bytes_per_sample
-    if device.type == "cpu":
+    cpu = device.type == "cpu"
+    room = (BUFFER_BYTES if cpu else DEVICE_BUFFER_BYTES) // prepared.bytes_per_sample
+    if cpu:
         workers = max(1, min(workers, room // _FEWEST_SAMPLES))
         samples = max(min(_SAMPLES, room // workers), 1)
     else:
         samples = max(min(_DEVICE_SAMPLES, room), 1)
     pixels = max(1, samples // supersample**2)
-    tile_width = min(width, _TILE_WIDTH, pixels)
+    tile_width = min(width, _TILE_WIDTH if cpu else width, pixels)
     tile_height = min(height, max(1, pixels // tile_width))
     # Small pictures: a tile for each worker.
     tile_height = min(tile_height, max(1, -(-height // workers)))
@@ -234,6 +235,9 @@ class Bounds:
 
     def needed(self, feature: Tensor) -> Iterator[bool]:
         """Features [B, pixels] -> for each layer of the blocks in turn, whether its clamp may do something."""
+        if feature.device.type != "cpu":  # a look would wait for the device, which has time for the clamps
+            yield from [True] * len(self.layers)
+            return
         length = math.sqrt(feature.float().square().sum(0).max().item())  # several times faster than torch's norm
         for row, offset, spectral, bias in self.layers:
             clamps = not self._SLACK * (row * length + offset) < CLAMP  # also if it is not a number

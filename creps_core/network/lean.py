@@ -220,6 +220,7 @@ class _Program:
             (len(config.biline_levels), rows, config.biline_channels), dtype=dtype, device=device
         )
         self.branches = self.bilines.unbind(0)
+        self.styles = lean._source_style.chunk(2)  # of the columns, of the rows
 
     def run(self, positions: Tensor, columns: int, out: Tensor) -> None:
         """[n] positions, the first so many of them `columns` -> out [L, n, RANK, B or more]."""
@@ -247,21 +248,24 @@ class _Program:
 
     def _source(self, positions: Tensor, columns: int, out: Tensor) -> None:
         """The modulated Fourier features, [n, RANK, channels]; see `FourierInput`."""
-        lean = self.lean
-        for start in range(0, len(positions), _FOURIER_POSITIONS):
-            part = slice(start, min(start + _FOURIER_POSITIONS, len(positions)))
-            turns = positions[part, None, None] * lean._freqs
+        lean, start = self.lean, 0
+        waves = sine = cosine = out[:0]
+        parts = zip(positions[:, None, None].split(_FOURIER_POSITIONS), out.split(_FOURIER_POSITIONS), strict=True)
+        for part, features in parts:
+            count = len(part)
+            if start == 0 or count < _FOURIER_POSITIONS:
+                waves = torch.empty_like(features, dtype=torch.float32)
+                sine, cosine = waves.chunk(2, -1)
+            turns = part * lean._freqs
             phase = turns.frac_().mul_(2 * math.pi).float()
-            waves = torch.empty((len(phase), RANK, out.shape[-1]), device=lean.device)
-            torch.sin(phase, out=waves[..., : phase.shape[-1]])
-            torch.cos(phase, out=waves[..., phase.shape[-1] :])
-            middle = min(max(columns, part.start), part.stop)
-            for first, last, style in (
-                (part.start, middle, lean._source_style[:RANK]),
-                (middle, part.stop, lean._source_style[RANK:]),
-            ):
-                if first < last:
-                    torch.mul(waves[first - start : last - start], style, out=out[first:last])
+            torch.sin(phase, out=sine)
+            torch.cos(phase, out=cosine)
+            if (of_columns := min(max(columns - start, 0), count)) in (0, count):
+                torch.mul(waves, self.styles[int(of_columns == 0)], out=features)
+            else:
+                torch.mul(waves[:of_columns], self.styles[0], out=features[:of_columns])
+                torch.mul(waves[of_columns:], self.styles[1], out=features[of_columns:])
+            start += count
 
 
 def _places_of_weights(module: nn.Module) -> list[tuple[dict[str, Any], str]]:

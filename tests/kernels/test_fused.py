@@ -7,7 +7,6 @@ starts: `TRITON_INTERPRET=1 pytest tests/test_fused.py` shows them one by one.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import re
 import subprocess

@@ -1,0 +1,364 @@
+"""Rendering on a GPU, on an imaginary one: the same pictures by few operations, graphs, precision by looking."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+import torch
+from comfyui_creps.creps_core import GeneratorConfig, load_builtin, render, sample
+from comfyui_creps.creps_core.network import Generator
+from comfyui_creps.creps_core.rendering import View, device, recordings, render_bands, render_path, render_view
+from comfyui_creps.creps_core.rendering.precision import EXACT, HALF
+from comfyui_creps.creps_core.rendering.transfer import Transfer
+from einops import rearrange
+from imaginary_gpu import Counter, install
+from networks import make_generator, make_ws
+
+WINDOW = (-0.2, 0.0, 1.0, 1.3)
+MOST_OPERATIONS = 250
+"""A picture may take: each costs a GPU's host 6 to 12 microseconds, more than most of them cost the GPU."""
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch):
+    install(monkeypatch)
+    yield
+    device.release()
+
+
+def generator_of(**shape) -> tuple[Generator, torch.Tensor]:
+    generator = make_generator(biline_channels=16, **shape)
+    return generator, make_ws(generator, 3)
+
+
+def exact(generator: Generator, ws: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The specification in float64."""
+    y = torch.linspace(WINDOW[0], WINDOW[2], height, dtype=torch.float64)
+    x = torch.linspace(WINDOW[1], WINDOW[3], width, dtype=torch.float64)
+    picture = generator.double().synthesis(ws.double(), y, x)
+    generator.float()
+    return picture
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, limit: float) -> bool:
+    return ((found.double() - expected).abs().max() <= limit * expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("backend", ["auto", "tiled"])
+@pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("float16", 1e-2)])
+@pytest.mark.parametrize("shape", [{}, {"img_channels": 4, "img_resolution": 8}, {"img_channels": 1}], ids=str)
+@pytest.mark.usefixtures("gpu")
+def test_pictures(shape: dict, precision: str, limit: float, backend: str):
+    """The first time as they are, the third time replayed; with the latents of a batch one after the other."""
+    generator, ws = generator_of(**shape)
+    expected = exact(generator, ws, 13, 17)
+    for _ in range(2):
+        found = render(generator, ws, height=13, width=17, window=WINDOW, precision=precision, backend=backend)
+        assert close(found, expected, limit)
+    assert len(device.renderer_of(generator).recordings) == (backend == "auto")
+
+
+@pytest.mark.parametrize("supersample", [2, 3])
+@pytest.mark.usefixtures("gpu")
+def test_supersampling(supersample: int, monkeypatch: pytest.MonkeyPatch):
+    """As on the CPU to rounding; also in pieces."""
+    generator, ws = generator_of()
+    options = {"height": 9, "width": 14, "window": WINDOW, "supersample": supersample, "precision": "float32"}
+    found = render(generator, ws, **options)
+    monkeypatch.setattr("comfyui_creps.kernels.fused.LAUNCH_PIXELS", 60)
+    device.release()
+    pieces = render(generator, ws, **options)
+    assert close(pieces, found.double(), 1e-6)
+    monkeypatch.undo()
+    assert close(found, render(generator, ws, **options).double(), 1e-5)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_memory_of_any_kind():
+    """NHWC, 8 bits, a part of a larger tensor; parts that belong to nobody stay as they are."""
+    generator, ws = generator_of()
+    expected = exact(generator, ws, 13, 17)
+    for _ in range(3):
+        image = rearrange(torch.zeros(3, 13, 17, 3), "n h w c -> n c h w")
+        render(generator, ws, height=13, width=17, window=WINDOW, precision="float32", out=image)
+        assert close(image, expected, 1e-5)
+        frame = torch.full((3, 3, 15, 20), 9, dtype=torch.uint8)
+        render(generator, ws, height=13, width=17, window=WINDOW, precision="float32", out=frame[:, :, 1:14, 2:19])
+        levels = (expected * 127.5 + 128).clamp(0, 255)
+        assert (frame[:, :, 1:14, 2:19] + 0.5 - levels).abs().max() <= 0.51
+        assert (frame == 9).sum() >= frame.numel() - 3 * 3 * 13 * 17
+
+
+@pytest.mark.usefixtures("gpu")
+def test_bands_and_lines_too_long_to_be_kept(monkeypatch: pytest.MonkeyPatch):
+    generator, ws = generator_of()
+    expected, found, rows = exact(generator, ws[:1], 13, 17), [], 0
+    options = {"height": 13, "width": 17, "window": WINDOW, "precision": "float32"}
+    seen = []
+    for top, pixels in render_bands(
+        generator,
+        ws[:1],
+        band=4,
+        dtype=torch.float32,
+        progress=lambda done, total: seen.append((done, total)),
+        **options,
+    ):
+        assert top == rows
+        rows += pixels.shape[1]
+        found.append(pixels.clone())
+    assert close(torch.cat(found, 1)[None], expected, 1e-5)
+    assert seen[-1][0] == seen[-1][1]
+    monkeypatch.setattr(device, "BAND", 5)
+    assert close(render(generator, ws[:1], **options), expected, 1e-5)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_progress_and_cancelling():
+    generator, ws = generator_of()
+    seen: list[tuple[int, int]] = []
+    for _ in range(3):
+        seen.clear()
+        render(generator, ws, height=13, width=17, precision="float32", progress=lambda *now: seen.append(now))
+        assert [total for _, total in seen] == [seen[0][1]] * len(seen)
+        assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+        assert seen[-1][0] == seen[-1][1]
+
+    def cancel(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(generator, ws, height=13, width=17, progress=cancel)
+    assert close(render(generator, ws, height=13, width=17, window=WINDOW, precision="float32"),
+                 exact(generator, ws, 13, 17), 1e-5)  # fmt: skip
+
+
+# Operations
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+@pytest.mark.usefixtures("gpu")
+def test_few_operations(precision: str, monkeypatch: pytest.MonkeyPatch):
+    """Of the 512 model of the published depth; widths do not change their number. 2,346 in version 0.1.0."""
+    config = GeneratorConfig(512, z_dim=16, w_dim=16, channel_base=2048, channel_max=32)
+    generator = Generator(config).eval().requires_grad_(False)
+    ws = make_ws(generator)
+    monkeypatch.setattr("comfyui_creps.kernels.fused.launch", lambda *_: None)
+    monkeypatch.setattr(recordings, "enabled", False)
+    out = torch.empty(1, 3, 1024, 1024)
+    render(generator, ws, height=1024, width=1024, precision=precision, out=out)
+    with Counter() as counter:
+        render(generator, ws, height=1024, width=1024, precision=precision, out=out)
+    print(f"{counter.count} operations in {precision}")
+    assert counter.count <= MOST_OPERATIONS
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_replayed_picture_takes_a_handful(monkeypatch: pytest.MonkeyPatch):
+    generator, ws = generator_of()
+    out = torch.empty(1, 3, 16, 16)
+    for _ in range(3):
+        render(generator, ws[:1], height=16, width=16, precision="float16", out=out)
+
+    for replay in device.renderer_of(generator).recordings._replays.values():
+        index = replay.__code__.co_freevars.index("replay")
+        monkeypatch.setattr(replay.__closure__[index], "cell_contents", lambda: None)
+    with Counter() as counter:
+        render(generator, ws[:1], height=16, width=16, precision="float16", out=out)
+    print(f"{counter.count} operations around a replay")
+    assert counter.count <= 30
+
+
+# Recordings
+
+
+@pytest.mark.usefixtures("gpu")
+def test_recordings_are_few_and_follow_the_weights():
+    generator, ws = generator_of()
+    for size in range(4, 12):
+        for _ in range(2):
+            render(generator, ws[:1], height=size, width=5, precision="float32")
+    renderer = device.renderer_of(generator)
+    assert len(renderer.recordings) == recordings.MOST
+    generator.synthesis.decoder_img.bias.add_(1.0)
+    expected = exact(generator, ws[:1], 11, 5)
+    found = render(generator, ws[:1], height=11, width=5, window=WINDOW, precision="float32")
+    assert device.renderer_of(generator) is not renderer
+    assert close(found, expected, 1e-5)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_memory_is_let_go():
+    generator, ws = generator_of()
+    for _ in range(3):
+        render(generator, ws, height=9, width=9, precision="float32")
+    device.release(generator)
+    assert not device._renderers
+    render(generator, ws, height=9, width=9, precision="float32")
+    del generator
+    gc.collect()
+    assert not device._renderers
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_cannot_be_recorded_is_rendered_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    class Refuses:
+        def __init__(self, *_: object):
+            pass
+
+        def capture(self, work):
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(recordings, "make_graph", Refuses)
+    generator, ws = generator_of()
+    expected = exact(generator, ws, 13, 17)
+    for _ in range(4):
+        assert close(render(generator, ws, height=13, width=17, window=WINDOW, precision="float32"), expected, 1e-5)
+    assert caplog.text.count("not replayed as CUDA graphs: operation not permitted") == 1
+    assert "and more" not in caplog.text
+
+
+@pytest.mark.usefixtures("gpu")
+def test_out_of_memory_while_recording(monkeypatch: pytest.MonkeyPatch):
+    class Full:
+        def __init__(self, *_: object):
+            pass
+
+        def capture(self, work):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    generator, ws = generator_of()
+    expected = exact(generator, ws[:1], 13, 17)
+    options = {"height": 13, "width": 17, "window": WINDOW, "precision": "float32"}
+    with monkeypatch.context() as patch:
+        patch.setattr(recordings, "make_graph", Full)
+        for _ in range(3):
+            assert close(render(generator, ws[:1], **options), expected, 1e-5)
+    for _ in range(3):
+        render(generator, ws[:1], **options)
+    assert len(device.renderer_of(generator).recordings) == 1, "another time there may be memory"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_switch_against_recording(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recordings, "enabled", False)
+    generator, ws = generator_of()
+    for _ in range(3):
+        render(generator, ws, height=9, width=9, precision="float32")
+    assert not len(device.renderer_of(generator).recordings)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_overflow_is_noticed_and_forgotten(monkeypatch: pytest.MonkeyPatch):
+    """Also in a replay, and not in the picture after it."""
+    generator, ws = generator_of()
+    huge = ws * 1e18
+    for _ in range(3):
+        render(generator, ws[:1], height=9, width=9, precision="float16")
+        with pytest.raises(OverflowError, match="precision float32"):
+            render(generator, huge[:1] * float("inf"), height=9, width=9, precision="float16")
+    assert len(device.renderer_of(generator).recordings) == 1
+
+
+@pytest.mark.usefixtures("gpu")
+def test_threads_do_not_mix_their_latents():
+    generator, ws = generator_of()
+    expected = exact(generator, ws, 11, 12)
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            found = render(generator, ws[i : i + 1], height=11, width=12, window=WINDOW, precision="float32")
+            if not close(found, expected[i : i + 1], 1e-5):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# Films
+
+
+@pytest.mark.usefixtures("gpu")
+def test_films_and_turned_views():
+    generator, ws = generator_of()
+    views = [View(), View(zoom=2.0), View(rotation=90.0), View(rotation=10.0)]
+    film = render_path(generator, ws[:1], views, height=16, width=12, precision="float32")
+    for frame, view in zip(film, views, strict=True):
+        one = render_view(generator, ws[:1], view, height=16, width=12, precision="float32")
+        assert close(frame[None], one.double(), 1e-5)
+
+
+def test_a_transfer_keeps_the_order_of_pictures(monkeypatch: pytest.MonkeyPatch):
+    """With copies under way in pinned memory, emulated: a source that is written anew does not spoil one."""
+
+    class Event:
+        def record(self) -> None:
+            pass
+
+        def synchronize(self) -> None:
+            pass
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    strided = torch.empty_strided
+    monkeypatch.setattr(torch, "empty_strided", lambda *a, pin_memory, **k: strided(*a, **k))
+    monkeypatch.setattr(Transfer, "send", away_from_here(Transfer.send))
+    transfer = Transfer(torch.device("cpu"), 2)
+    source, film = torch.empty(3, 4, 5), torch.zeros(7, 3, 4, 5)
+    for i in range(7):
+        source.fill_(i)
+        transfer.send(source, film[i])
+    assert not torch.equal(film[:, 0, 0, 0], torch.arange(7.0)), "the last ones are under way"
+    transfer.finish(torch.float16)
+    assert torch.equal(film[:, 0, 0, 0], torch.arange(7.0))
+    assert len(transfer._pinned) == 2
+
+
+def away_from_here(send):
+    """`Transfer.send` of a picture that seems to lie on another device."""
+
+    class Away(torch.Tensor):
+        device = torch.device("meta")
+
+    return lambda self, picture, out: send(self, picture, out.as_subclass(Away))
+
+
+# Precision
+
+
+@pytest.mark.usefixtures("gpu")
+def test_precision_is_decided_by_looking():
+    alpine, textures = load_builtin("alpine"), load_builtin("textures")
+    found = device.look_at(alpine)
+    assert found.precision == HALF
+    assert found.share > 0.999
+    found = device.look_at(textures)
+    assert found.precision.pixels == torch.float32
+    assert found.share < 0.9
+
+
+@pytest.mark.usefixtures("gpu")
+def test_auto_is_what_was_found(monkeypatch: pytest.MonkeyPatch):
+    generator, ws = generator_of()
+    half = render(generator, ws, height=9, width=9, precision="float16")
+    assert torch.equal(render(generator, ws, height=9, width=9), half)
+    device.release()
+    monkeypatch.setattr("comfyui_creps.creps_core.rendering.precision.GOOD_ENOUGH", 1.1)
+    assert device.look_at(generator).precision == EXACT
+    full = render(generator, ws, height=9, width=9, precision="float32")
+    assert torch.allclose(render(generator, ws, height=9, width=9), full, atol=1e-6)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_generator_with_classes_is_looked_at():
+    generator = make_generator(biline_channels=16, c_dim=3)
+    assert device.look_at(generator).share > 0.9
+    ws = sample(generator, [1], label=2)
+    assert render(generator, ws, height=8, width=8).isfinite().all()
