@@ -6,15 +6,18 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
-CODE = __init__.py creps_core kernels nodes tests benchmarks recipes
+CODE = __init__.py setup.py creps_core kernels nodes tests benchmarks recipes
 
-.PHONY: picture test check format gpu clean
+.PHONY: picture test test-matrix check format gpu clean
 
 picture: $(VENV)/standalone.stamp  ## render the built-in generator to picture.png
 	$(BIN)/creps render --seed 42 --size 2048x1152 --out picture.png
 
-test: check  ## lint, types, all tests
-	$(BIN)/python -m pytest
+test: check  ## lint, types, all tests, on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+test-matrix: $(VENV)/test.stamp  ## the tests under other BLAS kernels, instruction sets, threads, users: an hour or more
+	$(BIN)/python tests/matrix.py
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check $(CODE)
