@@ -2,7 +2,7 @@
 
     python tests/matrix.py [--quick] [--only WORD] [PYTEST ARGUMENTS]
 
-By default the whole suite runs once per row. `--quick` takes the folders whose numbers come from a BLAS or from threads.
+By default the whole suite runs once per row; `--quick` takes the folders whose numbers come from a BLAS or threads.
 Rows that this machine cannot run (another Python, another user) say what is missing.
 """
 
@@ -16,40 +16,41 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 BLAS = ("Haswell", "SkylakeX", "Zen", "Prescott")
-NUMERIC = (
-    "tests/kernels",
-    "tests/network",
-    "tests/rendering",
-    "tests/latents",
-    "tests/checkpoints",
-    "tests/comparison",
-)
+NUMERIC = [f"tests/{name}" for name in ("kernels", "network", "rendering", "latents", "checkpoints", "comparison")]
 
 
-def rows() -> dict[str, tuple[list[str], dict[str, str | None], str]]:
-    """Name -> (command before pytest's arguments, environment (None: unset), why it cannot run or "")."""
+class Row(NamedTuple):
+    """Circumstances to run the tests in."""
+
+    command: list[str]
+    changes: dict[str, str | None] = {}  # noqa: RUF012  # of the environment; None: unset
+    missing: str = ""  # why it cannot run here
+
+
+def rows() -> dict[str, Row]:
+    """All of them by name."""
     python = [sys.executable, "-m", "pytest"]
-    found: dict[str, tuple[list[str], dict[str, str | None], str]] = {
-        "OPENBLAS_CORETYPE unset": (python, {"OPENBLAS_CORETYPE": None}, "")
-    }
-    found |= {f"OPENBLAS_CORETYPE={kind}": (python, {"OPENBLAS_CORETYPE": kind}, "") for kind in BLAS}
-    for kind in ("default", "avx2"):
-        found[f"ATEN_CPU_CAPABILITY={kind}"] = (python, {"ATEN_CPU_CAPABILITY": kind}, "")
-    for threads in ("1", "2"):
-        found[f"OMP_NUM_THREADS={threads}"] = (python, {"OMP_NUM_THREADS": threads}, "")
+    found = {"OPENBLAS_CORETYPE unset": Row(python, {"OPENBLAS_CORETYPE": None})}
+    for name, values in (
+        ("OPENBLAS_CORETYPE", BLAS),
+        ("ATEN_CPU_CAPABILITY", ("default", "avx2")),
+        ("OMP_NUM_THREADS", ("1", "2")),
+    ):
+        found |= {f"{name}={value}": Row(python, {name: value}) for value in values}
     for version in ("3.10", "3.13"):
-        other = shutil.which(f"python{version}")
-        missing = "" if other else f"no python{version} on this machine"
-        found[f"Python {version}"] = ([other or "", "-m", "pytest"], {}, missing)
-    user = "nobody"
-    missing = (
-        "" if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("setpriv") else "needs root and setpriv"
-    )
-    drop = ["setpriv", "--reuid", user, "--regid", "nogroup", "--clear-groups"]
-    found["not root"] = ([*drop, *python, "-p", "no:cacheprovider"], {"HOME": "/nonexistent"}, missing)
+        other = ROOT / f".venv-{version}" / "bin" / "python"
+        make = f"make .venv-{version}/test.stamp VENV=.venv-{version} PYTHON=python{version}"
+        found[f"Python {version}"] = Row(
+            [str(other), "-m", "pytest"], {}, "" if other.exists() else f"not here: {make}"
+        )
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    drop = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]
+    missing = "" if root and shutil.which("setpriv") else "needs root and setpriv, to become another user"
+    found["not root"] = Row([*drop, *python, "-p", "no:cacheprovider"], {"HOME": "/nonexistent"}, missing)
     return found
 
 
@@ -62,24 +63,21 @@ def main() -> int:
     arguments = ["-q", "-n", "auto", *(NUMERIC if args.quick else ()), *more]
     print("| circumstances | passed | failed | skipped | seconds |\n| - | - | - | - | - |", flush=True)
     green = True
-    for name, (command, changes, missing) in rows().items():
+    for name, row in rows().items():
         if args.only not in name:
             continue
-        if missing:
-            print(f"| {name} | {missing} | | | |", flush=True)
+        if row.missing:
+            print(f"| {name} | {row.missing} | | | |", flush=True)
             continue
-        environment = {key: value for key, value in {**os.environ, **changes}.items() if value is not None}
+        environment = {key: value for key, value in {**os.environ, **row.changes}.items() if value is not None}
         start = time.monotonic()
         result = subprocess.run(
-            [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            [*row.command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
         counts = {kind: int(n) for n, kind in re.findall(r"(\d+) (passed|failed|errors?|skipped)", result.stdout)}
         failed = counts.get("failed", 0) + counts.get("error", 0) + counts.get("errors", 0)
-        seconds = time.monotonic() - start
-        print(
-            f"| {name} | {counts.get('passed', 0)} | {failed} | {counts.get('skipped', 0)} | {seconds:.0f} |",
-            flush=True,
-        )
+        cells = (name, counts.get("passed", 0), failed, counts.get("skipped", 0), f"{time.monotonic() - start:.0f}")
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
         if result.returncode:
             green = False
             print("\n".join(line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))))
