@@ -4,7 +4,7 @@ generator = load_generator("creps-ffhq-512x512.pkl")
 picture = render(generator, sample(generator, [2]), height=1080, width=1920)
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from .checkpoints import BUILTINS, inspect_checkpoint, load_builtin, load_generator, save_generator
 from .errors import CheckpointError
