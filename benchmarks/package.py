@@ -8,14 +8,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
+
 if importlib.util.find_spec("comfyui_creps") is None:
-    root = Path(__file__).resolve().parent.parent
     spec = importlib.util.spec_from_file_location(
-        "comfyui_creps", root / "__init__.py", submodule_search_locations=[str(root)]
+        "comfyui_creps", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
     assert spec is not None
     sys.modules["comfyui_creps"] = importlib.util.module_from_spec(spec)
     # Its children find it by a link of that name.
     links = tempfile.TemporaryDirectory(prefix="creps-")
-    (Path(links.name) / "comfyui_creps").symlink_to(root, target_is_directory=True)
+    (Path(links.name) / "comfyui_creps").symlink_to(ROOT, target_is_directory=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([links.name, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -256,7 +257,8 @@ def _ptxas() -> str:
     with suppress(Exception):
         from triton.backends.nvidia import compiler  # pyright: ignore[reportMissingImports]
 
-        return str(compiler.get_ptxas_version(torch.cuda.get_device_capability()[0] * 10))
+        takes_arch = inspect.signature(compiler.get_ptxas_version).parameters  # Triton 3.4 has one ptxas for all
+        return str(compiler.get_ptxas_version(*([torch.cuda.get_device_capability()[0] * 10] if takes_arch else [])))
     return os.environ.get("TRITON_PTXAS_PATH", "")
 
 

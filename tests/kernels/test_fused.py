@@ -7,17 +7,17 @@ starts: `TRITON_INTERPRET=1 pytest tests/test_fused.py` shows them one by one.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
+import kernel_compiler
 import pytest
 import torch
 from comfyui_creps.kernels import fused as door
 from comfyui_creps.kernels import reference, trial
-from comfyui_creps.kernels.packing import Config, example, pack
+from comfyui_creps.kernels.packing import example, pack
 from comfyui_creps.kernels.stage import PUBLISHED, Layer, PixelBlock, PixelStage
 from paths import ROOT, TESTS
 from torch import Tensor
@@ -272,69 +272,35 @@ SHARED_LIMIT = 96 << 10
 COMPILED = [("fp16", "fp32"), ("bf16", "fp32"), ("fp32", "fp32"), ("fp16", "u8")]  # dtype of the products, the picture
 
 
-def compile_for(arch: int, dtype: str, stored: str, channels: int = 32, config: Config | None = None):
-    """Compile the kernel as `launch` would on such a GPU."""
-    import triton
-    from comfyui_creps.kernels.fused_kernel import entangle_kernel
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    config = config or trial.candidates(arch // 10, channels, dtype == "fp32")[0]
-    constants = {
-        "CHANNELS": 3,
-        "C": 16,
-        "B": channels,
-        "RANK": 8,
-        "TILE_H": config.tile[0],
-        "TILE_W": config.tile[1],
-        "PARTS": config.parts,
-        "EXACT": dtype == "fp32",
-    }
-    pointers = {
-        "columns": dtype,
-        "rows": dtype,
-        "weights": "fp16" if dtype == "fp32" else dtype,
-        "biases": "fp32",
-        "scale": "fp32",
-        "out": stored,
-        "overflow": "i32",
-    }
-    numbers = dict.fromkeys(("height", "width", "levels", "lower"), "i32")
-    strides = dict.fromkeys(("samples_y", "samples_x", "stride_c", "stride_y", "stride_x"), "i64")
-    signature = {name: f"*{kind}" for name, kind in pointers.items()} | numbers | strides
-    signature |= dict.fromkeys(constants, "constexpr")
-    aligned = {
-        (i,): [["tt.divisibility", 16]]
-        for i, name in enumerate(entangle_kernel.arg_names)
-        if name in pointers and name != "out"
-    }
-    return triton.compile(
-        ASTSource(entangle_kernel, signature, constants, aligned),
-        target=GPUTarget("cuda", arch, 32),
-        options={"num_warps": config.warps, "num_stages": config.stages, "enable_fp_fusion": True},
-    )
-
-
-def resources(kernel, path: Path) -> tuple[int, int, int]:
-    """Registers, stack bytes (what is spilled lies there) and shared bytes."""
-    from triton import knobs
-
-    path.write_bytes(kernel.asm["cubin"])
-    command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
-    usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    registers, stack = (max(map(int, re.findall(rf"{name}:(\d+)", usage))) for name in ("REG", "STACK"))
-    return registers, stack, kernel.metadata.shared
-
-
 @pytest.mark.skipif(INTERPRETED, reason="compiles nothing")
 @pytest.mark.parametrize("arch", STACK_LIMITS)
 @pytest.mark.parametrize(("dtype", "stored"), COMPILED)
-def test_compiled(arch: int, dtype: str, stored: str, tmp_path: Path):
+def test_compiled(arch: int, dtype: str, stored: str):
     pytest.importorskip("triton.backends.nvidia", reason="needs Triton")
-    registers, stack, shared = resources(compile_for(arch, dtype, stored), tmp_path / "kernel.cubin")
-    print(f"sm_{arch} {dtype} -> {stored}: {registers} registers, {stack} bytes of stack, {shared >> 10} KB shared")
-    assert stack <= STACK_LIMITS[arch]
-    assert shared <= SHARED_LIMIT
+    config = trial.candidates(arch // 10, 32, dtype == "fp32")[0]
+    used = kernel_compiler.resources(kernel_compiler.compile_for(arch, dtype, stored, 32, config))
+    print(f"sm_{arch} {dtype} -> {stored}: {used}")
+    kernel_compiler.check(arch, used)
+    assert used.stack <= STACK_LIMITS[arch]
+    assert used.shared <= SHARED_LIMIT
+
+
+@pytest.mark.skipif(INTERPRETED, reason="compiles nothing")
+@pytest.mark.parametrize(("stored", "found"), [("fp32", "registers"), ("nonsense", "error")])
+def test_the_compiler_answers_jobs(stored: str, found: str):
+    """As `benchmarks/compile_kernel.py` asks it."""
+    pytest.importorskip("triton.backends.nvidia", reason="needs Triton")
+    job = json.dumps([80, "fp16", stored, 16, [[8, 8], 4, 1, 4]])
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, kernel_compiler.__file__]
+    result = subprocess.run(command, input=job, env=environment, capture_output=True, text=True, check=True)
+    assert found in json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("shared", "tensor"), [(100 << 10, 0), (0, 513)])
+def test_what_could_not_be_launched_is_an_error(shared: int, tensor: int):
+    with pytest.raises(MemoryError):
+        kernel_compiler.check(89, kernel_compiler.Resources(255, 0, shared, tensor))
 
 
 # On a GPU
