@@ -60,6 +60,18 @@ def fit_window(window: Window, height: int, width: int, fit: str = "stretch") ->
     return top, left, bottom, right
 
 
+def frame_size(side: int, aspect: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture of the whole frame whose longer side has that many pixels.
+
+    Args:
+        side: in pixels.
+        aspect: width and height of the frame, as of `Generator.aspect`.
+    """
+    width, height = aspect
+    longer = max(width, height)
+    return max(1, round(side * height / longer)), max(1, round(side * width / longer))
+
+
 def same_area_window(window: Window, height: int, width: int, other_height: int, other_width: int) -> Window:
     """The window in which a picture of another size has pixels that cover the same area.
 
