@@ -67,7 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--psi", type=float, default=1.0, help="truncation: 1 none, 0 the average picture")
     p.add_argument("--cutoff", type=int, help="truncate only the first so many styles")
-    p.add_argument("--size", type=_size, default=(1024, 1024), metavar="WIDTHxHEIGHT", help="in pixels")
+    p.add_argument(
+        "--size",
+        type=_size,
+        metavar="WIDTHxHEIGHT",
+        help="in pixels; default: the longer side 1024, the other by the generator's aspect",
+    )
     p.add_argument(
         "--window",
         type=_window,
@@ -127,9 +132,8 @@ def _render(args: argparse.Namespace) -> None:
     from ..kernels import settle
     from .checkpoints import load_builtin, load_generator
     from .latents import sample
-    from .rendering import render_to_file, shape_of
+    from .rendering import frame_size, render_to_file, shape_of
 
-    width, height = args.size
     if args.checkpoint and args.builtin:
         raise ValueError("give --checkpoint or --builtin, not both")
     if args.checkpoint:
@@ -138,6 +142,7 @@ def _render(args: argparse.Namespace) -> None:
         generator = load_builtin(args.builtin) if args.builtin else load_builtin()
     generator.to(device_of(args.device))
     settle(generator.mapping.w_avg.device, shape_of(generator.config))  # a program that ends cannot check it meanwhile
+    height, width = args.size[::-1] if args.size else frame_size(1024, generator.aspect)
     ws = sample(generator, [args.seed], label=args.label, truncation_psi=args.psi, truncation_cutoff=args.cutoff)
     start = time.perf_counter()
     file = render_to_file(

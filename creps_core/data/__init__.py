@@ -4,7 +4,7 @@ Read `dataset.py` first: here a picture is refused. `decode.py` reads one, `sour
 """
 
 from .batches import Batches
-from .dataset import Pictures, from_images, open_pictures, same_aspect
+from .dataset import Pictures, from_images, open_pictures, same_aspect, written_aspect
 from .labels import LABELS
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "from_images",
     "open_pictures",
     "same_aspect",
+    "written_aspect",
 ]

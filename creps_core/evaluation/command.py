@@ -216,9 +216,11 @@ def _nearest(
 
 def _shown(picture: Tensor) -> np.ndarray:
     """uint8 [C, S, S] as [side, side, 3], enlarged to about the side of the sheet's pictures."""
-    picture = picture.expand(3, -1, -1) if len(picture) == 1 else picture[:3]
+    from ..comparison import opaque
+
+    picture = picture.expand(3, -1, -1) if len(picture) == 1 else picture
     factor = max(1, _SHEET_SIDE // picture.shape[1])
-    return repeat(picture, "c h w -> (h fy) (w fx) c", fy=factor, fx=factor).contiguous().numpy()
+    return opaque(repeat(picture, "c h w -> (h fy) (w fx) c", fy=factor, fx=factor).contiguous().numpy())
 
 
 def _verdict(copies: dict[str, Any]) -> str:

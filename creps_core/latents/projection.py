@@ -124,7 +124,7 @@ class _Search:
     def run(self, picture: Tensor, fit: str, report: Callable[[int, Tensor], None]) -> tuple[Tensor, float]:
         """[1, C, H, W] -> ws [num_ws, w_dim] and the PSNR."""
         height, width = picture.shape[2:]
-        window = fit_window(WHOLE_FRAME, height, width, fit)
+        window = fit_window(WHOLE_FRAME, height, width, fit, self.generator.aspect)
         target = _to_channels(picture, self.generator.config.img_channels).to(self.device)
         sizes = _sizes(height, width, self.side)
         u = self._candidates(_resampled(target, *sizes[0]), window, report)

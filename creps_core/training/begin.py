@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..checkpoints import fingerprint
-from ..data import Pictures, same_aspect
+from ..data import Pictures, same_aspect, written_aspect
 from ..errors import CheckpointError, NewerFormatError, TrainingError
 from ..network import DiscriminatorConfig, GeneratorConfig
 from .identity import DATA_OPTIONS, Identity
@@ -49,7 +49,8 @@ class Wish:
             `DATA_OPTIONS`, seed and max_side by name.
         source: folder or archive of the pictures, or what they are called; "": those of the run.
         start: what the run begins with is called; None: nothing is said, a new run begins with random weights.
-        open_start: gives the networks of that start.
+        open_start: gives the networks of that start. weights: gives the fingerprint of its generator, where that is
+            cheaper.
         recipe: fields of `Recipe`.
         computed: fields of `Recipe` that follow from others, for a new run only.
         data: `DATA_OPTIONS`, max_side.
@@ -63,6 +64,7 @@ class Wish:
     source: str = ""
     start: str | None = None
     open_start: Callable[[], Networks] | None = None
+    weights: Callable[[], str] | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     computed: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -135,7 +137,8 @@ def _new(run: Run, wish: Wish, device: torch.device | str, process: Process) -> 
     channels = wish.shape.get("channels") or (networks.G.config.img_channels if networks else 3)
     if not wish.source:
         raise ValueError(f"a new run needs pictures to learn from: give {wish.words.data}")
-    pictures, identity = _opened(wish, Identity(choice=seed), recipe, resolution, channels)
+    aspect = written_aspect(networks.G_ema.aspect) if networks else None
+    pictures, identity = _opened(wish, Identity(choice=seed, aspect=aspect), recipe, resolution, channels)
     notes = []
     if networks is None:
         levels = {"img_resolution": resolution, **wish.generator}
@@ -244,21 +247,16 @@ def _identity(details: dict[str, Any], description: dict[str, Any]) -> Identity:
 def _check_start(run: Run, wish: Wish, identity: Identity, trainer: Trainer) -> None:
     """Raise TrainingError if the run began with something else than is asked for."""
     words = wish.words
-    problems = []
-    if wish.open_start and (wish.start != identity.start or identity.weights):
-        try:
-            networks = wish.open_start()
-        except CheckpointError:
-            if wish.start != identity.start:
-                raise
-            networks = None  # it has been removed since, and is not needed any more
-        if networks and identity.weights and fingerprint(networks.G_ema) != identity.weights:
-            same = wish.start == identity.start
-            what = "which is another generator by now" if same else f"not with {wish.start}"
-            problems.append(f"it began with {identity.start or 'another generator'}, {what}")
-        elif networks and not identity.weights and (identity.start or networks.G.config != trainer.G.config):
-            began = {NEW: "new networks", "": "a generator of another shape"}.get(identity.start, identity.start)
-            problems.append(f"it began with {began}, not with {wish.start}")
+    problems: list[str] = []
+    weights = _start_weights(wish, identity)
+    if weights and identity.weights and weights != identity.weights:
+        same = wish.start == identity.start
+        what = "which is another generator by now" if same else f"not with {wish.start}"
+        problems.append(f"it began with {identity.start or 'another generator'}, {what}")
+    elif weights and not identity.weights and identity.start and wish.start != identity.start:
+        problems.append(
+            f"it began with {'new networks' if identity.start == NEW else identity.start}, not with {wish.start}"
+        )
     d, g = trainer.D.config.to_dict(), trainer.G.config.to_dict()
     asked: list[tuple[str, Any, Any]] = [
         ("resolution", d["img_resolution"], wish.shape.get("resolution")),
@@ -274,8 +272,22 @@ def _check_start(run: Run, wish: Wish, identity: Identity, trainer: Trainer) -> 
     if problems:
         raise TrainingError(
             f"{run.folder}: this is another run: {'; '.join(problems)}. Choose another name "
-            f"({_another(run, words)}), or leave this out: what a run began with stays"
+            f"({_another(run, words)}), or ask for what this one began with"
         )
+
+
+def _start_weights(wish: Wish, identity: Identity) -> str:
+    """The fingerprint of the generator that is asked for as a start; empty if none is."""
+    if wish.weights:
+        return wish.weights()
+    if not wish.open_start:
+        return ""
+    try:
+        return fingerprint(wish.open_start().G_ema)
+    except CheckpointError:
+        if wish.start != identity.start:
+            raise
+        return ""  # it has been removed since, and is not needed any more
 
 
 def _opened(
