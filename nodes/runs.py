@@ -128,26 +128,25 @@ def _file_state(path: str | Path) -> tuple[int, int] | None:
 
 
 class _Seen:
-    """What runs and data were like when the node ran last.
+    """Whether a run or its data were changed since the node ran last, by anybody else: removed, added to, trained on.
 
-    A run changes the state that it began with. So that the same prompt is not run again for that, the state in which a
-    run left everything counts as the one that it began with.
+    What the node itself changed by running counts as nothing, or the same prompt would always be run again.
     """
 
     def __init__(self) -> None:
-        self._began: dict[tuple[str, str], str] = {}
-        self._left: dict[tuple[str, str], str] = {}
+        self._last: dict[tuple[str, str], str] = {}
+        self._changes: dict[tuple[str, str], int] = {}
 
-    def state(self, run_name: str, folder: str) -> str:
-        """Of now."""
+    def state(self, run_name: str, folder: str) -> int:
+        """Another number whenever there was such a change."""
         key, now = (run_name, folder), _state(run_name, folder)
-        if self._left.get(key) != now:
-            self._began[key] = now
-        return self._began[key]
+        if self._last.get(key) != now:
+            self._last[key], self._changes[key] = now, self._changes.get(key, 0) + 1
+        return self._changes[key]
 
     def left(self, run_name: str, folder: str) -> None:
-        """Remember what a run has left."""
-        self._left[run_name, folder] = _state(run_name, folder)
+        """The node has run."""
+        self._last[run_name, folder] = _state(run_name, folder)
 
 
 seen = _Seen()
