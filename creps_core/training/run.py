@@ -397,11 +397,16 @@ class _Writer:
 
 def _publish(run: Run, trainer: Trainer) -> None:
     """The generator for the loader."""
+    details = {"trained": f"{trainer.shown} pictures", **run.info}
+    for private in ("identity", "history"):  # it may be given to others: where the pictures lie is not their business
+        details.pop(private, None)
+    if "data_source" in details:
+        details["data_source"] = Path(details["data_source"]).name
     store = partial(
         save_generator,
         trainer.G_ema,
         run.generator_file,
-        details={"trained": f"{trainer.shown} pictures", **run.info},
+        details=details,
         discriminator=trainer.D,
     )
     try:
