@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from . import __version__
 from .bench import command as bench
+from .devices import device_of
 from .duration import duration
 from .errors import TrainingError
 from .evaluation import command as evaluate
@@ -25,6 +27,9 @@ _EXPLAINED = (ValueError, OverflowError, OSError, MemoryError, ImportError, Trai
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 it failed, 2 the arguments are wrong."""
     args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter shows its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         args.run(args)
@@ -55,10 +60,19 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--builtin", metavar="NAME", help="built-in generator; default: the first")
     p.add_argument("--weights", default="G_ema", choices=("G_ema", "G"), help="of an official snapshot")
     p.add_argument("--seed", type=int, default=0, help="0 to 2^64 - 1; below 2^32 as in the authors' tools")
-    p.add_argument("--label", type=int, help="class, for a generator with classes; default: seed %% classes")
+    p.add_argument(
+        "--label",
+        help="for a generator with labels: a class, the name of one, or numbers such as 0.5,25; default: drawn by the "
+        "seed, as often as in the training; seed %% classes where that is not known",
+    )
     p.add_argument("--psi", type=float, default=1.0, help="truncation: 1 none, 0 the average picture")
     p.add_argument("--cutoff", type=int, help="truncate only the first so many styles")
-    p.add_argument("--size", type=_size, default=(1024, 1024), metavar="WIDTHxHEIGHT", help="in pixels")
+    p.add_argument(
+        "--size",
+        type=_size,
+        metavar="WIDTHxHEIGHT",
+        help="in pixels; default: the longer side 1024, the other by the generator's aspect",
+    )
     p.add_argument(
         "--window",
         type=_window,
@@ -115,22 +129,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _render(args: argparse.Namespace) -> None:
-    import torch
-
     from ..kernels import settle
     from .checkpoints import load_builtin, load_generator
     from .latents import sample
-    from .rendering import render_to_file, shape_of
+    from .rendering import frame_size, render_to_file, shape_of
 
-    width, height = args.size
     if args.checkpoint and args.builtin:
         raise ValueError("give --checkpoint or --builtin, not both")
     if args.checkpoint:
         generator = load_generator(args.checkpoint, args.weights)
     else:
         generator = load_builtin(args.builtin) if args.builtin else load_builtin()
-    generator.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    generator.to(device_of(args.device))
     settle(generator.mapping.w_avg.device, shape_of(generator.config))  # a program that ends cannot check it meanwhile
+    height, width = args.size[::-1] if args.size else frame_size(1024, generator.aspect)
     ws = sample(generator, [args.seed], label=args.label, truncation_psi=args.psi, truncation_cutoff=args.cutoff)
     start = time.perf_counter()
     file = render_to_file(

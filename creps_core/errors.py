@@ -5,6 +5,10 @@ class CheckpointError(ValueError):
     """A checkpoint file that cannot be used: names the file, what was found, what to do."""
 
 
+class NewerFormatError(CheckpointError):
+    """A file of a later version of this program: nothing is wrong with it."""
+
+
 class LatentsError(ValueError):
     """A file of latents or directions that cannot be used, or not with this generator: says why and what to do."""
 

@@ -9,7 +9,7 @@ from einops import rearrange
 from ..creps_core import render
 from ..creps_core.comparison import contact_sheet
 from ..creps_core.latents import IF_DIFFERENT, average, concatenate, load_latents, save_latents, select
-from ..creps_core.rendering import memory_estimate
+from ..creps_core.rendering import frame_size, memory_estimate
 from . import bridge
 from .render import SMALLEST_TILE
 from .sockets import Latents, LatentSocket, Model, ModelSocket
@@ -99,7 +99,7 @@ class ContactSheet(io.ComfyNode):
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents belong to."),
                 LatentSocket.Input("latent", tooltip="What to show."),
-                io.Int.Input("side", default=160, min=16, max=4096, tooltip="Side of each picture in pixels."),
+                io.Int.Input("side", default=160, min=16, max=4096, tooltip="Longer side of each picture in pixels."),
                 io.Int.Input(
                     "columns",
                     default=0,
@@ -123,13 +123,14 @@ class ContactSheet(io.ComfyNode):
     @classmethod
     def execute(cls, model: Model, latent: Latents, side: int, columns: int, supersample: int = 1) -> io.NodeOutput:
         config = model.generator.config
-        image = bridge.new_image(len(latent), side, side, config.img_channels)
+        height, width = frame_size(side, model.generator.aspect)
+        image = bridge.new_image(len(latent), height, width, config.img_channels)
         bridge.back_off(
             lambda tile: render(
-                bridge.on_device(model, memory_estimate(config, side, side, supersample)),
+                bridge.on_device(model, memory_estimate(config, height, width, supersample)),
                 latent.ws,
-                height=side,
-                width=side,
+                height=height,
+                width=width,
                 supersample=supersample,
                 tile=tile,
                 progress=bridge.progress_of(image),

@@ -115,6 +115,16 @@ def to_image(image: Tensor) -> Tensor:
     return image.repeat(1, 1, 1, 3) if image.shape[-1] == 1 else image
 
 
+def split_alpha(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures as of `to_image` -> IMAGE of three channels, and MASK [N, H, W] as ComfyUI has it: 1 where transparent.
+
+    Pictures without transparency have the small empty mask that Load Image gives them.
+    """
+    if image.shape[-1] < 4:
+        return image, image.new_zeros((len(image), 64, 64))
+    return image[..., :3].contiguous(), 1 - image[..., 3]
+
+
 def progress_of(image: Tensor) -> Callable[[int, int], None]:
     """A progress callback for the core that moves the node's bar, shows the picture as it grows, and raises
     ComfyUI's interrupt when the user cancels.

@@ -39,15 +39,23 @@ def sampling_inputs() -> list[io.Input]:
             max=65535,
             optional=True,
             advanced=True,
-            tooltip="Class, for a generator with classes; -1 picks one by the seed. Others ignore it.",
+            tooltip="Class, for a generator with classes; -1 draws one by the seed, as often as it was trained. Others "
+            "ignore it.",
+        ),
+        io.String.Input(
+            "label_name",
+            default="",
+            optional=True,
+            advanced=True,
+            tooltip="In place of label: the name of a class, or the numbers of a label such as 0.5, 25.",
         ),
     ]
 
 
-def sampling_options(truncation_psi: float, truncation_cutoff: int, label: int) -> dict[str, Any]:
+def sampling_options(truncation_psi: float, truncation_cutoff: int, label: int, label_name: str) -> dict[str, Any]:
     """The values of `sampling_inputs` as the core takes them: None instead of -1."""
     return {
-        "label": None if label < 0 else label,
+        "label": label_name.strip() or (None if label < 0 else label),
         "truncation_psi": truncation_psi,
         "truncation_cutoff": None if truncation_cutoff < 0 else truncation_cutoff,
     }
@@ -90,9 +98,10 @@ class SampleLatents(io.ComfyNode):
         truncation_psi: float,
         truncation_cutoff: int = -1,
         label: int = -1,
+        label_name: str = "",
     ) -> io.NodeOutput:
         seeds = [(seed + i) % (MAX_SEED + 1) for i in range(batch_size)]
-        options = sampling_options(truncation_psi, truncation_cutoff, label)
+        options = sampling_options(truncation_psi, truncation_cutoff, label, label_name)
         return io.NodeOutput(sample_latents(bridge.on_device(model), seeds, **options))
 
 
@@ -124,9 +133,15 @@ class SampleSeeds(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Model, seeds: str, truncation_psi: float, truncation_cutoff: int = -1, label: int = -1
+        cls,
+        model: Model,
+        seeds: str,
+        truncation_psi: float,
+        truncation_cutoff: int = -1,
+        label: int = -1,
+        label_name: str = "",
     ) -> io.NodeOutput:
-        options = sampling_options(truncation_psi, truncation_cutoff, label)
+        options = sampling_options(truncation_psi, truncation_cutoff, label, label_name)
         return io.NodeOutput(sample_latents(bridge.on_device(model), parse_seeds(seeds), **options))
 
 

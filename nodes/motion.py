@@ -123,7 +123,8 @@ class RandomWalk(io.ComfyNode):
         truncation_psi: float,
         truncation_cutoff: int = -1,
         label: int = -1,
+        label_name: str = "",
     ) -> io.NodeOutput:
-        options = sampling_options(truncation_psi, truncation_cutoff, label)
+        options = sampling_options(truncation_psi, truncation_cutoff, label, label_name)
         walk = random_walk(bridge.on_device(model), seed, frames=frames, smoothness=smoothness, reach=reach, **options)
         return io.NodeOutput(walk)

@@ -86,6 +86,11 @@ class ProjectImage(io.ComfyNode):
                     tooltip="How many of the best candidates are followed.",
                 ),
                 LatentSocket.Input("start", optional=True, tooltip="Begin at this latent instead of at candidates."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where the picture is transparent, as of Load Image: that does not count.",
+                ),
             ],
             outputs=[
                 LatentSocket.Output(display_name="latent", tooltip="A latent per picture."),
@@ -108,6 +113,7 @@ class ProjectImage(io.ComfyNode):
         candidates: int = 1024,
         starts: int = 4,
         start: Latents | None = None,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
         config = model.generator.config
         shown = bridge.new_image(1, _PREVIEW_SIDE, _PREVIEW_SIDE, config.img_channels)
@@ -122,7 +128,7 @@ class ProjectImage(io.ComfyNode):
         generator = bridge.on_device(model, projection_estimate(config, side))
         result = project(
             generator,
-            rearrange(image, "n h w c -> n c h w") * 2 - 1,
+            rearrange(_with_alpha(image, mask), "n h w c -> n c h w") * 2 - 1,
             fit=fit,
             space=space,
             steps=steps,
@@ -135,3 +141,16 @@ class ProjectImage(io.ComfyNode):
         )
         log.info("projected: PSNR %s dB", ", ".join(f"{psnr:.1f}" for psnr in result.psnr))
         return io.NodeOutput(result.latents, sum(result.psnr) / len(result.psnr))
+
+
+def _with_alpha(image: Tensor, mask: Tensor | None) -> Tensor:
+    """An IMAGE whose fourth channel is what a MASK leaves, scaled to its size."""
+    if mask is None or not mask.any():
+        return image
+    mask = F.interpolate(mask[:, None].to(image), image.shape[1:3], mode="bilinear")
+    alpha = rearrange(1 - mask.expand(len(image), -1, -1, -1) if len(mask) == 1 else 1 - mask, "n c h w -> n h w c")
+    if len(alpha) != len(image):
+        raise ValueError(
+            f"there are {len(image)} pictures and {len(alpha)} masks: give one mask for all, or one for each"
+        )
+    return torch.cat([image[..., :3].expand(-1, -1, -1, 3), alpha], -1)

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from einops import rearrange
 
 from ..creps_core import render
-from ..creps_core.rendering import View, memory_estimate, render_view, views_estimate
+from ..creps_core.rendering import View, full_size, memory_estimate, render_view, views_estimate
 from . import bridge, inputs
 from .sockets import Latents, LatentSocket, Model, ModelSocket, ViewSocket
 
@@ -31,8 +31,20 @@ class Render(io.ComfyNode):
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents were sampled for."),
                 LatentSocket.Input("latent", tooltip="What to render; a batch gives a batch of pictures."),
-                io.Int.Input("width", default=1024, min=1, max=MAX_SIDE, tooltip="Width of the picture in pixels."),
-                io.Int.Input("height", default=1024, min=1, max=MAX_SIDE, tooltip="Height of the picture in pixels."),
+                io.Int.Input(
+                    "width",
+                    default=1024,
+                    min=0,
+                    max=MAX_SIDE,
+                    tooltip="Width of the picture in pixels. 0: by the height and the generator's own aspect.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=1024,
+                    min=0,
+                    max=MAX_SIDE,
+                    tooltip="Height of the picture in pixels. 0: by the width and the generator's own aspect.",
+                ),
                 inputs.fit(),
                 inputs.supersample(),
                 inputs.precision(),
@@ -43,7 +55,14 @@ class Render(io.ComfyNode):
                     tooltip="Where the camera looks. It takes the place of top, left, bottom and right.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The pictures.")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The pictures."),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="Where the pictures of a generator with transparency are transparent; otherwise empty. "
+                    "Join Image with Alpha puts both together.",
+                ),
+            ],
         )
 
     @classmethod
@@ -63,6 +82,7 @@ class Render(io.ComfyNode):
         view: View | None = None,
     ) -> io.NodeOutput:
         config = model.generator.config
+        height, width = full_size(height, width, model.generator.aspect)
         image = bridge.new_image(len(latent.ws), height, width, config.img_channels)
         if view is None:
             memory = memory_estimate(config, height, width, supersample)
@@ -86,4 +106,4 @@ class Render(io.ComfyNode):
             smallest=SMALLEST_TILE,
             advice="Lower supersample or the width, or close other programs that use it",
         )
-        return io.NodeOutput(bridge.to_image(image))
+        return io.NodeOutput(*bridge.split_alpha(bridge.to_image(image)))

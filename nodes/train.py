@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import comfy.model_management as mm
 import comfy.utils
-import folder_paths
 import torch
 from comfy_api.latest import io, ui
 from PIL import Image
@@ -17,30 +15,30 @@ from server import PromptServer
 from torch import Tensor
 
 from ..creps_core import save_generator
-from ..creps_core.data import Pictures, from_images, open_pictures
+from ..creps_core.checkpoints import fingerprint
+from ..creps_core.comparison import opaque
+from ..creps_core.data import LABELS
 from ..creps_core.latents import MAX_SEED
-from ..creps_core.network import GeneratorConfig
 from ..creps_core.training import (
     AUGMENTS,
-    Recipe,
     Run,
     Status,
-    Trainer,
-    discriminator_config_for,
-    judge_for,
-    load_snapshot,
+    Wish,
+    Words,
+    begin,
+    finished_note,
     networks_of,
-    r1_gamma_for,
     read_stats,
     sample_grid,
     train,
 )
-from . import bridge
+from . import bridge, runs
 from .sockets import Model, ModelSocket
 
-RUNS_FOLDER = "creps_runs"
 _PREVIEW_SECONDS = 5.0
 _PREVIEW_SIDE = 64
+_AS_THE_MODEL = "as the model"
+_WORDS = Words(name="run_name", new_data="new_data", total="pictures", start="the model", data="folder or images")
 LossMap = io.Custom("LOSS_MAP")
 
 
@@ -70,7 +68,8 @@ class TrainGenerator(io.ComfyNode):
                     "run_name",
                     default="my run",
                     tooltip="The run is kept in output/creps_runs under this name. The same name goes on where it "
-                    "stopped.",
+                    "stopped, with the same model and pictures. Empty: a name that is made of these, so that others "
+                    "begin a run of their own.",
                 ),
                 io.Int.Input(
                     "pictures",
@@ -85,8 +84,8 @@ class TrainGenerator(io.ComfyNode):
                     default=0,
                     min=0,
                     max=4096,
-                    tooltip="Side of the pictures shown: a power of two, at least 8. 0: what the generator was trained "
-                    "on. A quarter of the side is sixteen times as fast, and teaches no fine detail.",
+                    tooltip="Longer side of the pictures shown: a power of two, at least 8. 0: what the generator was "
+                    "trained on. A quarter of the side is sixteen times as fast, and teaches no fine detail.",
                 ),
                 io.Int.Input("batch", default=8, min=1, max=1024, tooltip="Pictures per step."),
                 io.Float.Input(
@@ -181,6 +180,38 @@ class TrainGenerator(io.ComfyNode):
                     advanced=True,
                     tooltip="Pictures between snapshots. One is also taken at the end and on cancel.",
                 ),
+                io.Boolean.Input(
+                    "new_data",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Go on with this run on other pictures than it began with, or on the same ones mirrored or "
+                    "cut otherwise. Without it they are refused.",
+                ),
+                io.Combo.Input(
+                    "labels",
+                    options=[_AS_THE_MODEL, *LABELS],
+                    default=_AS_THE_MODEL,
+                    optional=True,
+                    advanced=True,
+                    tooltip="file: those of dataset.json beside the pictures. folders: the folder of a picture is its "
+                    "class. A generator without labels, or with others, learns them.",
+                ),
+                io.String.Input(
+                    "aspect",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Width and height of the pictures, such as 16:9: they are cut to it, and rendered in it. "
+                    "Empty: as the generator's, which is square unless it was trained otherwise.",
+                ),
+                io.Boolean.Input(
+                    "alpha",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Learn transparency as well. A generator without begins opaque.",
+                ),
             ],
             outputs=[
                 ModelSocket.Output(display_name="model", tooltip="The fine-tuned generator: its moving average."),
@@ -190,6 +221,11 @@ class TrainGenerator(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, run_name: str = "", folder: str | None = "", **_: object) -> object:
+        """A run that was removed is trained again, and so are pictures that were added."""
+        return runs.seen.state(run_name, folder or "")
 
     @classmethod
     def execute(
@@ -211,36 +247,64 @@ class TrainGenerator(io.ComfyNode):
         freeze_d: int = 0,
         patches: float = 0.0,
         snapshot_every: int = 5000,
+        new_data: bool = False,
+        labels: str = _AS_THE_MODEL,
+        aspect: str = "",
+        alpha: bool = False,
     ) -> io.NodeOutput:
-        run = Run(_run_folder(run_name), tick=max(batch, min(500, pictures // 20)), snapshot_every=snapshot_every)
-        side = resolution or model.generator.config.img_resolution
-        with _training():
-            data = _pictures(folder, images, side, model.generator.config, mirror, patches)
-            recipe = Recipe(
-                batch=batch,
-                total=pictures,
-                g_lr=learning_rate,
-                d_lr=discriminator_rate,
-                pl_weight=path_length,
-                r1_gamma=r1_gamma or r1_gamma_for(side),
-                ema_images=max(10.0 * batch, min(batch * 10_000 / 32, 0.05 * pictures)),
-                ema_rampup=0.0,
-                augment=augment,
-                ada_images=100_000.0,
-                freeze_d=freeze_d,
-                patches=patches,
-                seed=seed,
-            )
-            trainer = _trainer(run, model, side, recipe)
-            generator = train(run, trainer, data, progress=_progress(cls.hidden.unique_id))
-            grid = torch.from_numpy(sample_grid(generator, max(side, _PREVIEW_SIDE)).copy())[None] / 255
-        generator.requires_grad_(False).name = run_name
-        generator.origin = str(run.folder / "generator.safetensors")
+        config = model.generator.config
+        side = resolution or config.img_resolution
+        recipe = {
+            "batch": batch,
+            "total": pictures,
+            "g_lr": learning_rate,
+            "d_lr": discriminator_rate,
+            "pl_weight": path_length,
+            "augment": augment,
+            "freeze_d": freeze_d,
+            "patches": patches,
+            "seed": seed,
+            **({"r1_gamma": r1_gamma} if r1_gamma else {}),
+        }
+        computed = {
+            "ema_images": max(10.0 * batch, min(batch * 10_000 / 32, 0.05 * pictures)),
+            "ema_rampup": 0.0,
+            "ada_images": 100_000.0,
+        }
+        data = {"mirror": mirror, "max_side": 4 * side, "aspect": aspect.strip() or None}
+        wish = Wish(
+            runs.opener(images, config.c_dim),
+            source=runs.source(folder, images),
+            start=model.generator.name,
+            open_start=lambda: networks_of(model.generator),
+            weights=lambda: fingerprint(model.generator),
+            recipe=recipe,
+            computed=computed,
+            data={**data, "labels": None if labels == _AS_THE_MODEL else labels},
+            shape={**({"resolution": resolution} if resolution else {}), **({"channels": 4} if alpha else {})},
+            generator={name: v for name, v in config.to_dict().items() if name not in ("img_channels", "c_dim")},
+            new_data=new_data,
+            words=_WORDS,
+        )
+        name = run_name.strip() or runs.name_for(model, wish, images)
+        run = Run(runs.run_folder(name), tick=max(batch, min(500, pictures // 20)), snapshot_every=snapshot_every)
+        with _training(), run.lock:
+            begun = begin(run, wish, device=mm.get_torch_device())
+            trainer, notes = begun.trainer, list(begun.notes)
+            if begun.finished:
+                notes.insert(0, finished_note(run, trainer, _WORDS))
+            generator = train(run, trainer, begun.pictures, progress=_progress(cls.hidden.unique_id))
+            grid = opaque(sample_grid(generator, max(side, _PREVIEW_SIDE)))
+        runs.seen.left(run_name, folder)
+        generator.requires_grad_(False).name = name
+        generator.origin = str(run.generator_file)
         losses = [line["loss/G"] for line in read_stats(run.folder) if "loss/G" in line] or [0.0]
         if min(losses) == max(losses):  # Plot Loss Graph divides by the difference
             losses.append(losses[-1] + 1e-6)
-        report = f"{data.report}\n{trainer.shown:,} pictures shown, {trainer.skipped} steps skipped\n{run.folder}"
-        return io.NodeOutput(bridge.to_model(generator), {"loss": losses}, grid, report, ui=ui.PreviewText(report))
+        shown = f"{trainer.shown:,} pictures shown, {trainer.skipped} steps skipped"
+        report = "\n".join([*notes, str(begun.pictures.report), shown, str(run.folder)])
+        samples = torch.from_numpy(grid.copy())[None] / 255
+        return io.NodeOutput(bridge.to_model(generator), {"loss": losses}, samples, report, ui=ui.PreviewText(report))
 
 
 class SaveGenerator(io.ComfyNode):
@@ -303,63 +367,6 @@ def _training() -> Iterator[None]:
         mm.in_training = before
 
 
-def _run_folder(name: str) -> str:
-    """The folder of a run.
-
-    Raises:
-        ValueError: a name that is none of a folder.
-    """
-    name = name.strip()
-    if not name or name.startswith(".") or any(character in name for character in '/\\:*?"<>|\0'):
-        raise ValueError(f'run_name must be the name of a folder, without / \\ : * ? " < > | in it, not {name!r}')
-    return os.path.join(folder_paths.get_output_directory(), RUNS_FOLDER, name)
-
-
-def _pictures(
-    folder: str, images: Tensor | None, side: int, config: GeneratorConfig, mirror: bool, patches: float
-) -> Pictures:
-    """The data set of a folder, a zip or an IMAGE batch."""
-    folder = folder.strip().strip("\"'")  # file managers copy paths in quotes
-    if bool(folder) == (images is not None):
-        problem = "give a folder or link images, not both" if folder else "give a folder of pictures, or link images"
-        raise ValueError(f"Train CREPS Generator has no one source of pictures: {problem}")
-    shape = {"resolution": side, "channels": config.img_channels, "max_side": 4 * side if patches else None}
-    if images is not None:
-        if config.c_dim:
-            raise ValueError(
-                f"this generator has labels of {config.c_dim} numbers, and linked images have none: give a folder or "
-                "zip with a dataset.json, as docs/training.md explains"
-            )
-        return from_images(images.clone()[..., :3], mirror=mirror, **shape)
-    path = folder if os.path.isabs(folder) else os.path.join(folder_paths.get_input_directory(), folder)
-    if not os.path.exists(path):
-        place = folder_paths.get_input_directory()
-        raise ValueError(f"there is no folder or zip {path!r}; give a whole path, or a name inside {place}")
-    bar = comfy.utils.ProgressBar(1)
-
-    def opened(done: int, total: int) -> None:
-        mm.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total)
-
-    return open_pictures(path, mirror=mirror, use_labels=bool(config.c_dim), progress=opened, **shape)
-
-
-def _trainer(run: Run, model: Model, side: int, recipe: Recipe) -> Trainer:
-    """Of the run that is there, or a new one that begins with the model."""
-    device, config = mm.get_torch_device(), model.generator.config
-    if not (snapshots := run.snapshots()):
-        networks = networks_of(model.generator)
-        discriminator = judge_for(networks, discriminator_config_for(config, side), recipe.seed)
-        return Trainer(networks.G, discriminator, recipe, device=device)
-    trainer = load_snapshot(snapshots[-1], recipe=recipe, device=device)
-    if trainer.G.config != config or trainer.D.config.img_resolution != side:
-        raise ValueError(
-            f"the run {run.folder.name!r} trains another generator, or at another resolution "
-            f"({trainer.D.config.img_resolution}). Choose another run_name, or the model and resolution it began with"
-        )
-    return trainer
-
-
 def _progress(node_id: str):
     """Moves the node's bar, shows samples and figures, and raises ComfyUI's interrupt when the user cancels."""
     bar, shown = comfy.utils.ProgressBar(1), 0.0
@@ -370,7 +377,7 @@ def _progress(node_id: str):
         preview = None
         if time.monotonic() - shown > _PREVIEW_SECONDS:
             shown = time.monotonic()
-            grid = sample_grid(status.trainer.G_ema, _PREVIEW_SIDE, 4, 4)
+            grid = opaque(sample_grid(status.trainer.G_ema, _PREVIEW_SIDE, 4, 4))
             preview = ("JPEG", Image.fromarray(grid), bridge.PREVIEW_SIDE)
             PromptServer.instance.send_progress_text(str(status), node_id)
         bar.update_absolute(min(status.shown, status.total), status.total, preview)

@@ -20,6 +20,7 @@ from .own import (
     read_own,
     save_generator,
 )
+from .taught import read_taught, write_taught
 
 __all__ = [
     "BUILTINS",
@@ -38,6 +39,8 @@ __all__ = [
     "network_of",
     "read_own",
     "read_snapshot",
+    "read_taught",
     "save_generator",
     "swap_levels",
+    "write_taught",
 ]

@@ -19,10 +19,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, NewerFormatError
 from ..files import replace_file
 from ..network import Generator, GeneratorConfig
 from .official import Network, Snapshot, read_snapshot
+from .taught import is_taught, read_taught, write_taught
 
 if TYPE_CHECKING:
     from ..network import Discriminator
@@ -66,8 +67,12 @@ def load_generator(path: Path_, weights: str = "G_ema") -> Generator:
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {list(WEIGHTS)}, not {weights!r}")
     path = Path(path)
-    config, tensors = _read(path, weights)
+    config, tensors, header, beside = _read(path, weights)
     generator = build_generator(config, tensors, lambda problem: CheckpointError(f"{path}: {problem}"))
+    try:
+        read_taught(generator, header, beside)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}; the file is damaged") from error
     generator.name, generator.origin = path.stem, str(path)
     return generator
 
@@ -98,6 +103,9 @@ def save_generator(
     if discriminator is not None:
         tensors |= {f"D.{name}": _for_storage(name, t, half) for name, t in discriminator.state_dict().items()}
         header["discriminator"] = discriminator.config.to_dict()
+    taught, labels = write_taught(generator)
+    tensors |= labels
+    header |= taught
     header |= {
         "sha256": digest(generator.config, tensors),
         "details": dict(details or {}),
@@ -118,6 +126,10 @@ def inspect_checkpoint(path: Path_) -> CheckpointInfo:
         header = _header(path, file.metadata())
         dtypes = sorted({str(file.get_tensor(name).dtype).removeprefix("torch.") for name in file.keys()})  # noqa: SIM118
     details = {"stored as": ", ".join(dtypes), "sha256": header["sha256"], **header.get("details", {})}
+    if generator.labels is not None:
+        details["labels"] = str(generator.labels)
+    if generator.aspect != (1, 1):
+        details["aspect"] = ":".join(map(str, generator.aspect))
     kind = "creps training snapshot" if is_training(header) else "creps safetensors"
     networks = [*(["G"] if is_training(header) else []), *(["D"] if "discriminator" in header else []), "G_ema"]
     return CheckpointInfo(f"{kind}, version {header['version']}", generator.config, parameters, networks, details)
@@ -221,15 +233,18 @@ def network_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
-def _read(path: Path, weights: str) -> tuple[GeneratorConfig, dict[str, Tensor]]:
+def _read(path: Path, weights: str) -> tuple[GeneratorConfig, dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
+    """Config, the weights of one generator, the header and the tensors beside the networks."""
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
     if not _is_safetensors(path):
-        return _from_snapshot(path, read_snapshot(path), weights)
+        return *_from_snapshot(path, read_snapshot(path), weights), {}, {}
     config, header, tensors = read_own(path)
+    beside = {name: tensor for name, tensor in tensors.items() if is_taught(name)}
     if is_training(header):
-        return config, network_of(tensors, weights)
-    return config, {name: tensor for name, tensor in tensors.items() if not name.startswith("D.")}
+        return config, network_of(tensors, weights), header, beside
+    own = {name: t for name, t in tensors.items() if not name.startswith("D.") and name not in beside}
+    return config, own, header, beside
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -279,7 +294,7 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its CREPS header cannot be read ({error}); the file is damaged") from error
     if version > FORMAT_VERSION:
-        raise CheckpointError(
+        raise NewerFormatError(
             f"{path}: written in version {version} of the format, this program knows {FORMAT_VERSION}: update it"
         )
     return header

@@ -7,7 +7,7 @@ from .compare import MOST_PLACES, compare
 from .consistency import consistency_report, scale_consistency, sizes_up_to
 from .contact import contact_sheet
 from .plot import Axis, Curve, line_plot
-from .sheet import Color, canvas, font, grid, labelled
+from .sheet import Color, canvas, font, grid, labelled, opaque
 
 __all__ = [
     "MOST_PLACES",
@@ -22,6 +22,7 @@ __all__ = [
     "grid",
     "labelled",
     "line_plot",
+    "opaque",
     "scale_consistency",
     "sizes_up_to",
 ]

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..latents import Latents
-from .sheet import DIM, LABEL_SIZE, TEXT, canvas, fitting, font, grid
+from .sheet import DIM, LABEL_SIZE, TEXT, canvas, fitting, font, grid, opaque
 
 _GAP = 8
 _LONGEST_TITLE = 260
@@ -20,7 +20,7 @@ def contact_sheet(pictures: Tensor, latents: Latents, *, columns: int = 0) -> Te
     """One picture of many: in a grid with a label below each, or with titles when the latents are a table.
 
     Args:
-        pictures: of the latents, [N, H, W, C] in 0..1 with C of 1, 3 or 4 (an alpha channel is left out).
+        pictures: of the latents, [N, H, W, C] in 0..1 with C of 1, 3 or 4 (transparent ones on a checkerboard).
         latents: where labels, or the titles of rows and columns, come from.
         columns: how many in a row; 0 makes the sheet about square. A table has its own, which this may not change.
 
@@ -77,5 +77,5 @@ def square_columns(count: int) -> int:
 
 
 def _pixels(picture: Tensor) -> np.ndarray:
-    pixels = (picture[..., :3].float() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
-    return np.ascontiguousarray(pixels.expand(-1, -1, 3).numpy())
+    pixels = (picture.float() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
+    return np.ascontiguousarray(opaque(pixels.expand(-1, -1, max(3, pixels.shape[-1])).numpy()))

@@ -18,6 +18,18 @@ BACKGROUND: Color = (17, 18, 21)
 TEXT: Color = (232, 233, 237)
 DIM: Color = (148, 152, 162)
 LABEL_SIZE = 18
+_SQUARE, _BOARD = 8, (104, 152)  # of the checkerboard behind transparent pictures: side and greys
+
+
+def opaque(pixels: np.ndarray) -> np.ndarray:
+    """A picture [H, W, 3 or 4] uint8 as one without transparency, [H, W, 3]: on a checkerboard."""
+    if pixels.shape[-1] < 4:
+        return pixels
+    height, width = pixels.shape[:2]
+    rows, columns = (np.arange(size) // _SQUARE % 2 for size in (height, width))
+    board = np.where((rows[:, None] ^ columns)[..., None], *_BOARD)
+    alpha = pixels[..., 3:].astype(np.float32) / 255
+    return np.rint(pixels[..., :3] * alpha + board * (1 - alpha)).astype(np.uint8)
 
 
 @functools.cache

@@ -4,11 +4,15 @@ Read `dataset.py` first: here a picture is refused. `decode.py` reads one, `sour
 """
 
 from .batches import Batches
-from .dataset import Pictures, from_images, open_pictures
+from .dataset import Pictures, from_images, open_pictures, same_aspect, written_aspect
+from .labels import LABELS
 
 __all__ = [
+    "LABELS",
     "Batches",
     "Pictures",
     "from_images",
     "open_pictures",
+    "same_aspect",
+    "written_aspect",
 ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import re
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,37 +23,15 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import DatasetError, require
-from .decode import MODES, Frame, Unidentified, cut, decode, endings, square
-from .labels import is_labels, read_labels
-from .sources import Source, Unusable, ending, open_source, printable
-
-_SHOWN = 10  # pictures that a report names
+from .decode import EMPTY, MODES, NOT_READ, Frame, Unidentified, cut, decode, square
+from .kinds import canonical, ending, endings, judge, printable
+from .labels import FROM_FILE, FROM_FOLDERS, LABELS, NO_LABELS, Labels, is_labels, labels_from_folders, read_labels
+from .report import Report, described_labels
+from .sources import Source, Unusable, open_source
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom as fractions of a picture's square"""
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of the files of a data set.
-
-    Attributes:
-        used: pictures.
-        skipped: names and reasons.
-        notes: what was done to pictures that one may not expect, and to how many.
-    """
-
-    used: int
-    skipped: list[tuple[str, str]]
-    notes: dict[str, int]
-
-    def __str__(self) -> str:
-        lines = [f"{self.used} {'picture' if self.used == 1 else 'pictures'}"]
-        lines += [f"  {count} {note}" for note, count in self.notes.items()]
-        if self.skipped:
-            lines += [f"{len(self.skipped)} skipped", *(f"  {line}" for line in _some(self.skipped, _SHOWN))]
-        return "\n".join(lines)
 
 
 class Pictures:
@@ -66,6 +48,12 @@ class Pictures:
         self.report = Report(0, [], {})
         self.names: list[str] = []
         """Of the pictures, without the flipped ones."""
+        self.fingerprint = ""
+        """SHA-256 over names, contents and labels: the same pictures in another place have the same."""
+        self.options: dict[str, Any] = {}
+        """How they were opened: crop, mirror, labels, aspect, max_pictures."""
+        self.class_names: dict[int, str] = {}
+        """Of classes, as far as they have names."""
         self._sides = np.empty(0, np.int32)
         self._labels: np.ndarray | None = None  # int64 [n] or float32 [n, c_dim]
         self._source: Source | None = None
@@ -117,6 +105,17 @@ class Pictures:
         """The side at which a picture is stored: of the original, but from the resolution to max_side."""
         return int(self._sides[self._row(index)[0]])
 
+    def label_counts(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The different labels, class numbers int64 [K] or float32 [K, c_dim], and how many pictures have them, [K]."""
+        if self._labels is None:
+            return None
+        return np.unique(self._labels, axis=0, return_counts=True)
+
+    def widen(self, c_dim: int) -> None:
+        """Make room for more classes than the pictures have; nothing happens where labels are lists of numbers."""
+        if self._labels is not None and self._labels.ndim == 1:
+            self.c_dim = max(self.c_dim, c_dim)
+
     def close(self) -> None:
         """Close the archive, if one is still needed. Pictures that are not in memory are lost."""
         if self._source is not None:
@@ -157,7 +156,8 @@ def open_pictures(
     channels: int = 3,
     crop: str = "center",
     mirror: bool = False,
-    use_labels: bool = False,
+    use_labels: bool | str = False,
+    aspect: str = "1:1",
     max_side: int | None = None,
     max_pictures: int | None = None,
     seed: int = 0,
@@ -167,15 +167,16 @@ def open_pictures(
 ) -> Pictures:
     """Open a data set: look at every picture once, and keep what fits into `cache_bytes`.
 
-    Files that are no pictures by their name are passed over. Pictures that cannot be used are skipped; the report of
-    the result says which, and why.
+    What is no picture by its name nor by its first bytes is passed over. Pictures that cannot be used are skipped; the
+    report of the result says which, and why.
 
     Args:
         source: a folder, with all folders in it, or a zip file.
         resolution, channels, crop, max_side: as of `Frame`.
         mirror: every picture also flipped left to right.
-        use_labels: read `dataset.json`, {"labels": [[name, class number or list of numbers], ...]}; pictures without a
-            label are skipped.
+        use_labels: True or "file": those of `dataset.json`, {"labels": [[name, class number or list of numbers], ...]};
+            "folders": the folder of a picture is its class; False or "none". Pictures without a label are skipped.
+        aspect: of the part that is cut out of each picture, width:height.
         max_pictures: take that many at random; None: all.
         seed: of that choice, 0 or more.
         cache_bytes: memory for pictures, in bytes.
@@ -186,16 +187,25 @@ def open_pictures(
         DatasetError: there is no such thing, it holds no usable picture, or the labels do not fit.
         ValueError: an argument is outside its range.
     """
-    frame = Frame(resolution, channels, crop, max_side)
+    frame = Frame(resolution, channels, crop, max_side, parse_aspect(aspect))
+    wanted = {True: FROM_FILE, False: NO_LABELS}.get(use_labels, use_labels)  # type: ignore[call-overload]
+    require(wanted in LABELS, f"use_labels must be one of {list(LABELS)}, not {use_labels!r}")
     require(max_pictures is None or max_pictures >= 1, f"max_pictures must be 1 or more, not {max_pictures}")
     require(seed >= 0, f"seed must be 0 or more, not {seed}")
     require(cache_bytes >= 0, f"cache_bytes must be 0 or more, not {cache_bytes}")
     require(workers is None or workers >= 1, f"workers must be 1 or more, not {workers}")
     pictures = Pictures(frame, cache_bytes, mirror)
+    pictures.options = {
+        "crop": crop,
+        "mirror": mirror,
+        "labels": wanted,
+        "aspect": written_aspect(frame.aspect),
+        "max_pictures": max_pictures,
+    }
     known = endings()
-    files = open_source(Path(source), lambda name: ending(name) in known or not ending(name) or is_labels(name))
+    files = open_source(Path(source), lambda name, head: is_labels(name) or judge(name, head, known))
     try:
-        _fill(pictures, files, use_labels, max_pictures, seed, workers or min(8, os.cpu_count() or 1), progress)
+        _fill(pictures, files, wanted, max_pictures, seed, workers or min(8, os.cpu_count() or 1), progress)
     except BaseException:
         files.close()
         raise
@@ -213,6 +223,7 @@ def from_images(
     channels: int = 3,
     crop: str = "center",
     mirror: bool = False,
+    aspect: str = "1:1",
     max_side: int | None = None,
 ) -> Pictures:
     """A data set of pictures in memory, such as an IMAGE of ComfyUI.
@@ -221,12 +232,13 @@ def from_images(
         images: float [N, H, W, C] of 0..1; 1, 3 or 4 channels.
         resolution, channels, crop, max_side: as of `Frame`.
         mirror: every picture also flipped left to right.
+        aspect: as of `open_pictures`.
 
     Raises:
         DatasetError: there is no picture, or none that can be used.
         ValueError: an argument is outside its range.
     """
-    frame = Frame(resolution, channels, crop, max_side)
+    frame = Frame(resolution, channels, crop, max_side, parse_aspect(aspect))
     if images.ndim != 4 or images.shape[3] not in MODES or not images.is_floating_point():
         raise ValueError(
             f"images must be floating point [N, H, W, C] with {list(MODES)} channels, "
@@ -235,6 +247,13 @@ def from_images(
     if 0 in images.shape:
         raise DatasetError(f"no pictures: the batch has the shape {list(images.shape)}")
     pictures = Pictures(frame, math.inf, mirror)
+    pictures.options = {
+        "crop": crop,
+        "mirror": mirror,
+        "labels": NO_LABELS,
+        "aspect": written_aspect(frame.aspect),
+        "max_pictures": None,
+    }
     found: dict[str, _Found] = {}
     for number, image in enumerate(images):
         values = np.nan_to_num(image.detach().float().cpu().numpy()).clip(0, 1)
@@ -244,10 +263,10 @@ def from_images(
         try:
             stored = square(Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0]), frame, notes)
         except Unusable as error:
-            found[name] = _Found(0, [], error)
+            found[name] = _Found(error=error)
             continue
         pictures._cache.put(name, stored)
-        found[name] = _Found(stored.shape[1], notes, None)
+        found[name] = _Found(stored.shape[1], notes, _digest(levels.tobytes()))
     skipped = [(name, str(each.error)) for name, each in found.items() if each.error]
     if len(skipped) == len(found):
         raise DatasetError(f"no usable picture in the batch: {'; '.join(_some(skipped, 1))}")
@@ -259,15 +278,16 @@ def from_images(
 class _Found:
     """A file that was looked at: the stored side and what was done to it, or why it cannot be used."""
 
-    side: int
-    notes: list[str]
-    error: Unusable | None
+    side: int = 0
+    notes: list[str] = field(default_factory=list)
+    digest: bytes = b""
+    error: Unusable | None = None
 
 
 def _fill(
     pictures: Pictures,
     files: Source,
-    use_labels: bool,
+    use_labels: str,
     max_pictures: int | None,
     seed: int,
     workers: int,
@@ -275,7 +295,11 @@ def _fill(
 ) -> None:
     names = [name for name in files.names if not is_labels(name)]
     skipped = list(files.skipped)
-    labels = read_labels(files, names) if use_labels else None
+    labels = None
+    if use_labels == FROM_FILE:
+        labels = read_labels(files, names)
+    elif use_labels == FROM_FOLDERS:
+        labels = labels_from_folders(files, names)
     if labels is not None:
         # Without an ending it may be no picture at all, such as a README.
         skipped += [(name, "no label") for name in names if name not in labels.rows and ending(name)]
@@ -285,12 +309,20 @@ def _fill(
         wanted, queue = max_pictures, [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
 
     def look(name: str) -> _Found:
+        digest = b""
+
+        def read() -> bytes:
+            nonlocal digest
+            data = files.read(name)
+            digest = _digest(data)
+            return data
+
         try:
-            stored, notes = decode(lambda: files.read(name), files.size(name), pictures.frame)
+            stored, notes = decode(read, files.size(name), pictures.frame)
         except Unusable as error:
-            return _Found(0, [], error)
+            return _Found(error=error)
         pictures._cache.put(name, stored)
-        return _Found(stored.shape[1], notes, None)
+        return _Found(stored.shape[1], notes, digest)
 
     found: dict[str, _Found] = {}
     used: list[str] = []
@@ -305,26 +337,78 @@ def _fill(
                 if progress is not None:
                     progress(*(len(used), wanted) if len(queue) > wanted else (len(found), len(queue)))
     # A name without an ending gives no promise: if it turns out not to be a picture, nothing is missing.
-    quiet = [name for name, result in found.items() if isinstance(result.error, Unidentified) and not ending(name)]
+    quiet = [name for name, result in found.items() if _is_nothing(result.error) and not ending(name)]
     files.others[""] += len(quiet)
     for name in quiet:
         del found[name]
     skipped += [(name, str(result.error)) for name, result in found.items() if result.error is not None]
     if not used:
         raise DatasetError(_nothing(files, skipped))
-    used.sort()
-    _enter(pictures, used, found, sorted(skipped))
-    if labels is not None:
-        pictures.c_dim = labels.c_dim
-        pictures._labels = labels.values[[labels.rows[name] for name in used]]
+    used.sort(key=lambda name: (canonical(name), name))
+    hints = []
+    if use_labels == NO_LABELS and any(is_labels(name) for name in files.names):
+        hints.append("there are labels in dataset.json, which are not used: they have to be asked for")
+    _enter(pictures, used, found, sorted(skipped), labels, hints)
 
 
-def _enter(pictures: Pictures, used: list[str], found: dict[str, _Found], skipped: list[tuple[str, str]]) -> None:
+def _is_nothing(error: Unusable | None) -> bool:
+    """Whether a file is no picture, as far as can be seen."""
+    return str(error) == EMPTY or (isinstance(error, Unidentified) and str(error) == NOT_READ)
+
+
+def _enter(
+    pictures: Pictures,
+    used: list[str],
+    found: dict[str, _Found],
+    skipped: list[tuple[str, str]],
+    labels: Labels | None = None,
+    hints: Sequence[str] = (),
+) -> None:
     pictures.names = used
     pictures._sides = np.array([found[name].side for name in used], np.int32)
+    classes = ""
+    if labels is not None:
+        pictures.c_dim, pictures.class_names = labels.c_dim, labels.names
+        pictures._labels = labels.values[[labels.rows[name] for name in used]]
+        classes = described_labels(pictures._labels, labels.c_dim, labels.names)
+    digest = hashlib.sha256()
+    same: dict[bytes, list[str]] = {}
+    for number, name in enumerate(used):
+        same.setdefault(found[name].digest, []).append(printable(name))
+        label = b"" if pictures._labels is None else pictures._labels[number].tobytes()
+        digest.update(repr((canonical(name), found[name].digest, label)).encode())
+    pictures.fingerprint = digest.hexdigest()
     notes = Counter(note for name in used for note in found[name].notes)
     shown = [(printable(name), printable(reason)) for name, reason in skipped]
-    pictures.report = Report(len(used), shown, dict(sorted(notes.items())))
+    duplicates = [names for names in same.values() if len(names) > 1]
+    pictures.report = Report(len(used), shown, dict(sorted(notes.items())), duplicates, classes, list(hints))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def parse_aspect(text: str) -> tuple[int, int]:
+    """Width and height as the least whole numbers: "16:9", "32:18" and "1.7778" give such.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match = re.fullmatch(r"\s*(\d{1,5}(?:\.\d{1,6})?)\s*(?:[:x/]\s*(\d{1,5}(?:\.\d{1,6})?))?\s*", text)
+    if match is None or not all(float(part or 1) for part in match.groups()):
+        raise ValueError(f"{text!r} is no aspect: give width:height, such as 16:9")
+    ratio = (Fraction(match[1]) / Fraction(match[2] or 1)).limit_denominator(10_000)
+    return ratio.numerator, ratio.denominator
+
+
+def same_aspect(text: str) -> str:
+    """An aspect as `Pictures.options` have it: "32:18" is "16:9"."""
+    return written_aspect(parse_aspect(text))
+
+
+def written_aspect(aspect: tuple[int, int]) -> str:
+    """Inverse of `parse_aspect`."""
+    return f"{aspect[0]}:{aspect[1]}"
 
 
 def _each(

@@ -14,6 +14,8 @@ import numpy as np
 from einops import rearrange
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
+from .deep import eight_bits, load_deep, without_texts
+from .kinds import HEAD, formats, what_else
 from .sources import Unusable
 
 MAX_PIXELS = 1 << 28
@@ -21,12 +23,11 @@ MAX_PIXELS = 1 << 28
 SMALLEST = 8
 """Pixels of the shorter side: smaller pictures are icons and counters, not pictures to learn from."""
 CROPS = ("center", "resize")
+MAX_ASPECT = 8
+"""Of the longer side to the shorter one."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _BIG_PIXELS, _BIG_BYTES = 1 << 25, 1 << 26
 _big = threading.RLock()  # big pictures are decoded one at a time, or the threads' memory would add up
-# These formats start other programs (EPS), ask the operating system (WMF), or can only be recognised.
-_NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
-_FIRST = ("PNG", "JPEG", "WEBP")  # tried first
 _ANIMATIONS = {"GIF", "WEBP", "PNG", "AVIF"}
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNS = {
@@ -41,6 +42,10 @@ _TURNS = {
 _NO_CACHE = 0x40  # flag of LittleCMS: a transform remembers no pixel, so that threads can share it
 
 
+EMPTY = "empty file"
+NOT_READ = "not a picture that can be read, or cut off"
+
+
 class Unidentified(Unusable):
     """Not a picture at all, as far as can be seen."""
 
@@ -52,8 +57,9 @@ class Frame:
     Args:
         resolution: least side of the squares, at least SMALLEST.
         channels: 1 (grey), 3 or 4 (with alpha).
-        crop: `center` cuts the largest square out of the middle, `resize` stretches the whole picture to a square.
+        crop: `center` cuts the largest part of the aspect out of the middle, `resize` takes the whole picture.
         max_side: largest side that is kept of larger pictures; None: `resolution`.
+        aspect: width and height of the part; it is stretched to a square, whose side stands for the longer one.
 
     Raises:
         ValueError: a value is outside its range.
@@ -63,8 +69,11 @@ class Frame:
     channels: int = 3
     crop: str = "center"
     max_side: int | None = None
+    aspect: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
+        if min(self.aspect) < 1 or max(self.aspect) > MAX_ASPECT * min(self.aspect):
+            raise ValueError(f"aspect must be width:height of at most {MAX_ASPECT}:1, not {self.aspect}")
         if self.resolution < SMALLEST:
             raise ValueError(f"resolution must be {SMALLEST} or more, not {self.resolution}")
         if self.channels not in MODES:
@@ -77,22 +86,20 @@ class Frame:
                 "leave it out to store pictures at the resolution"
             )
 
-    def side(self, shorter: int) -> int:
-        """The stored side of a picture whose shorter side has that many pixels."""
-        return max(self.resolution, min(shorter, self.max_side or self.resolution))
+    def cut(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the largest part of the aspect."""
+        across, down = self.aspect
+        if width * down > height * across:
+            return max(1, round(height * across / down)), height
+        return width, max(1, round(width * down / across))
 
+    def extent(self, width: int, height: int) -> int:
+        """Pixels along the longer side of that part: what a picture has to give."""
+        return max(self.cut(width, height))
 
-def _formats() -> tuple[str, ...]:
-    # Asked for each time: other parts of the program may add formats.
-    known = [name for name in Image.ID if name not in _NOT_READ]
-    return tuple(sorted(known, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)))
-
-
-def endings() -> frozenset[str]:
-    """Endings of the names of pictures that can be read, in small letters with the dot."""
-    Image.init()
-    formats = {*_formats(), "MPO"}  # which Pillow reads as JPEG
-    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in formats)
+    def side(self, extent: int) -> int:
+        """The stored side of a picture of such an extent."""
+        return max(self.resolution, min(extent, self.max_side or self.resolution))
 
 
 def decode(read: Callable[[], bytes], size: int, frame: Frame) -> tuple[np.ndarray, list[str]]:
@@ -112,56 +119,70 @@ def decode(read: Callable[[], bytes], size: int, frame: Frame) -> tuple[np.ndarr
     with _big if size > _BIG_BYTES else nullcontext():
         data = read()
         if not data:
-            raise Unusable("empty file")
-        file = _File(data)
+            raise Unusable(EMPTY)
         try:
-            with Image.open(file, formats=_formats()) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise Unusable(f"{width} x {height} pixels, more than {MAX_PIXELS}")
-                with _big if width * height > _BIG_PIXELS else nullcontext():
-                    notes: list[str] = []
-                    return square(_loaded(image, file, frame, notes), frame, notes, min(width, height)), notes
-        except Unusable:
-            raise
-        except UnidentifiedImageError:
-            raise Unidentified("not a picture that can be read, or cut off") from None
-        except Image.DecompressionBombError as error:
-            raise Unusable(f"too many pixels ({error})") from error
-        except MemoryError:
-            raise Unusable("not enough memory to decode it") from None
-        except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-            raise Unusable(f"broken or cut off ({error or type(error).__name__})") from error
+            return _decoded(data, frame)
+        except _TooMuchText:
+            pixels, notes = _decoded(without_texts(data) or b"", frame)
+            return pixels, [*notes, "long texts or a long profile in the file, ignored"]
 
 
-def square(image: Image.Image, frame: Frame, notes: list[str], shorter: int | None = None) -> np.ndarray:
-    """Cut a loaded picture to a square and give it the channels wanted.
+class _TooMuchText(Exception):
+    """More beside the pixels than Pillow unpacks."""
+
+
+def _decoded(data: bytes, frame: Frame) -> tuple[np.ndarray, list[str]]:
+    file = _File(data)
+    try:
+        with Image.open(file, formats=formats()) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise Unusable(f"{width} x {height} pixels, more than {MAX_PIXELS}")
+            with _big if width * height > _BIG_PIXELS else nullcontext():
+                notes: list[str] = []
+                return square(_loaded(image, file, frame, notes), frame, notes, (width, height)), notes
+    except Unusable:
+        raise
+    except UnidentifiedImageError:
+        raise Unidentified(what_else(data[:HEAD]) or NOT_READ) from None
+    except Image.DecompressionBombError as error:
+        raise Unusable(f"too many pixels ({error})") from error
+    except MemoryError:
+        raise Unusable("not enough memory to decode it") from None
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+        if "MAX_TEXT" in str(error) and without_texts(data):
+            raise _TooMuchText from None
+        raise Unusable(f"broken or cut off ({error or type(error).__name__})") from error
+
+
+def square(image: Image.Image, frame: Frame, notes: list[str], size: tuple[int, int] | None = None) -> np.ndarray:
+    """Cut a loaded picture, stretch the part to a square and give it the channels wanted.
 
     Args:
-        image: of any mode.
+        image: of any mode of 8 bits.
         frame: how to cut it.
         notes: what was done is added.
-        shorter: pixels of the shorter side of the picture that `image` is a smaller copy of; None: it is none.
+        size: width and height of the picture that `image` is a smaller copy of; None: it is none.
 
     Returns:
         uint8 [channels, side, side].
 
     Raises:
-        Unusable: too small, or of a kind that has no agreed meaning in 8 bits.
+        Unusable: too small.
     """
-    shorter = shorter or min(image.size)
-    if shorter < SMALLEST:
-        raise Unusable(f"{image.width} x {image.height} pixels; the shorter side must have at least {SMALLEST}")
-    if shorter < frame.resolution:
+    size = size or image.size
+    if min(size) < SMALLEST:
+        raise Unusable(f"{size[0]} x {size[1]} pixels; the shorter side must have at least {SMALLEST}")
+    extent = frame.extent(*size)
+    if extent < frame.resolution:
         notes.append(f"smaller than {frame.resolution} pixels, enlarged")
-    image = _eight_bits(image)
     if frame.crop == "center":
-        edge = min(image.size)
-        left, top = (image.width - edge) // 2, (image.height - edge) // 2
-        if image.size != (edge, edge):
-            image = image.crop((left, top, left + edge, top + edge))
+        width, height = frame.cut(*image.size)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        if image.size != (width, height):
+            image = image.crop((left, top, left + width, top + height))
     image = _coloured(image, frame.channels, notes)
-    side = frame.side(shorter)
+    side = frame.side(extent)
     if image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
@@ -220,30 +241,31 @@ class _File(BytesIO):
 
 def _loaded(image: Image.Image, file: _File, frame: Frame, notes: list[str]) -> Image.Image:
     """The first frame, decoded, the right way up."""
-    shorter = min(image.size)
+    extent = frame.extent(*image.size)
     if image.format in _ANIMATIONS and getattr(image, "is_animated", False):
         notes.append("animated, first frame")
     elif image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
         notes.append("several pages, first page")
     # JPEG can be decoded at 1/2, 1/4 or 1/8: much cheaper. Twice the side is left, for the better filter to reduce.
-    if image.format in ("JPEG", "MPO") and shorter >= 4 * frame.side(shorter):
-        step = next(step for step in (8, 4, 2) if shorter >= 2 * step * frame.side(shorter))
+    if image.format in ("JPEG", "MPO") and extent >= 4 * frame.side(extent):
+        step = next(step for step in (8, 4, 2) if extent >= 2 * step * frame.side(extent))
         image.draft(None, (image.width // step, image.height // step))
     # Pillow turns TIFF files itself, and then forgets that it did. PNG may have its EXIF behind the pixels.
     before = _orientation(image) if image.format == "TIFF" else 1
     # JPEG 2000 reads beyond the end of whole files too, and finds out by itself.
     file.strict = ImageFile.LOAD_TRUNCATED_IMAGES and image.format != "JPEG2000"
     try:
-        image.load()
+        deep = load_deep(image, lambda: Image.open(_File(file.getvalue()), formats=formats()))
     finally:
         file.strict = False
     turn = _orientation(image)
     if before != 1 or turn != 1:
         notes.append("turned by EXIF")
+    flat = eight_bits(image, deep, file.getvalue(), notes)
     if turn == 1:
-        return image
-    turned = image.transpose(_TURNS[turn])
-    turned.info = image.info
+        return flat
+    turned = flat.transpose(_TURNS[turn])
+    turned.info = flat.info
     return turned
 
 
@@ -253,27 +275,6 @@ def _orientation(image: Image.Image) -> int:
         return value if value in _TURNS else 1
     except Exception:  # damaged EXIF takes nothing away from the pixels
         return 1
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Deeper grey as L. Pillow's own conversion would cut off all that is above 255."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > 65535:
-            raise Unusable(f"whole numbers from {low} to {high}; of more than 8 bits, only 0 to 65535 is read")
-        values = (values.astype(np.uint32) * 255 + 32767) // 65535
-    elif image.mode == "F":
-        values = np.asarray(image)
-        low, high = float(values.min()), float(values.max())
-        if not (low >= 0 and high <= 1):  # not a number fails as well
-            raise Unusable(f"floating-point values from {low:g} to {high:g}; only 0 to 1 is read")
-        values = np.rint(values * 255)
-    else:
-        return image
-    grey = Image.fromarray(values.astype(np.uint8))
-    grey.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
-    return grey
 
 
 def _coloured(image: Image.Image, channels: int, notes: list[str]) -> Image.Image:

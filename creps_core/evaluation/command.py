@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--sides", type=_sides, default=(64, 128), metavar="N,N...", help="of the pictures compared; default 64,128"
     )
-    p.add_argument("--crop", default="center", choices=("center", "resize"), help="how pictures become square")
+    p.add_argument("--crop", default="center", choices=("center", "resize"), help="cut out the middle, or squeeze")
     p.add_argument(
         "--normalise",
         default="reference",
@@ -64,9 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def evaluate_command(args: argparse.Namespace) -> str:
     """Evaluate, from the arguments of `add_arguments`; writes the files and returns the table."""
-    import torch
-
     from ..checkpoints import load_builtin, load_generator
+    from ..devices import device_of
     from ..training import sample_grid
     from .distance import distance_table
 
@@ -78,7 +77,7 @@ def evaluate_command(args: argparse.Namespace) -> str:
             "--data and --held-out are the same pictures; held-out ones are such as the training has not seen"
         )
     generator = load_generator(args.checkpoint) if args.checkpoint else load_builtin(args.builtin)
-    generator.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    generator.to(device_of(args.device))
     enlarged: dict[str, dict[int, int]] = {"training": {}, "held_out": {}}
 
     def at(path: Path, small: dict[int, int]) -> Callable[[int], Iterator[Tensor]]:
@@ -156,6 +155,7 @@ def _open(args: argparse.Namespace, generator: Generator, path: Path, side: int,
         resolution=side,
         channels=generator.config.img_channels,
         crop=args.crop,
+        aspect=":".join(map(str, generator.aspect)),
         max_pictures=count,
         seed=args.seed,
     )
@@ -216,9 +216,11 @@ def _nearest(
 
 def _shown(picture: Tensor) -> np.ndarray:
     """uint8 [C, S, S] as [side, side, 3], enlarged to about the side of the sheet's pictures."""
-    picture = picture.expand(3, -1, -1) if len(picture) == 1 else picture[:3]
+    from ..comparison import opaque
+
+    picture = picture.expand(3, -1, -1) if len(picture) == 1 else picture
     factor = max(1, _SHEET_SIDE // picture.shape[1])
-    return repeat(picture, "c h w -> (h fy) (w fx) c", fy=factor, fx=factor).contiguous().numpy()
+    return opaque(repeat(picture, "c h w -> (h fy) (w fx) c", fy=factor, fx=factor).contiguous().numpy())
 
 
 def _verdict(copies: dict[str, Any]) -> str:

@@ -385,7 +385,10 @@ def fakes(
     batch: int = _BATCH,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Tensor]:
-    """Pictures of seeds, not truncated, in batches uint8 [n, C, side, side] on the CPU. Labels take turns."""
+    """Pictures of seeds, not truncated, in batches uint8 [n, C, side, side] on the CPU: the whole frame, as a square.
+
+    Labels are drawn as `sample` does: as often as among the training pictures, where these are known.
+    """
     for start in range(0, len(seeds), batch):
         ws = sample(generator, seeds[start : start + batch])
         out = torch.empty(len(ws), generator.config.img_channels, side, side, dtype=torch.uint8)

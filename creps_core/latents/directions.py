@@ -104,7 +104,9 @@ def sample_w(generator: Generator, count: int, seed: int = 0) -> Tensor:
             size = min(_PORTION, count - start)
             z = torch.from_numpy(rng.randn(size, config.z_dim).astype(np.float32))
             c = None
-            if config.c_dim:
+            if generator.labels is not None:
+                c = generator.labels.sample(rng, size, config.c_dim).to(device)
+            elif config.c_dim:
                 c = torch.eye(config.c_dim)[torch.from_numpy(rng.randint(config.c_dim, size=size))].to(device)
             parts.append(mapping(z.to(device), c)[:, 0].cpu())
     return torch.cat(parts)

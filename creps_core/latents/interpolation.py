@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..network import Generator
+from ..network import Generator, Label
 from .sampling import Latents, Origin, check_belongs, from_origin, sample_latents
 
 CURVES = ("linear", "spherical", "cubic")
@@ -128,7 +128,7 @@ def random_walk(
     frames: int,
     smoothness: float,
     reach: float = 1.0,
-    label: int | None = None,
+    label: Label | None = None,
     truncation_psi: float = 1.0,
     truncation_cutoff: int | None = None,
 ) -> Latents:

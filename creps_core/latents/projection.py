@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ def project(
 
     Args:
         generator: on any device, with or without inference tensors: a copy of it is worked with.
-        pictures: [N, C, H, W] in -1..1, C of 1, 3 or 4.
+        pictures: [N, C, H, W] in -1..1, C of 1, 3 or 4; what is transparent has no colour, and does not count.
         fit: how they lie in the frame, as in `render`: rendering the result at their size with this `fit` gives the
             likeness of the whole picture.
         space: `w`, one style for all layers: stays among the pictures of the generator; `ws`, a style per layer, freed
@@ -84,7 +85,8 @@ def project(
     _check(pictures, space, steps=steps, side=side, candidates=candidates, starts=starts)
     with torch.inference_mode(False), torch.enable_grad():
         tensors = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-        search = _Search(build_generator(generator.config, tensors), space, steps, side, perceptual)
+        copy = build_generator(generator.config, tensors).taught_as(generator)
+        search = _Search(copy, space, steps, side, perceptual)
         search.candidates, search.starts, search.seed = candidates, starts, seed
         search.begin = None if start is None else start.clone()
         found = []
@@ -123,21 +125,21 @@ class _Search:
     def run(self, picture: Tensor, fit: str, report: Callable[[int, Tensor], None]) -> tuple[Tensor, float]:
         """[1, C, H, W] -> ws [num_ws, w_dim] and the PSNR."""
         height, width = picture.shape[2:]
-        window = fit_window(WHOLE_FRAME, height, width, fit)
-        target = _to_channels(picture, self.generator.config.img_channels).to(self.device)
+        window = fit_window(WHOLE_FRAME, height, width, fit, self.generator.aspect)
+        target = _Target.of(picture.to(self.device), self.generator.config.img_channels)
         sizes = _sizes(height, width, self.side)
-        u = self._candidates(_resampled(target, *sizes[0]), window, report)
-        u, near = self._nearest(u, _resampled(target, *sizes[-1]), window)
+        u = self._candidates(target.resampled(*sizes[0]), window, report)
+        u, near = self._nearest(u, target.resampled(*sizes[-1]), window)
         if near > _NEAR:  # the small sizes, where blur makes a difference, would only lead away
             sizes = sizes[-1:]
         shares = _shares(self.steps, len(sizes))
         done = 0
-        likeness, psnr = target, 0.0
+        likeness, psnr = target.picture, 0.0
         for stage, (size, steps) in enumerate(zip(sizes, shares, strict=True)):
             last = stage == len(sizes) - 1
             if last and self.space == "ws":
                 u = u.expand(-1, self.generator.config.num_ws, -1)
-            wanted = _resampled(target, *size)
+            wanted = target.resampled(*size)
             y, x = (sample_positions(window[k], window[k + 2], size[k]) for k in (0, 1))
             begun = done
 
@@ -146,43 +148,43 @@ class _Search:
 
             u, likeness = self._descend(u, wanted, y, x, steps, 1 if last else -(-len(u) // 2), tell)
             done += steps
-            psnr = _psnr(likeness, wanted[0])
+            psnr = wanted.psnr(likeness)
         report(done, likeness)
         return (self.mean + self.std * u[0]).expand(self.generator.config.num_ws, -1), psnr
 
-    def _candidates(self, target: Tensor, window: Window, report: Callable[[int, Tensor], None]) -> Tensor:
+    def _candidates(self, target: _Target, window: Window, report: Callable[[int, Tensor], None]) -> Tensor:
         """Where to start, in standard deviations from the average: [K, 1, w_dim]; or [1, num_ws, w_dim] as given."""
         if self.begin is not None:
             u = ((self.begin.to(self.device) - self.mean) / self.std)[None]
             return u if self.space == "ws" else u.mean(1, keepdim=True)
         seeds = [(self.seed + i) % (MAX_SEED + 1) for i in range(self.candidates)]
         ws = sample(self.generator, seeds)
-        height, width = target.shape[2:]
+        height, width = target.picture.shape[2:]
         pictures = render(
             self.generator,
             ws,
             height=height,
             width=width,
             window=window,
-            progress=lambda done, total: report(0, target[0]),
+            progress=lambda done, total: report(0, target.picture[0]),
         )
         losses = torch.cat([self._loss(part, target) for part in pictures.split(64)])
         best = losses.topk(min(self.starts, len(losses)), largest=False).indices
         return (ws[best, :1] - self.mean) / self.std
 
-    def _nearest(self, u: Tensor, target: Tensor, window: Window) -> tuple[Tensor, float]:
+    def _nearest(self, u: Tensor, target: _Target, window: Window) -> tuple[Tensor, float]:
         """The starts, or only the best of them if it is near already, and its PSNR."""
-        height, width = target.shape[2:]
+        height, width = target.picture.shape[2:]
         ws = (self.mean + self.std * u).expand(-1, self.generator.config.num_ws, -1)
         pictures = render(self.generator, ws, height=height, width=width, window=window)
-        near = [_psnr(picture, target[0]) for picture in pictures]
+        near = [target.psnr(picture) for picture in pictures]
         best = max(range(len(near)), key=near.__getitem__)
         return (u[best : best + 1] if near[best] > _NEAR else u), near[best]
 
     def _descend(
         self,
         u: Tensor,
-        target: Tensor,
+        target: _Target,
         y: Tensor,
         x: Tensor,
         steps: int,
@@ -193,7 +195,7 @@ class _Search:
         u = u.detach().clone().requires_grad_()
         optimiser = torch.optim.Adam([u], betas=(0.9, 0.99))
         best = torch.full((len(u),), math.inf, device=self.device)
-        place, likeness = u.detach().clone(), target.expand(len(u), -1, -1, -1).clone()
+        place, likeness = u.detach().clone(), target.picture.expand(len(u), -1, -1, -1).clone()
         for step in range(steps + 1):
             ws = (self.mean + self.std * u).expand(-1, self.generator.config.num_ws, -1)
             picture = self.generator.synthesis(ws, y, x)
@@ -203,7 +205,7 @@ class _Search:
                 best = torch.where(better, losses, best)
                 place[better], likeness[better] = u[better], picture[better]
                 leader = int(best.argmin())
-            if step == steps or (picture[leader].detach() - target[0]).square().mean() < _GOOD_ENOUGH:
+            if step == steps or target.error(picture[leader].detach()) < _GOOD_ENOUGH:
                 break
             tell(step, likeness[leader])
             optimiser.param_groups[0]["lr"] = _RATE * min(1.0, 2 * (1 - step / steps))
@@ -213,12 +215,12 @@ class _Search:
         order = best.argsort()[:keep]
         return place[order], likeness[order[0]]
 
-    def _loss(self, picture: Tensor, target: Tensor) -> Tensor:
+    def _loss(self, picture: Tensor, target: _Target) -> Tensor:
         """Squared differences of values and gradients, averaged over scales, [K]."""
-        difference = picture - target  # scaling and taking gradients are linear
+        difference = target.difference(picture)  # scaling and taking gradients are linear
         total = difference.new_zeros(len(difference))
         if self.perceptual is not None:
-            total = total + self.perceptual(picture, target.expand_as(picture))
+            total = total + self.perceptual(picture, target.picture.expand_as(picture))
         scales = min(_SCALES, 1 + int(math.log2(min(difference.shape[2:]))) // 2)
         for scale in range(scales):
             if scale:
@@ -226,6 +228,55 @@ class _Search:
             total = total + _mean_square(difference) / scales
             total = total + (_mean_square(difference.diff(dim=2)) + _mean_square(difference.diff(dim=3))) / scales
         return total
+
+
+class _Target(NamedTuple):
+    """The picture to be found, and how much each of its values counts."""
+
+    picture: Tensor  # [1, C, H, W] in -1..1
+    weight: Tensor | None = None  # [1, C, H, W] in 0..1; None: all alike
+
+    @classmethod
+    def of(cls, picture: Tensor, channels: int) -> _Target:
+        """From a picture with 1, 3 or 4 channels.
+
+        Raises:
+            ValueError: there is nothing to see.
+        """
+        target = _to_channels(picture, channels)
+        if picture.shape[1] < 4 or bool((picture[:, 3] >= 1).all()):
+            return cls(target)
+        alpha = ((picture[:, 3:] + 1) / 2).clamp(0, 1)
+        if not alpha.any():
+            raise ValueError("the picture is transparent all over: there is nothing to search for")
+        weight = alpha.expand_as(target).clone()
+        if channels == 4:
+            weight[:, 3] = 1
+        return cls(target, weight)
+
+    def resampled(self, height: int, width: int) -> _Target:
+        """At another size; what counts for nothing does not bleed into the rest."""
+        if self.weight is None:
+            return _Target(_resampled(self.picture, height, width))
+        weight = _resampled(self.weight, height, width).clamp(0, 1)
+        weighted = _resampled(self.picture * self.weight, height, width)
+        return _Target(weighted / weight.clamp_min(1e-4), weight)
+
+    def difference(self, pictures: Tensor) -> Tensor:
+        """[K, C, H, W], weighted."""
+        difference = pictures - self.picture
+        return difference if self.weight is None else difference * self.weight
+
+    def error(self, picture: Tensor) -> Tensor:
+        """The mean squared difference from a picture [C, H, W] where it counts."""
+        squares = (picture - self.picture[0]).square()
+        if self.weight is None:
+            return squares.mean()
+        return (squares * self.weight[0]).sum() / self.weight.sum()
+
+    def psnr(self, picture: Tensor) -> float:
+        """The likeness of a picture [C, H, W] in decibels."""
+        return 10 * math.log10(4 / max(self.error(picture).item(), 1e-12))
 
 
 def _mean_square(x: Tensor) -> Tensor:
@@ -269,15 +320,10 @@ def _shares(steps: int, stages: int) -> list[int]:
 def _to_channels(picture: Tensor, channels: int) -> Tensor:
     if picture.shape[1] == channels:
         return picture
-    color = picture[:, :3].expand(-1, 3, -1, -1)
+    color = picture[:, :3].expand(-1, 3, -1, -1)  # without alpha
     if channels == 1:
         return color.mean(1, keepdim=True)
     return color if channels == 3 else torch.cat([color, torch.ones_like(color[:, :1])], 1)
-
-
-def _psnr(a: Tensor, b: Tensor) -> float:
-    """Of pictures in -1..1."""
-    return 10 * math.log10(4 / max((a - b).square().mean().item(), 1e-12))
 
 
 def _check(pictures: Tensor, space: str, **numbers: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import fingerprint
-from ..network import Generator, truncate
+from ..network import Generator, Label, label_vector, truncate
 
 MAX_SEED = (1 << 64) - 1
 
@@ -79,22 +79,11 @@ def seed_to_z(seed: int, z_dim: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(key).randn(z_dim).astype(np.float32))
 
 
-def one_hot(label: int, classes: int) -> Tensor:
-    """The label vector of a class, [classes] float32.
-
-    Raises:
-        ValueError: there is no such class.
-    """
-    if not 0 <= label < classes:
-        raise ValueError(f"label must be from 0 to {classes - 1} for this generator, not {label}")
-    return torch.eye(classes)[label]
-
-
 def sample(
     generator: Generator,
     seeds: Sequence[int],
     *,
-    label: int | None = None,
+    label: Label | None = None,
     truncation_psi: float = 1.0,
     truncation_cutoff: int | None = None,
 ) -> Tensor:
@@ -103,7 +92,9 @@ def sample(
     Args:
         generator: the generator that will render them.
         seeds: see `seed_to_z`.
-        label: class for a generator with classes, ignored by one without; None takes `seed % classes`.
+        label: class, name of one, or numbers, for a generator with labels, ignored by one without. None draws one by
+            the seed, as often as it is among the pictures that the generator was trained on; where these are not known,
+            as of official checkpoints, `seed % classes`.
         truncation_psi, truncation_cutoff: see `Mapping.forward`.
 
     Raises:
@@ -117,21 +108,26 @@ def sample(
 
 
 def seeds_to_inputs(
-    generator: Generator, seeds: Sequence[int], label: int | None = None
+    generator: Generator, seeds: Sequence[int], label: Label | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """z [N, z_dim] and the label vectors c [N, c_dim] (None without classes) of seeds; see `sample`."""
     config = generator.config
     z = torch.stack([seed_to_z(seed, config.z_dim) for seed in seeds])
     if not config.c_dim:
         return z, None
-    return z, torch.stack([one_hot(s % config.c_dim if label is None else label, config.c_dim) for s in seeds])
+    known = generator.labels
+    if label is not None:
+        return z, label_vector(label, config.c_dim, known).repeat(len(z), 1)
+    if known is not None:
+        return z, torch.stack([known.draw(seed, config.c_dim) for seed in seeds])
+    return z, torch.stack([label_vector(seed % config.c_dim, config.c_dim, None) for seed in seeds])
 
 
 def sample_latents(
     generator: Generator,
     seeds: Sequence[int],
     *,
-    label: int | None = None,
+    label: Label | None = None,
     truncation_psi: float = 1.0,
     truncation_cutoff: int | None = None,
 ) -> Latents:
@@ -141,7 +137,11 @@ def sample_latents(
     z, c = seeds_to_inputs(generator, seeds, label)
     psi = torch.ones(ws.shape[:2])
     psi[:, :truncation_cutoff] = truncation_psi
-    return Latents(ws, list(seeds), fingerprint(generator), generator.name, Origin(z, psi, c))
+    latents = Latents(ws, list(seeds), fingerprint(generator), generator.name, Origin(z, psi, c))
+    if c is None or generator.labels is None or not generator.labels.names:
+        return latents
+    titles = [f"seed {seed}, {generator.labels.title(row)}" for seed, row in zip(seeds, c, strict=True)]
+    return dataclasses.replace(latents, labels=titles)
 
 
 def from_origin(generator: Generator, origin: Origin) -> Tensor:

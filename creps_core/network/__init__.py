@@ -7,6 +7,7 @@ pixels (`kernels`). Parameter names are those of the official checkpoints.
 from .config import RANK, GeneratorConfig
 from .discriminator import BRANCH_GAIN, Block, Discriminator, DiscriminatorConfig
 from .generator import Generator, LineStyles, Synthesis
+from .labels import Label, LabelSet, label_vector
 from .layers import FullyConnected, ModulatedLinear
 from .lean import Lean
 from .lines import BANDWIDTH, COLUMNS, ROWS
@@ -24,9 +25,12 @@ __all__ = [
     "FullyConnected",
     "Generator",
     "GeneratorConfig",
+    "Label",
+    "LabelSet",
     "Lean",
     "LineStyles",
     "ModulatedLinear",
     "Synthesis",
+    "label_vector",
     "truncate",
 ]

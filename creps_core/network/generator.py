@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...kernels import reference
 from ...kernels.stage import Layer, PixelBlock, PixelStage
 from .config import RANK, GeneratorConfig
+from .labels import LabelSet
 from .layers import FullyConnected, ModulatedLinear, StyledLayer
 from .lines import COLUMNS, ROWS, LineBlock
 from .mapping import Mapping
@@ -127,8 +128,15 @@ class Generator(nn.Module):
         self.name = name
         self.fingerprint = ""  # see `checkpoint.fingerprint`
         self.origin = ""  # the file it was loaded from, which may hold its discriminator as well
+        self.labels: LabelSet | None = None  # those it was trained with, as far as they are known
+        self.aspect: tuple[int, int] = (1, 1)  # width and height of the pictures that its frame stands for
         self.mapping = Mapping(config)
         self.synthesis = Synthesis(config)
+
+    def taught_as(self, other: Generator) -> Generator:
+        """Take over what is known of the pictures that another generator was trained on; returns itself."""
+        self.labels, self.aspect = other.labels, other.aspect
+        return self
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, size: int | None = None) -> Tensor:
         """Latents [N, z_dim] -> pictures [N, img_channels, size, size] at the training size or another."""

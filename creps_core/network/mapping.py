@@ -42,13 +42,17 @@ class MappingStack(nn.Module):
             if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
                 found = "None" if c is None else list(c.shape)
                 raise ValueError(f"this network has classes: c must have the shape [N, {self.c_dim}], not {found}")
-            parts.append(_normalise(self.embed(c.to(dtype))))
+            parts.append(self.embedded(c.to(dtype)))
         elif c is not None and c.shape[-1]:
             raise ValueError("this network has no classes: c must be None")
         x = torch.cat(parts, 1)
         for i in range(self.num_layers):
             x = leaky_relu(getattr(self, f"fc{i}")(x))
         return x
+
+    def embedded(self, c: Tensor) -> Tensor:
+        """Labels [N, c_dim], of the dtype of the weights -> [N, w_dim], what the first layer gets of them."""
+        return _normalise(self.embed(c))
 
 
 class Mapping(MappingStack):

@@ -12,7 +12,7 @@ from .large import BITS, Preview, render_to_file
 from .render import Progress, memory_estimate, render, render_bands
 from .spec import MAX_SUPERSAMPLE, PictureSpec
 from .warp import QUALITIES
-from .window import FITS, WHOLE_FRAME, Window, fit_window, sample_positions
+from .window import FITS, WHOLE_FRAME, Window, fit_window, frame_size, full_size, sample_positions
 
 __all__ = [
     "BITS",
@@ -32,6 +32,8 @@ __all__ = [
     "camera_path",
     "device",
     "fit_window",
+    "frame_size",
+    "full_size",
     "look_at",
     "memory_estimate",
     "recordings",

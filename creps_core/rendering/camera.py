@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .window import Window, fit_window
+from .window import SQUARE, Aspect, Window, fit_window
 
 Mapping = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(y, x) -> (y', x'), float64 tensors of one shape."""
@@ -120,12 +120,18 @@ class View:
         """Whether rows and columns of the picture are rows and columns of the frame, in one order or the other."""
         return not self.warps and self.rotation % 90 == 0
 
-    def extent(self, height: int, width: int, fit: str = "crop") -> Window:
-        """What a picture of this size shows, relative to the centre and before any turn."""
-        half = 0.5 / self.zoom
-        return fit_window((-half, -half, half, half), height, width, fit)
+    def extent(self, height: int, width: int, fit: str = "crop", aspect: Aspect = SQUARE) -> Window:
+        """What a picture of this size shows, relative to the centre and before any turn; in longer sides of the frame.
 
-    def placement(self, extent: Window) -> tuple[Window, bool]:
+        Args:
+            height, width: of the picture, in pixels.
+            fit: how the frame is brought to its shape.
+            aspect: of the frame.
+        """
+        half_x, half_y = (0.5 / self.zoom * side / max(aspect) for side in aspect)
+        return fit_window((-half_y, -half_x, half_y, half_x), height, width, fit)
+
+    def placement(self, extent: Window, aspect: Aspect = SQUARE) -> tuple[Window, bool]:
         """The window of an upright view of this extent, and whether the picture is to be transposed.
 
         A transposed picture is rendered with `height` and `width` swapped into `out.transpose(2, 3)`. The window is
@@ -142,12 +148,13 @@ class View:
         # As `mapping`: y = cos * y - sin * x; x = sin * y + cos * x, with one of the two zero.
         if sin == 0:
             y, x = (cos * top, cos * bottom), (cos * side * left, cos * side * right)
-            return self._moved(y, x), False
+            return self._moved(y, x, aspect), False
         y, x = (-sin * side * left, -sin * side * right), (sin * top, sin * bottom)
-        return self._moved(y, x), True
+        return self._moved(y, x, aspect), True
 
-    def mapping(self) -> Mapping:
+    def mapping(self, aspect: Aspect = SQUARE) -> Mapping:
         """From positions as `extent` has them to positions in the frame."""
+        across, down = (max(aspect) / side for side in aspect)
         cos, sin = _direction(self.rotation)
         unit = 0.5 / self.zoom
 
@@ -155,12 +162,19 @@ class View:
             y, x = y / unit, (-x if self.mirror else x) / unit
             for warp in reversed(self.warps):
                 y, x = WARPS[warp.kind](warp.amount, y, x)
-            return self.center_y + unit * (cos * y - sin * x), self.center_x + unit * (sin * y + cos * x)
+            y, x = unit * (cos * y - sin * x), unit * (sin * y + cos * x)
+            return self.center_y + y * down, self.center_x + x * across
 
         return apply
 
-    def _moved(self, y: tuple[float, float], x: tuple[float, float]) -> Window:
-        return self.center_y + y[0], self.center_x + x[0], self.center_y + y[1], self.center_x + x[1]
+    def _moved(self, y: tuple[float, float], x: tuple[float, float], aspect: Aspect) -> Window:
+        across, down = (max(aspect) / side for side in aspect)
+        return (
+            self.center_y + y[0] * down,
+            self.center_x + x[0] * across,
+            self.center_y + y[1] * down,
+            self.center_x + x[1] * across,
+        )
 
 
 def _direction(degrees: float) -> tuple[float, float]:

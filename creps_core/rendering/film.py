@@ -43,7 +43,8 @@ def render_view(
     Args:
         generator, ws, height, width, supersample, precision, progress, out: as for `render`.
         view: an upright view is a window, rendered as any other; for others see `warp.render_mapped`.
-        fit: how the view, a square, is brought to the shape of the picture; see `window.fit_window`.
+        fit: how the view, which has the aspect of the frame, is brought to the shape of the picture; see
+            `window.fit_window`.
         of: (height, width) of a larger picture of this view, when this one is to be scaled up and laid over it: its
             pixels then cover the same area, see `window.same_area_window`.
         quality: of views that are not upright, a name in `warp.QUALITIES`.
@@ -57,14 +58,14 @@ def render_view(
     Raises:
         As `render`.
     """
-    extent = view.extent(*(of or (height, width)), fit)
+    extent = view.extent(*(of or (height, width)), fit, generator.aspect)
     if of is not None:
         extent = same_area_window(extent, *of, height, width)
     if not view.upright:
         return render_mapped(
             generator,
             ws,
-            view.mapping(),
+            view.mapping(generator.aspect),
             height=height,
             width=width,
             window=extent,
@@ -75,7 +76,7 @@ def render_view(
             out=out,
             tables=tables,
         )
-    window, transposed = view.placement(extent)
+    window, transposed = view.placement(extent, generator.aspect)
     if transposed:
         height, width = width, height
     picture = render(

@@ -97,7 +97,7 @@ def render_to_file(
     path = Path(path)
     writer_class = _format(path, bits)
 
-    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile)
+    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
 
     def bands(first_row: int, progress: Progress | None) -> Iterator[tuple[int, Tensor]]:
         dtype, band = (torch.uint8, BLOCK) if bits == 8 else (torch.float32, BLOCK // 4)  # as many bytes

@@ -58,7 +58,7 @@ def render(
         window: (top, left, bottom, right): the part of the frame to show, where (0, 0, 1, 1) is the whole. The
             first and last pixels lie on its edges. Beyond 0..1 the picture continues. A reversed window mirrors.
         fit: `stretch` shows the window as it is; `crop` (centred) and `extend` cut or widen it so that the
-            scale is the same along both axes.
+            scale is the same along both axes, for a generator of pictures that are not square in their aspect.
         supersample: 1..16, samples per pixel and side; a pixel is the mean of them over its area.
         precision: of the matrix products: `auto | float32 | bfloat16 | float16`.
         backend: `auto`, or a name in `kernels.BACKENDS`.
@@ -75,7 +75,7 @@ def render(
         ValueError: an argument is out of range or does not fit the generator; names it.
         OverflowError: half precision overflowed.
     """
-    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile)
+    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
     device, config = generator.mapping.w_avg.device, generator.config
     check_ws(config, ws)
     shape = (len(ws), config.img_channels, height, width)
@@ -125,7 +125,7 @@ def render_bands(
     Raises:
         As `render`, and ValueError: there is not exactly one latent, or the band or the first row is out of range.
     """
-    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile)
+    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
     return bands_of(generator, ws, spec, progress=progress, dtype=dtype, band=band, first_row=first_row)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..network import GeneratorConfig
-from .window import WHOLE_FRAME, Window, fit_window, sample_positions
+from .window import SQUARE, WHOLE_FRAME, Aspect, Window, fit_window, sample_positions
 
 MAX_SUPERSAMPLE = 16
 
@@ -28,6 +28,7 @@ class PictureSpec:
     precision: str = "auto"
     backend: str = "auto"
     tile: int | tuple[int, int] | None = None
+    aspect: Aspect = SQUARE  # of the generator's frame, for `fit`
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -39,7 +40,7 @@ class PictureSpec:
             raise ValueError(f"supersample must be a whole number from 1 to {MAX_SUPERSAMPLE}, not {k!r}")
         if self.tile is not None and min(self.tile_size) < 1:
             raise ValueError(f"tile must be at least 1 pixel on both sides, not {self.tile!r}")
-        fit_window(self.window, self.height, self.width, self.fit)  # says what is wrong with it
+        fit_window(self.window, self.height, self.width, self.fit, self.aspect)  # says what is wrong with it
 
     @property
     def tile_size(self) -> tuple[int, int]:
@@ -51,7 +52,7 @@ class PictureSpec:
     @property
     def shown(self) -> Window:
         """The window after `fit`."""
-        return fit_window(self.window, self.height, self.width, self.fit)
+        return fit_window(self.window, self.height, self.width, self.fit, self.aspect)
 
     def positions(self) -> tuple[Tensor, Tensor]:
         """Of the samples: [height * supersample] along the height and [width * supersample], float64 on the CPU."""

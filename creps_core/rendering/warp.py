@@ -108,7 +108,7 @@ def render_mapped(
         ValueError: an argument is out of range; `mapping` gives something that is not finite.
     """
     config, device = generator.config, generator.mapping.w_avg.device
-    spec = PictureSpec(height, width, window, fit, supersample, precision)
+    spec = PictureSpec(height, width, window, fit, supersample, precision, aspect=generator.aspect)
     check_ws(config, ws)
     if quality not in QUALITIES:
         raise ValueError(f"quality must be one of {list(QUALITIES)}, not {quality!r}")

@@ -9,6 +9,9 @@ from torch import Tensor
 
 Window = tuple[float, float, float, float]
 """(top, left, bottom, right) in image coordinates."""
+Aspect = tuple[int, int]
+"""Width and height of the pictures that a generator's frame stands for, as of `Generator.aspect`."""
+SQUARE: Aspect = (1, 1)
 
 WHOLE_FRAME: Window = (0.0, 0.0, 1.0, 1.0)
 FITS = ("stretch", "crop", "extend")
@@ -30,7 +33,7 @@ def sample_positions(start: float, stop: float, size: int, supersample: int = 1)
     return (start + (stop - start) / (size - 1) * pixels).flatten()
 
 
-def fit_window(window: Window, height: int, width: int, fit: str = "stretch") -> Window:
+def fit_window(window: Window, height: int, width: int, fit: str = "stretch", aspect: Aspect = SQUARE) -> Window:
     """The window that a picture of this size shows.
 
     Args:
@@ -39,6 +42,7 @@ def fit_window(window: Window, height: int, width: int, fit: str = "stretch") ->
         fit: `stretch` keeps the window, so that the scale may differ along the axes; `crop` takes the largest
             window inside it, `extend` the smallest one around it, with the same centre, in which the distance
             of neighbouring pixels is the same along both axes.
+        aspect: of the frame: 0..1 along its width is longer than along its height where it is wide.
 
     Raises:
         ValueError: the fit is unknown, or the window has no extent or is not finite.
@@ -52,12 +56,37 @@ def fit_window(window: Window, height: int, width: int, fit: str = "stretch") ->
         raise ValueError(f"window {tuple(window)} is empty: bottom must differ from top, and right from left")
     if fit == "stretch":
         return top, left, bottom, right
-    gaps_y, gaps_x = max(height - 1, 1), max(width - 1, 1)
+    longer = max(aspect)
+    gaps_y, gaps_x = max(height - 1, 1) * longer / aspect[1], max(width - 1, 1) * longer / aspect[0]
     steps = (abs(bottom - top) / gaps_y, abs(right - left) / gaps_x)
     step = min(steps) if fit == "crop" else max(steps)
     top, bottom = _about_centre(top, bottom, step * gaps_y)
     left, right = _about_centre(left, right, step * gaps_x)
     return top, left, bottom, right
+
+
+def frame_size(side: int, aspect: Aspect) -> tuple[int, int]:
+    """(height, width) of a picture of the whole frame whose longer side has that many pixels.
+
+    Args:
+        side: in pixels.
+        aspect: of the frame.
+    """
+    width, height = aspect
+    longer = max(width, height)
+    return max(1, round(side * height / longer)), max(1, round(side * width / longer))
+
+
+def full_size(height: int, width: int, aspect: Aspect) -> tuple[int, int]:
+    """(height, width) with one that is 0 replaced by what the aspect of the frame makes it.
+
+    Raises:
+        ValueError: both are 0.
+    """
+    if not height and not width:
+        raise ValueError("width and height are both 0: give at least one of them")
+    across, down = aspect
+    return height or max(1, round(width * down / across)), width or max(1, round(height * across / down))
 
 
 def same_area_window(window: Window, height: int, width: int, other_height: int, other_width: int) -> Window:

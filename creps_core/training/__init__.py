@@ -3,6 +3,7 @@
 Read `run.py` for what a run does, `trainer.py` for a step.
 """
 
+from .begin import Beginning, Wish, Words, begin, finished_note, fresh_name
 from .captured import WARM_UP
 from .command import add_arguments, train_command
 from .recipe import AUGMENTS, Recipe, r1_gamma_for
@@ -16,13 +17,19 @@ __all__ = [
     "AUGMENTS",
     "PHASES",
     "WARM_UP",
+    "Beginning",
     "Draw",
     "Recipe",
     "Run",
     "Status",
     "Trainer",
+    "Wish",
+    "Words",
     "add_arguments",
+    "begin",
     "discriminator_config_for",
+    "finished_note",
+    "fresh_name",
     "judge_for",
     "load_networks",
     "load_snapshot",

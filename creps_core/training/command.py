@@ -7,7 +7,14 @@ import dataclasses
 import logging
 import signal
 import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .begin import Wish
+    from .run import Run
 
 log = logging.getLogger("CREPS")
 
@@ -19,54 +26,69 @@ _SHAPE = {
     "mapping_layers": 8,
     "biline_channels": 32,
 }
+TICK, SNAPSHOT, KEEP = 1000, 20_000, 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     p = parser
-    p.add_argument("--data", type=Path, required=True, metavar="PATH", help="folder or zip of pictures")
+    p.add_argument("--data", type=Path, metavar="PATH", help="folder or zip of pictures; default: those of the run")
     p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run; goes on if there is one")
     p.add_argument(
         "--start", metavar="FILE", help="checkpoint, snapshot or name of a built-in to fine-tune; default: new"
     )
-    p.add_argument("--resolution", type=int, help="of the pictures shown; default: that of the start")
-    p.add_argument("--gray", action="store_true", help="one channel")
-    p.add_argument("--crop", default="center", choices=("center", "resize"), help="how pictures become square")
-    p.add_argument("--mirror", action="store_true", help="show flipped pictures too")
-    p.add_argument("--labels", action="store_true", help="use the labels of dataset.json")
+    p.add_argument(
+        "--new-data", action="store_true", help="go on with a run on other pictures, or on the same ones cut otherwise"
+    )
+    p.add_argument(
+        "--resolution", type=int, help="of the pictures shown, along their longer side; default: that of the start"
+    )
+    p.add_argument(
+        "--aspect", metavar="W:H", help="of the pictures, such as 16:9; they are cut to it; default 1:1, square"
+    )
+    c = p.add_mutually_exclusive_group()
+    c.add_argument("--gray", action="store_const", dest="channels", const=1, help="one channel")
+    c.add_argument("--alpha", action="store_const", dest="channels", const=4, help="transparency as a fourth channel")
+    p.add_argument("--crop", choices=("center", "resize"), help="cut out the middle (default), or squeeze")
+    p.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="show flipped pictures too; default: no")
+    p.add_argument(
+        "--labels",
+        nargs="?",
+        const="file",
+        choices=("file", "folders", "none"),
+        help="file, which is meant without a word: those of dataset.json; folders: a picture's folder is its class",
+    )
     p.add_argument("--max-side", type=int, help="with --patches: pictures are kept up to this side")
     p.add_argument("--max-pictures", type=int, help="a random choice of so many")
-    g = p.add_argument_group("recipe; the defaults are the authors'")
-    g.add_argument(
-        "--images", type=_count, default=25_000_000, metavar="N", help="real pictures to show: 300000, 300k, 25M"
+    g = p.add_argument_group(
+        "recipe", "The defaults are the authors'. A run that goes on keeps its own, except for what is given."
     )
-    g.add_argument("--batch", type=int, default=32)
-    g.add_argument("--micro-batch", type=int, default=0, help="pictures at a time in a process, when memory is short")
+    g.add_argument("--images", type=_count, metavar="N", help="real pictures to show: 300000, 300k; default 25M")
+    g.add_argument("--batch", type=int, help="default 32")
+    g.add_argument("--micro-batch", type=int, help="pictures at a time in a process, when memory is short")
     g.add_argument("--gamma", type=float, dest="r1_gamma", help="R1; default 0.5 at 128 pixels, 2 at 256, 8 at 512")
-    g.add_argument("--g-lr", type=float, default=0.002)
-    g.add_argument("--d-lr", type=float, default=0.002)
-    g.add_argument("--path-length", type=float, default=2.0, dest="pl_weight", metavar="WEIGHT")
-    g.add_argument("--ema-images", type=float, default=0.0, help="half-life of the average; default batch * 10000 / 32")
-    g.add_argument("--augment", default="ada", choices=("ada", "fixed", "none"))
-    g.add_argument("--augment-p", type=float, default=0.0)
-    g.add_argument("--ada-target", type=float, default=0.6)
-    g.add_argument("--freeze-d", type=int, default=0, metavar="LAYERS")
-    g.add_argument(
-        "--patches", type=float, default=0.0, metavar="SHARE", help="of windows, for pictures that are larger"
-    )
-    g.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
-    g.add_argument("--seed", type=int, default=0)
+    g.add_argument("--g-lr", type=float, help="default 0.002")
+    g.add_argument("--d-lr", type=float, help="default 0.002")
+    g.add_argument("--path-length", type=float, dest="pl_weight", metavar="WEIGHT", help="default 2")
+    g.add_argument("--ema-images", type=float, help="half-life of the average; default batch * 10000 / 32")
+    g.add_argument("--augment", choices=("ada", "fixed", "none"), help="default ada")
+    g.add_argument("--augment-p", type=float, help="probability at the start; default 0")
+    g.add_argument("--ada-target", type=float, help="default 0.6")
+    g.add_argument("--freeze-d", type=int, metavar="LAYERS", help="first layers of the discriminator; default 0")
+    g.add_argument("--patches", type=float, metavar="SHARE", help="of windows, for pictures that are larger; default 0")
+    g.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="default auto")
+    g.add_argument("--seed", type=int, help="default 0")
     n = p.add_argument_group("new networks")
     n.add_argument("--model-resolution", type=int, help="levels of the generator; default: --resolution")
     for name, value in _SHAPE.items():
-        n.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
+        n.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"default {value}")
     n.add_argument("--d-channel-base", type=int, help="of the discriminator; default: half the generator's")
     n.add_argument("--d-channel-max", type=int, help="default: half the generator's")
-    n.add_argument("--bandwidth", type=float, default=10.0, help="of the Fourier frequencies, periods per picture")
+    n.add_argument("--bandwidth", type=float, help="of the Fourier frequencies, periods per picture; default 10")
     r = p.add_argument_group("run")
-    r.add_argument("--tick", type=_count, default=1000, metavar="N", help="pictures between lines of statistics")
-    r.add_argument("--snapshot", type=_count, default=20_000, metavar="N", help="pictures between snapshots")
-    r.add_argument("--keep", type=int, default=2, help="snapshots to keep")
+    r.add_argument("--tick", type=_count, metavar="N", help=f"pictures between lines of statistics; default {TICK}")
+    r.add_argument("--snapshot", type=_count, metavar="N", help=f"pictures between snapshots; default {SNAPSHOT}")
+    r.add_argument("--keep", type=int, help=f"snapshots to keep; default {KEEP}")
     r.add_argument("--device", help="cpu, cuda...; default: a GPU if there is one")
 
 
@@ -74,117 +96,115 @@ def train_command(args: argparse.Namespace) -> None:
     """Train, from the arguments of `add_arguments`."""
     import torch
 
-    from ..data import open_pictures
+    from ..devices import device_of
+    from .begin import begin, finished_note
     from .parallel import join, leave
     from .run import Run, Status, train
 
-    process = join()
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", process.local_rank)
-        torch.cuda.set_device(device)
-    torch.set_flush_denormal(True)
-    if not process.is_first:
-        log.setLevel(logging.WARNING)
-
-    run = Run(
-        args.out, args.tick, args.snapshot, args.keep, {"data_source": str(args.data), "start": args.start or "new"}
-    )
-    trainer, open_again = _trainer(args, run, device, process)
-    d = trainer.D.config
-    pictures = open_again or open_pictures(args.data, **_data(args, d.img_resolution, d.img_channels))
-    log.info("%s", pictures.report)
-    said = [0.0]
-
-    def progress(status: Status) -> None:
-        if time.monotonic() - said[0] > 10:
-            said[0] = time.monotonic()
-            log.info("%s", status)
-
+    device = device_of(args.device)
     asked: list[int] = []
     previous = {
         s: signal.signal(s, lambda number, frame: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        train(run, trainer, pictures, progress=progress, stop=lambda: bool(asked))
+        process = join()
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", process.local_rank)
+            torch.cuda.set_device(device)
+        torch.set_flush_denormal(True)
+        if not process.is_first:
+            log.setLevel(logging.WARNING)
+        run = Run(args.out)
+        with run.lock if process.is_first else nullcontext():
+            _set_intervals(run, args)
+            wish = wish_of(args, stopped=lambda: bool(asked))
+            begun = begin(run, wish, device=device, process=process)
+            trainer = begun.trainer
+            log.info("%s", begun.pictures.report)
+            for note in begun.notes:
+                log.warning("%s", note)
+            if begun.finished:
+                log.info("%s", finished_note(run, trainer, wish.words))
+            said = [0.0]
+
+            def progress(status: Status) -> None:
+                if time.monotonic() - said[0] > 10:
+                    said[0] = time.monotonic()
+                    log.info("%s", status)
+
+            train(run, trainer, begun.pictures, progress=progress, stop=lambda: bool(asked))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
         leave()
-    if asked:
+    if asked and not begun.finished:
         log.info("stopped after %s pictures; the same command goes on", f"{trainer.shown:,}")
         raise KeyboardInterrupt
-    log.info("the generator is %s", args.out / "generator.safetensors")
+    log.info("the generator is %s", run.generator_file)
 
 
-def _trainer(args: argparse.Namespace, run, device, process):
-    """The trainer of a run that is there already, or a new one (and its pictures, if they had to be opened)."""
+def wish_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: False) -> Wish:
+    """What the arguments ask of a run.
+
+    Args:
+        args: of `add_arguments`.
+        stopped: asked while pictures are opened; True ends that with KeyboardInterrupt.
+    """
     from ..checkpoints import BUILTINS, load_builtin
-    from ..data import open_pictures
-    from ..network import GeneratorConfig
-    from .recipe import Recipe, r1_gamma_for
-    from .snapshots import load_snapshot
-    from .start import Networks, discriminator_config_for, judge_for, load_networks, networks_of, new_generator
-    from .trainer import Trainer
+    from ..data import Pictures, open_pictures
+    from .begin import Wish
+    from .identity import DATA_OPTIONS
+    from .recipe import Recipe
+    from .start import Networks, load_networks, networks_of
 
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    values = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    values["total"] = args.images
-    if args.start:
-        values.update(ema_rampup=0.0, ada_images=100_000.0)
+    def given(names: Iterable[str], prefix: str = "") -> dict[str, Any]:
+        values = {name: getattr(args, prefix + name, None) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
 
-    def recipe(resolution: int) -> Recipe:
-        return Recipe(**{"r1_gamma": r1_gamma_for(resolution), **values})
+    def open_start() -> Networks:
+        return networks_of(load_builtin(args.start)) if args.start in BUILTINS else load_networks(args.start)
 
-    if found := run.snapshots():
-        import json
+    def opened(done: int, total: int) -> None:
+        if stopped():
+            raise KeyboardInterrupt
 
-        resolution = json.loads((run.folder / "run.json").read_text())["discriminator"]["img_resolution"]
-        log.info("going on from %s", found[-1])
-        return load_snapshot(found[-1], recipe=recipe(resolution), device=device, process=process), None
+    def open_data(source: str, labels: str = "none", **options: Any) -> Pictures:
+        return open_pictures(source, use_labels=labels, progress=opened, **options)
 
-    networks = None
-    if args.start in BUILTINS:
-        networks = networks_of(load_builtin(args.start))
-    elif args.start:
-        networks = load_networks(args.start)
-    resolution = args.resolution or (networks.G.config.img_resolution if networks else 0)
-    if not resolution:
-        raise ValueError(
-            "--resolution is needed for a new network: a power of two, 64 or 128 on a CPU, 256 to 1024 on GPUs"
-        )
-    channels = networks.G.config.img_channels if networks else 1 if args.gray else 3
-    pictures = open_pictures(args.data, **_data(args, resolution, channels))
-    if networks is None:
-        config = GeneratorConfig(
-            args.model_resolution or resolution,
-            img_channels=channels,
-            c_dim=pictures.c_dim,
-            **{name: getattr(args, name) for name in _SHAPE},
-        )
-        generator = new_generator(config, args.seed, args.bandwidth)
-        networks = Networks(generator, generator, None)
-    wanted = discriminator_config_for(networks.G.config, resolution)
-    given = {"channel_base": args.d_channel_base, "channel_max": args.d_channel_max}
-    wanted = dataclasses.replace(wanted, c_dim=pictures.c_dim, **{k: v for k, v in given.items() if v is not None})
-    discriminator = judge_for(networks, wanted, args.seed)
-    trainer = Trainer(
-        networks.G, discriminator, recipe(resolution), generator_ema=networks.G_ema, device=device, process=process
+    recipe = given(field.name for field in dataclasses.fields(Recipe))
+    if args.images is not None:
+        recipe["total"] = args.images
+    generator = given(_SHAPE)
+    if args.model_resolution:
+        generator["img_resolution"] = args.model_resolution
+    return Wish(
+        open_data,
+        source=str(args.data.absolute()) if args.data else "",
+        start=args.start,
+        open_start=open_start if args.start else None,
+        recipe=recipe,
+        computed={"ema_rampup": 0.0, "ada_images": 100_000.0} if args.start else {},
+        data=given((*DATA_OPTIONS, "max_side")),
+        shape=given(("resolution", "channels")),
+        generator=generator,
+        discriminator=given(("channel_base", "channel_max"), "d_"),
+        bandwidth=args.bandwidth,
+        new_data=args.new_data,
     )
-    return trainer, pictures
 
 
-def _data(args: argparse.Namespace, resolution: int, channels: int) -> dict:
-    return {
-        "resolution": resolution,
-        "channels": channels,
-        "crop": args.crop,
-        "mirror": args.mirror,
-        "use_labels": args.labels,
-        "max_side": args.max_side if args.patches else None,
-        "max_pictures": args.max_pictures,
-        "seed": args.seed,
-    }
+def _set_intervals(run: Run, args: argparse.Namespace) -> None:
+    """How often the run is written to, as asked for, else as before."""
+    before = run.description()[0].get("intervals")
+    before = before if isinstance(before, dict) else {}
+    for name, asked, default in (
+        ("tick", args.tick, TICK),
+        ("snapshot_every", args.snapshot, SNAPSHOT),
+        ("keep", args.keep, KEEP),
+    ):
+        known = before.get(name)
+        setattr(run, name, asked if asked is not None else known if type(known) is int and known > 0 else default)
+    run.check()
 
 
 def _count(text: str) -> int:

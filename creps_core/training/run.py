@@ -1,10 +1,12 @@
 """A run: a folder in which a training leaves its statistics, sample grids, snapshots and the generator.
 
-run.json                        what is trained, on what, how
+run.json                        what is trained, on what, how; and what was changed since
 stats.jsonl                     a line per tick
 reals.png, fakes-<shown>.png    grids
 snapshot-<shown>.safetensors    the state; the last ones are kept
 generator.safetensors           the moving average, for the loader; half precision
+
+Files of other names are left alone.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -31,10 +36,12 @@ from ..data import Batches, Pictures
 from ..duration import duration
 from ..errors import TrainingError
 from ..files import replace_file, write_json, write_png
-from ..latents import seed_to_z
-from ..network import Generator
-from ..rendering import render
+from ..latents import sample
+from ..network import Generator, LabelSet
+from ..rendering import frame_size, render
 from .curves import loss_plot
+from .identity import Identity
+from .lock import FolderLock
 from .patches import random_box
 from .snapshots import save_snapshot
 from .trainer import Trainer
@@ -43,6 +50,14 @@ log = logging.getLogger("CREPS")
 
 GRID = (8, 4)  # columns, rows
 KEPT_SNAPSHOTS = 2
+DESCRIPTION = "run.json"
+_SNAPSHOT = re.compile(r"snapshot-\d{10,}\.safetensors")
+# Left by a run that was killed while it wrote; the last kind is of the library that writes safetensors.
+_LEFTOVER = re.compile(
+    r"\.(run\.json|stats\.jsonl|(reals|losses|fakes-\d{10,})\.png|(snapshot-\d{10,}|generator)\.safetensors)\..*partial"
+    r"|\.tmp\w{6}"
+)
+_MOST_LABELS = 1 << 21  # numbers, of labels that are lists of them, kept in a checkpoint
 TICKS_OF_GUESSING = 5  # after which a discriminator that tells nothing is reported
 
 
@@ -77,6 +92,12 @@ class Run:
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
+        self.lock = FolderLock(self.folder)
+        """To be held while the run is worked on: `with run.lock`."""
+        self.check()
+
+    def check(self) -> None:
+        """Raises ValueError: a number is less than 1."""
         for name in ("tick", "snapshot_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -87,8 +108,39 @@ class Run:
         return self.folder / "generator.safetensors"
 
     def snapshots(self) -> list[Path]:
-        """The snapshots, oldest first."""
-        return sorted(self.folder.glob("snapshot-*.safetensors"))
+        """The snapshots that the run itself has named, oldest first."""
+        found = [path for path in self.folder.glob("snapshot-*.safetensors") if _SNAPSHOT.fullmatch(path.name)]
+        return sorted(found, key=lambda path: shown_of(path.name))
+
+    def put_aside(self, snapshot: Path) -> None:
+        """Rename a damaged snapshot, so that the run can go on from an older one and nothing is lost."""
+        with _disk(self):
+            snapshot.replace(snapshot.with_name(f"{snapshot.name}.damaged"))
+
+    def description(self) -> tuple[dict[str, Any], str]:
+        """What is in `run.json`, {} if nothing can be read; and then why, in a few words."""
+        path = self.folder / DESCRIPTION
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}, f"{path} is missing"
+        except (OSError, ValueError, RecursionError):
+            return {}, f"{path} is empty or damaged"
+        return (content, "") if isinstance(content, dict) else ({}, f"{path} is damaged")
+
+    def describe(self, identity: Identity, history: list[dict[str, Any]]) -> None:
+        """What `run.json` and the snapshots shall say of the run: what it is, and what was changed since it began."""
+        self.info |= {
+            "data_source": identity.source,
+            "start": identity.start,
+            "identity": identity.to_dict(),
+            "history": history,
+        }
+
+
+def shown_of(name: str) -> int:
+    """The pictures shown, by the name of a snapshot."""
+    return int(name.removeprefix("snapshot-").partition(".")[0])
 
 
 def train(
@@ -115,14 +167,29 @@ def train(
         TrainingError: the data do not fit the networks, the training diverges, or a file cannot be written; the last
             snapshot is whole.
     """
+    with run.lock if trainer.process.is_first else nullcontext():
+        return _train(run, trainer, pictures, progress, stop)
+
+
+def _train(
+    run: Run,
+    trainer: Trainer,
+    pictures: Pictures,
+    progress: Callable[[Status], None] | None,
+    stop: Callable[[], bool] | None,
+) -> Generator:
     recipe, process = trainer.recipe, trainer.process
     _check(trainer, pictures)
-    if newer := [path.name for path in run.snapshots() if path.name > snapshot_name(trainer.shown)]:
+    if newer := [path.name for path in run.snapshots() if shown_of(path.name) > trainer.shown]:
         raise TrainingError(
             f"{run.folder}: holds {newer[-1]}, which is beyond these {trainer.shown} pictures: go on from there, "
             "remove it, or choose another folder"
         )
-    trainer.labels = pictures.labels(range(len(pictures))) if pictures.c_dim else None
+    teach(trainer, pictures)
+    if trainer.shown >= recipe.total and run.snapshots():  # what is there describes what was done: leave it as it is
+        if process.is_first:
+            _complete(run, trainer)
+        return _result(trainer)
     writer = _Writer(run, trainer, pictures) if process.is_first else None
 
     def box(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
@@ -141,31 +208,55 @@ def train(
     )
     clock = _Clock(trainer.shown)
     saved = trainer.shown
-    with batches:
-        while trainer.shown < recipe.total:
-            batch = next(batches)
-            stats = trainer.step(batch.pictures, batch.labels, batch.boxes)
-            if writer:
-                writer.add(trainer, stats, clock, batches.waited)
-            due = trainer.shown // run.snapshot_every > saved // run.snapshot_every
-            if writer and due:
-                writer.snapshot(trainer)
-            saved = trainer.shown if due else saved
-            try:
+    whole = True  # the state is that between two steps
+    try:
+        with batches:
+            while trainer.shown < recipe.total:
+                batch = next(batches)
+                whole = False
+                stats = trainer.step(batch.pictures, batch.labels, batch.boxes)
+                whole = True
+                if writer:
+                    writer.add(trainer, stats, clock, batches.waited)
+                due = trainer.shown // run.snapshot_every > saved // run.snapshot_every
+                if writer and due:
+                    writer.snapshot(trainer)
+                saved = trainer.shown if due else saved
                 if progress and writer:
                     progress(clock.status(trainer, writer.last))
-                stopping = _any(trainer, stop() if stop else False)
-            except BaseException:
-                if writer and saved < trainer.shown:
-                    writer.snapshot(trainer)
-                raise
-            if stopping:
-                break
+                if _any(trainer, stop() if stop else False):
+                    break
+    except BaseException as error:
+        # Whatever it was, the pictures shown so far are not lost; unless there is no place to write.
+        if writer and whole and writer.saved < trainer.shown and not isinstance(error, TrainingError):
+            writer.snapshot(trainer)
+        raise
     if writer:
-        if saved < trainer.shown or not run.snapshots():
+        if writer.saved < trainer.shown or not run.snapshots():
             writer.snapshot(trainer)
         writer.close()
     process.wait()
+    return _result(trainer)
+
+
+def teach(trainer: Trainer, pictures: Pictures) -> None:
+    """Tell the networks what they learn from: the labels to draw, and what will be kept of them with the generator."""
+    trainer.labels = pictures.labels(range(len(pictures))) if pictures.c_dim else None
+    found = pictures.label_counts()
+    labels = None if found is None else LabelSet(*_at_most(*found), pictures.class_names)
+    for generator in (trainer.G, trainer.G_ema):
+        generator.labels, generator.aspect = labels, pictures.frame.aspect
+
+
+def _at_most(values: np.ndarray, counts: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The labels and their counts; of lists of numbers a random choice that a checkpoint has room for."""
+    if values.ndim > 1 and values.size > _MOST_LABELS:
+        chosen = np.random.default_rng(0).choice(len(values), max(1, _MOST_LABELS // values.shape[1]), replace=False)
+        values, counts = values[chosen], counts[chosen]
+    return torch.from_numpy(values), torch.from_numpy(counts)
+
+
+def _result(trainer: Trainer) -> Generator:
     generator = copy.deepcopy(trainer.G_ema).cpu().eval()
     generator.fingerprint = ""  # that of the generator it began with
     return generator
@@ -177,25 +268,32 @@ def snapshot_name(shown: int) -> str:
 
 
 def sample_grid(generator: Generator, side: int, columns: int = GRID[0], rows: int = GRID[1]) -> np.ndarray:
-    """Pictures of the seeds 0, 1, ... as one: uint8 [rows * side, columns * side, 3]. Labels take turns."""
-    device = next(generator.parameters()).device
-    count = columns * rows
-    z = torch.stack([seed_to_z(seed, generator.config.z_dim) for seed in range(count)]).to(device)
-    classes = generator.config.c_dim
-    c = torch.eye(classes, device=device)[torch.arange(count) % classes] if classes else None
+    """Pictures of the seeds 0, 1, ... as one: uint8 [rows * height, columns * width, 3 or 4 with alpha].
+
+    The longer side of each has `side` pixels; labels are drawn as `sample` does.
+    """
+    height, width = frame_size(side, generator.aspect)
     with torch.no_grad():
-        images = render(generator, generator.mapping(z, c), height=side, width=side)
+        images = render(generator, sample(generator, range(columns * rows)), height=height, width=width)
     return tile(((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), columns)
 
 
 def tile(images: Tensor, columns: int) -> np.ndarray:
-    """Pictures uint8 [N, C, H, W] side by side, uint8 [rows * H, columns * W, 3]; a last row may be short."""
+    """Pictures uint8 [N, C, H, W] side by side, uint8 [rows * H, columns * W, 3 or 4]; a last row may be short."""
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     sheet = torch.zeros(rows * columns, channels, height, width, dtype=torch.uint8)
     sheet[:count] = images
     sheet = rearrange(sheet, "(row column) c h w -> (row h) (column w) c", row=rows)
-    return sheet.expand(-1, -1, 3).numpy() if channels == 1 else sheet[:, :, :3].numpy()
+    return (sheet.expand(-1, -1, 3) if channels == 1 else sheet).numpy()
+
+
+def upright(images: Tensor, aspect: tuple[int, int]) -> Tensor:
+    """Pictures uint8 [N, C, side, side] of a data set, stretched to a square, at the aspect that they had."""
+    height, width = frame_size(images.shape[-1], aspect)
+    if height == width:
+        return images
+    return F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True).round().to(torch.uint8)
 
 
 class _Clock:
@@ -224,15 +322,19 @@ class _Writer:
         self._sums: dict[str, list[Tensor]] = {}
         self._began, self._shown, self._waited = time.monotonic(), trainer.shown, 0.0
         self._guessed = 0  # ticks in a row
+        self.saved = trainer.shown  # as of the last snapshot
         self._board = _tensorboard(run.folder)
-        with _disk(run.folder):
+        with _disk(run):
             run.folder.mkdir(parents=True, exist_ok=True)
-            for stale in run.folder.glob(".*.partial"):  # of a run that was killed while it wrote
-                stale.unlink(missing_ok=True)
+            for stale in run.folder.glob(".*"):
+                if _LEFTOVER.fullmatch(stale.name):
+                    stale.unlink(missing_ok=True)
             _forget_after(run.folder / "stats.jsonl", trainer.shown)
-            write_json(run.folder / "run.json", _description(trainer, pictures, run.info))
+            write_json(run.folder / DESCRIPTION, _description(trainer, pictures, run))
             count = min(GRID[0] * GRID[1], len(pictures))
-            write_png(run.folder / "reals.png", tile(pictures.pictures(range(count)), GRID[0]))
+            write_png(
+                run.folder / "reals.png", tile(upright(pictures.pictures(range(count)), pictures.frame.aspect), GRID[0])
+            )
 
     def add(self, trainer: Trainer, stats: dict[str, Tensor], clock: _Clock, waited: float) -> None:
         for name, value in stats.items():
@@ -254,7 +356,7 @@ class _Writer:
             **{name: round(value, 6) for name, value in self.last.items()},
         }
         self._began, self._shown, self._waited = now, trainer.shown, waited
-        with _disk(self.run.folder), (self.run.folder / "stats.jsonl").open("a") as file:
+        with _disk(self.run), (self.run.folder / "stats.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self._board:
             for name, value in self.last.items():
@@ -274,29 +376,17 @@ class _Writer:
             )
 
     def snapshot(self, trainer: Trainer) -> None:
-        """A grid, the generator and the state; then snapshots beyond the last ones are removed.
-
-        The state comes last: whoever finds it finds the others too.
-        """
+        """The state, then what is made of it; then snapshots beyond the last ones are removed."""
         folder = self.run.folder
+        with _disk(self.run):
+            save_snapshot(trainer, folder / snapshot_name(trainer.shown), self.run.info)
+            self.saved = trainer.shown
+            _publish(self.run, trainer)
         grid = sample_grid(trainer.G_ema, trainer.D.config.img_resolution)
-        with _disk(folder):
+        with _disk(self.run):
             write_png(folder / f"fakes-{trainer.shown:010d}.png", grid)
             if (losses := loss_plot(read_stats(folder))) is not None:
                 write_png(folder / "losses.png", np.asarray(losses))
-            details = {"trained": f"{trainer.shown} pictures", **self.run.info}
-            store = partial(
-                save_generator,
-                trainer.G_ema,
-                self.run.generator_file,
-                details=details,
-                discriminator=trainer.D,
-            )
-            try:
-                store(half=True)
-            except ValueError:  # weights that float16 cannot hold
-                store()
-            save_snapshot(trainer, folder / snapshot_name(trainer.shown), self.run.info)
             for old in self.run.snapshots()[: -self.run.keep]:
                 old.unlink(missing_ok=True)
 
@@ -305,20 +395,49 @@ class _Writer:
             self._board.close()
 
 
+def _publish(run: Run, trainer: Trainer) -> None:
+    """The generator for the loader."""
+    details = {"trained": f"{trainer.shown} pictures", **run.info}
+    for private in ("identity", "history"):  # it may be given to others: where the pictures lie is not their business
+        details.pop(private, None)
+    if "data_source" in details:
+        details["data_source"] = Path(details["data_source"]).name
+    store = partial(
+        save_generator,
+        trainer.G_ema,
+        run.generator_file,
+        details=details,
+        discriminator=trainer.D,
+    )
+    try:
+        store(half=True)
+    except ValueError:  # weights that float16 cannot hold
+        store()
+
+
+def _complete(run: Run, trainer: Trainer) -> None:
+    """The generator of a finished run, where it is missing: removed, or the run was killed before it wrote it."""
+    file = run.generator_file
+    if not file.exists() or file.stat().st_mtime < run.snapshots()[-1].stat().st_mtime:
+        with _disk(run):
+            _publish(run, trainer)
+
+
 class _disk:
     """Says what to do when the disk is full or the folder cannot be written to."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, run: Run):
+        self.run = run
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind, error, trace) -> None:
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            last = "The last snapshot is whole" if self.run.snapshots() else "Nothing is kept of the run"
             raise TrainingError(
-                f"{self.folder}: cannot be written to ({error}). The last snapshot is whole: make room (a snapshot "
-                "takes three times the size of the networks, twice over) and start the same run again to go on"
+                f"{self.run.folder}: cannot be written to ({error}). {last}: make room (a snapshot takes three times "
+                "the size of the networks, twice over) and start the same run again to go on"
             ) from error
 
 
@@ -345,7 +464,7 @@ def _any(trainer: Trainer, flag: bool) -> bool:
     return bool(trainer.process.mean(torch.tensor(float(flag), device=trainer.device)) > 0)
 
 
-def _description(trainer: Trainer, pictures: Pictures, info: dict[str, Any]) -> dict[str, Any]:
+def _description(trainer: Trainer, pictures: Pictures, run: Run) -> dict[str, Any]:
     from .. import __version__
 
     return {
@@ -359,10 +478,12 @@ def _description(trainer: Trainer, pictures: Pictures, info: dict[str, Any]) -> 
         "data": {
             "pictures": pictures.report.used,
             "mirror": pictures.mirror,
+            "fingerprint": pictures.fingerprint,
             "skipped": pictures.report.skipped[:1000],
             "notes": pictures.report.notes,
         },
-        **info,
+        "intervals": {name: getattr(run, name) for name in ("tick", "snapshot_every", "keep")},
+        **run.info,
     }
 
 

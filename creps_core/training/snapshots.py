@@ -19,7 +19,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...kernels.graphs import Graph
-from ..checkpoints import FORMAT_VERSION, HEADER_KEY, build_generator, digest, is_training, network_of, read_own
+from ..checkpoints import (
+    FORMAT_VERSION,
+    HEADER_KEY,
+    build_generator,
+    digest,
+    is_training,
+    network_of,
+    read_own,
+    read_taught,
+    write_taught,
+)
 from ..errors import CheckpointError
 from ..files import replace_file
 from ..network import Discriminator, DiscriminatorConfig
@@ -46,7 +56,8 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
         for key, parameter in trainer.parameters[name].items():
             for moment, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"adam.{name}.{key}.{moment}"] = value
-    tensors |= {f"state.{name}": value for name, value in _scalars(trainer).items()}
+    taught, labels = write_taught(trainer.G_ema)
+    tensors |= {f"state.{name}": value for name, value in _scalars(trainer).items()} | labels
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {
         "version": FORMAT_VERSION,
@@ -56,6 +67,7 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
         "recipe": trainer.recipe.to_dict(),
         "counters": {name: getattr(trainer, name) for name in _COUNTERS},
         "details": dict(details or {}),
+        **taught,
         "sha256": digest(trainer.G.config, tensors),
     }
     header["header_sha256"] = _header_digest(header)
@@ -70,12 +82,24 @@ def load_snapshot(
     process: Process | None = None,
     make_graph: Callable[[], Graph] | bool = True,
 ) -> Trainer:
-    """A trainer as it was when the snapshot was written.
+    """`load_state` without what the file says beside."""
+    return load_state(path, recipe=recipe, device=device, process=process, make_graph=make_graph)[0]
+
+
+def load_state(
+    path: str | os.PathLike[str],
+    *,
+    recipe: Recipe | Callable[[Recipe], Recipe] | None = None,
+    device: torch.device | str = "cpu",
+    process: Process | None = None,
+    make_graph: Callable[[], Graph] | bool = True,
+) -> tuple[Trainer, dict[str, Any]]:
+    """A trainer as it was when the snapshot was written, and the details in its header with the `recipe` of the file.
 
     Args:
         path: a file of `save_snapshot`.
-        recipe: to go on with another one; None for that of the file. Batch, learning rates and regularisation may
-            change, the networks may not.
+        recipe: to go on with another one, or what makes one of that of the file; None for that of the file. Batch,
+            learning rates and regularisation may change, the networks may not.
         device: where to train.
         process: this one among several.
         make_graph: as of `Trainer`.
@@ -105,8 +129,13 @@ def load_snapshot(
     except RuntimeError as problem:
         raise error(f"the discriminator in it does not fit its config ({problem})") from problem
     generator, average = (build_generator(config, network_of(tensors, name), error) for name in ("G", "G_ema"))
+    try:
+        read_taught(average, header, tensors)
+    except ValueError as problem:
+        raise error(f"{problem}; the file is damaged") from problem
+    new = recipe(old) if callable(recipe) else recipe or old
     place = {"device": device, "process": process, "make_graph": make_graph}
-    trainer = Trainer(generator, discriminator, recipe or old, generator_ema=average, **place)
+    trainer = Trainer(generator, discriminator, new, generator_ema=average, **place)
     for name, optimizer in trainer.optimizers.items():
         for key, parameter in trainer.parameters[name].items():
             moments = network_of(tensors, f"adam.{name}.{key}")
@@ -124,7 +153,8 @@ def load_snapshot(
             value.copy_(tensors[f"state.{name}"])
     for name, value in counters.items():
         setattr(trainer, name, value)
-    return trainer
+    details = header.get("details")
+    return trainer, {**(details if isinstance(details, dict) else {}), "recipe": old.to_dict()}
 
 
 def _header_digest(header: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..checkpoints import (
 from ..errors import CheckpointError
 from ..network import BANDWIDTH, Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from .growth import grow, transfer
+from .refit import refit_discriminator, refit_generator
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,27 @@ def judge_for(networks: Networks, wanted: DiscriminatorConfig, seed: int) -> Dis
     found = networks.D
     if found is None:
         return new_discriminator(wanted, seed)
-    if (found.config.img_resolution, found.config.c_dim) == (wanted.img_resolution, wanted.c_dim):
+    ours = {name: getattr(wanted, name) for name in ("img_resolution", "img_channels", "c_dim")}
+    config = dataclasses.replace(found.config, **ours)
+    if config == found.config:
         return found
-    fields = found.config.to_dict() | {"img_resolution": wanted.img_resolution, "c_dim": wanted.c_dim}
-    discriminator = new_discriminator(DiscriminatorConfig.from_dict(fields), seed)
-    (grow if wanted.img_resolution > found.config.img_resolution else transfer)(found, discriminator)
+    if config.img_channels != found.config.img_channels:  # first, at the resolution that it knows
+        recoloured = new_discriminator(dataclasses.replace(found.config, img_channels=config.img_channels), seed)
+        transfer(found, recoloured)
+        refit_discriminator(found, recoloured)
+        found = recoloured
+    discriminator = new_discriminator(config, seed)
+    (grow if config.img_resolution > found.config.img_resolution else transfer)(found, discriminator)
     return discriminator
+
+
+def refit(networks: Networks, c_dim: int, channels: int, seed: int) -> Networks:
+    """The generators for other labels or channels; see `refit_generator`. The discriminator is left to `judge_for`."""
+    config = dataclasses.replace(networks.G.config, c_dim=c_dim, img_channels=channels)
+    if config == networks.G.config:
+        return networks
+    G, G_ema = (refit_generator(old, config, new_generator(config, seed)) for old in (networks.G, networks.G_ema))
+    return Networks(G, G_ema, networks.D)
 
 
 def networks_of(generator: Generator) -> Networks:

@@ -64,7 +64,12 @@ def test_links(tmp_path: Path):
         pytest.skip("no links here")
     pictures = open_pictures(folder, resolution=SIDE)
     assert pictures.names == ["a.png", "deep/b.png", "to_file.png"]
-    assert pictures.report.skipped == [("nowhere.png", "not a file, or a link that leads nowhere")]
+    followed = "link to a folder, not followed: give that folder, or copy it"
+    assert pictures.report.skipped == [
+        ("deep/loop/", followed),
+        ("nowhere.png", "not a file, or a link that leads nowhere"),
+        ("to_folder/", followed),
+    ]
     with zipfile.ZipFile(tmp_path / "l.zip", "w") as archive:
         archive.writestr("a.png", encoded(colours(0)))
         link = zipfile.ZipInfo("link.png")

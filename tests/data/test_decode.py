@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comfyui_creps.creps_core.data import decode, open_pictures, sources
+from comfyui_creps.creps_core.data.deep import eight_bits
 from picture_files import SIDE, array, colours, encoded, opened, reason, smooth, write, zipped
 from PIL import Image, ImageCms, ImageFile
 
@@ -155,7 +156,7 @@ def test_deep_pictures(tmp_path: Path):
         pictures = opened(tmp_path / kind, encoded(deep, kind), name, channels=1)
         assert np.array_equal(array(pictures)[..., 0], np.rint(deep / 257).astype(np.uint8))
     big_endian = Image.frombytes("I;16B", (SIDE, SIDE), deep.astype(">u2").tobytes())
-    assert np.array_equal(np.asarray(decode._eight_bits(big_endian)), np.rint(deep / 257).astype(np.uint8))
+    assert np.array_equal(np.asarray(eight_bits(big_endian, None, b"", [])), np.rint(deep / 257).astype(np.uint8))
     whole = Image.fromarray(values.astype(np.int32))
     pictures = opened(tmp_path / "int", encoded(whole, "TIFF"), "c.tif", channels=1)
     assert np.array_equal(array(pictures)[..., 0], np.rint(deep / 257).astype(np.uint8))
@@ -164,8 +165,8 @@ def test_deep_pictures(tmp_path: Path):
     pictures = opened(tmp_path / "float", encoded(unit, "TIFF"), "d.tif", channels=1)
     assert np.array_equal(array(pictures)[..., 0], np.rint(unit * 255).astype(np.uint8))
     for bad, why in (
-        (unit * 300, "floating-point values from 0 to 300; only 0 to 1 is read"),
-        (unit * np.float32(np.nan), "floating-point values from nan to nan; only 0 to 1 is read"),
+        (unit * 300, "floating-point values from 0 to 300; only 0 to 1 and 0 to 255 are read"),
+        (unit * np.float32(np.nan), "floating-point values from nan to nan; only 0 to 1 and 0 to 255 are read"),
         (values.astype(np.int32) * 2, "whole numbers from 0 to 131070; of more than 8 bits, only 0 to 65535 is read"),
     ):
         assert reason(tmp_path / why[:30], encoded(bad, "TIFF"), "e.tif") == why
@@ -272,7 +273,11 @@ def test_report(tmp_path: Path):
     files = {f"{number:02}.png": b"" for number in range(12)}
     files |= {"a.png": encoded(colours(0)[..., 0]), "b.png": encoded(colours(1)[..., 0]), "c\x1b[2J.png": b""}
     lines = str(open_pictures(zipped(tmp_path / "x.zip", files), resolution=SIDE).report).splitlines()
-    assert lines[:4] == ["2 pictures", "  2 grey, shown as colour", "13 skipped", "  00.png: empty file"]
-    assert lines[-1] == "  and 3 more"
+    assert lines == [
+        "2 pictures",
+        "  2 grey, shown as colour",
+        "13 skipped",
+        "  13 empty file: 00.png, 01.png, 02.png, ...",
+    ]
     names = [name for name, _ in open_pictures(tmp_path / "x.zip", resolution=SIDE).report.skipped]
     assert names[-1] == "c?[2J.png"

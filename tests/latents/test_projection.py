@@ -122,3 +122,25 @@ def test_bad_arguments_are_named(arguments: dict, message: str):
     arguments = {"pictures": torch.zeros(1, 3, 8, 8), **arguments}
     with pytest.raises(ValueError, match=message):
         project(GENERATOR, **arguments)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_what_is_transparent_does_not_count(channels: int):
+    """The same latent comes out whatever colours lie under alpha 0, and it is that of what can be seen."""
+    generator = make_generator(img_channels=channels)
+    wanted = picture_of(107, 24, 24, generator)
+    alpha = torch.full((1, 1, 24, 24), 1.0)
+    alpha[..., :12] = -1
+    found = []
+    for hidden in (-1.0, 1.0):
+        colours = torch.where(alpha < 0, torch.tensor(hidden), wanted[:, :3])
+        picture = torch.cat([colours, wanted[:, 3:] if channels == 4 else alpha], 1)
+        if channels == 4:
+            picture[:, 3:] = torch.minimum(picture[:, 3:], alpha)
+        found.append(project(generator, picture, steps=3, candidates=16, seed=100))
+    assert torch.equal(found[0].latents.ws, found[1].latents.ws)
+    if channels == 3:
+        assert torch.allclose(found[0].latents.ws, sample(generator, [107]), atol=1e-4)
+        assert found[0].psnr[0] > 60
+    with pytest.raises(ValueError, match="transparent all over"):
+        project(generator, torch.full((1, 4, 24, 24), -1.0), steps=1, candidates=2)

@@ -327,3 +327,92 @@ def test_a_training_that_cannot_begin_says_why(
     kind, error = client.run(prompt)["status"]["messages"][-1]
     assert kind == "execution_error"
     assert message in error["exception_message"]
+
+
+def executed(history: dict[str, Any]) -> set[str]:
+    """The nodes of a prompt that were run, not taken from the cache."""
+    cached = [set(data["nodes"]) for kind, data in history["status"]["messages"] if kind == "execution_cached"]
+    return set(history["prompt"][2]) - set().union(*cached)
+
+
+def test_a_run_is_gone_on_with_refused_and_gone_on_with_on_new_data(host: ComfyHost, client: ComfyClient) -> None:
+    prompt = training_prompt(host, 8, "mine", "first")
+    inputs = prompt["2"]["inputs"]
+    for folder, colour in (("first", 40), ("second", 200)):
+        (host.base / "input" / folder).mkdir()
+        for i in range(4):
+            Image.new("RGB", (20, 20), (colour, 40 * i, 0)).save(host.base / "input" / folder / f"{i}.png")
+    assert ended_with(client.run(prompt)) == "execution_success"
+
+    inputs["pictures"] = 16
+    assert "16 pictures shown" in client.run(prompt)["outputs"]["2"]["text"][0]
+    inputs["batch"] = 8
+    report = client.run(prompt)["outputs"]["2"]["text"][0]
+    assert report.startswith("nothing to do: 16 of 16 pictures shown; ask for more (pictures)")
+
+    inputs["folder"] = "second"  # as many pictures, of the same names
+    kind, error = client.run(prompt)["status"]["messages"][-1]
+    assert kind == "execution_error"
+    assert "these are other pictures: 4 pictures of" in error["exception_message"]
+    assert 'Choose another name (run_name "mine 2"), or say new_data' in error["exception_message"]
+
+    inputs.update(new_data=True, pictures=24)
+    report = client.run(prompt)["outputs"]["2"]["text"][0]
+    assert report.startswith("from 16 pictures on with other data: 4 pictures of")
+    assert "24 pictures shown" in report
+
+    other = dict(prompt, **{"1": {"class_type": "CREPS_LoadGenerator", "inputs": {"checkpoint": "builtin: textures"}}})
+    other["2"] = {"class_type": "CREPS_TrainGenerator", "inputs": {**inputs, "resolution": 16}}
+    kind, error = client.run(other)["status"]["messages"][-1]
+    assert kind == "execution_error"
+    assert "it began with small, not with textures" in error["exception_message"]
+
+
+def test_what_happens_to_a_run_and_its_data_is_seen(host: ComfyHost, client: ComfyClient) -> None:
+    prompt = training_prompt(host, 8, "watched", "watched")
+    pictures, run = host.base / "input" / "watched", host.base / "output" / "creps_runs" / "watched"
+    pictures.mkdir()
+    for i in range(4):
+        Image.new("RGB", (20, 20), (0, 60 * i, 0)).save(pictures / f"{i}.png")
+    assert "2" in executed(client.run(prompt))
+    assert "2" not in executed(client.run(prompt))
+    shutil.rmtree(run)
+    assert "2" in executed(client.run(prompt))
+    assert (run / "generator.safetensors").exists()
+    Image.new("RGB", (20, 20), (9, 9, 9)).save(pictures / "added.png")
+    kind, error = client.run(prompt)["status"]["messages"][-1]
+    assert kind == "execution_error"
+    assert "5 pictures of" in error["exception_message"]
+
+    # Without a name each model and each set of pictures has a run of its own.
+    prompt["2"]["inputs"]["run_name"] = ""
+    first = client.run(prompt)["outputs"]["2"]["text"][0]
+    (pictures / "added.png").unlink()
+    second = client.run(prompt)["outputs"]["2"]["text"][0]
+    places = [report.splitlines()[-1] for report in (first, second)]
+    assert len(set(places)) == 2
+    assert all("/creps_runs/small on watched " in Path(place).as_posix() for place in places)
+
+
+def test_wide_pictures_with_transparency_are_trained_and_rendered(host: ComfyHost, client: ComfyClient) -> None:
+    prompt = training_prompt(host, 8, "wide", "wide")
+    (host.base / "input" / "wide").mkdir()
+    for i in range(4):
+        Image.new("RGBA", (64, 36), (40 * i, 200, 0, 60 * i)).save(host.base / "input" / "wide" / f"{i}.png")
+    prompt["2"]["inputs"].update(alpha=True, aspect="16:9")
+    prompt |= {
+        "6": {"class_type": "CREPS_SampleLatents", "inputs": {"model": ["2", 0], "seed": 0, "batch_size": 2}},
+        "7": {
+            "class_type": "CREPS_Render",
+            "inputs": {"model": ["2", 0], "latent": ["6", 0], "width": 64, "height": 0},
+        },
+        "8": {"class_type": "JoinImageWithAlpha", "inputs": {"image": ["7", 0], "alpha": ["7", 1]}},
+        "9": {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}},
+    }
+    prompt["6"]["inputs"]["truncation_psi"] = 1.0
+    prompt["7"]["inputs"].update(fit="crop", supersample=1)
+    history = client.run(prompt)
+    assert ended_with(history) == "execution_success", history["status"]
+    first, second = (Image.open(io.BytesIO(client.view(item))) for item in history["outputs"]["9"]["images"])
+    assert (first.mode, first.size) == (second.mode, second.size) == ("RGBA", (64, 36))
+    assert first.getchannel("A").getextrema()[0] > 200  # as opaque as it begins

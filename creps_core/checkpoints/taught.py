@@ -1,0 +1,67 @@
+"""What a checkpoint of ours says of the pictures that its generator was trained on: labels, aspect.
+
+Labels are the tensors `labels.values` ([K] classes or [K, c_dim]) and `labels.counts` [K], both float32, with the names
+of classes in the header.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..network import Generator, LabelSet
+
+_PREFIX = "labels."
+_MAX_NAMES = 1 << 19  # characters of the header
+
+
+def is_taught(name: str) -> bool:
+    """Whether a tensor of a file is one of these, and none of a network."""
+    return name.startswith(_PREFIX)
+
+
+def write_taught(generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The fields of the header and the tensors that say what is known."""
+    header: dict[str, Any] = {}
+    if generator.aspect != (1, 1):
+        header["aspect"] = list(generator.aspect)
+    if (labels := generator.labels) is None:
+        return header, {}
+    names = {str(number): name for number, name in labels.names.items()}
+    header["classes"] = names if len(json.dumps(names)) <= _MAX_NAMES else {}
+    return header, {
+        f"{_PREFIX}values": labels.values.to("cpu", torch.float32).contiguous(),
+        f"{_PREFIX}counts": labels.counts.to("cpu", torch.float32).contiguous(),
+    }
+
+
+def read_taught(generator: Generator, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Generator:
+    """Let a generator know what its file says; returns it.
+
+    Raises:
+        ValueError: these are no labels of this generator, or no aspect.
+    """
+    aspect = header.get("aspect", [1, 1])
+    if not (isinstance(aspect, list) and len(aspect) == 2 and all(type(v) is int and 0 < v < 1 << 16 for v in aspect)):
+        raise ValueError(f"its aspect is {str(aspect)[:60]}, not two whole numbers")
+    generator.aspect = (aspect[0], aspect[1])
+    values, counts = (tensors.get(f"{_PREFIX}{name}") for name in ("values", "counts"))
+    if values is None or counts is None:
+        return generator
+    c_dim = generator.config.c_dim
+    good = values.shape[1:] in ((), (c_dim,)) and counts.shape == values.shape[:1] and len(values) > 0 and c_dim > 0
+    good = good and bool(torch.isfinite(values).all()) and bool((counts > 0).all() and torch.isfinite(counts).all())
+    if good and values.ndim == 1:
+        good = bool(((values >= 0) & (values < c_dim) & (values == values.round())).all())
+        values = values.long() if good else values
+    if not good:
+        raise ValueError(f"its labels do not belong to a generator with labels of {c_dim} numbers")
+    names = header.get("classes")
+    pairs = names.items() if isinstance(names, dict) else ()
+    known = {int(k): v for k, v in pairs if str(k).isdecimal() and len(str(k)) < 6 and isinstance(v, str)}
+    generator.labels = LabelSet(values, counts, known)
+    return generator

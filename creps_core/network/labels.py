@@ -1,0 +1,128 @@
+"""Which labels a conditional generator has learnt, how often it saw each, and what they are called."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Label = int | str | Sequence[float]
+"""A class by its number or its name, or the numbers of a label; as text also "0.5, -1"."""
+_NAMED, _SHOWN = 5, 12  # in messages
+_DRAW = 0x1ABE1  # tells the stream of labels from those of latents
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of the pictures that a generator was trained on.
+
+    Attributes:
+        values: the different ones: classes int64 [K], or float32 [K, c_dim].
+        counts: how many pictures have each, [K].
+        names: of classes, as far as they have any.
+    """
+
+    values: Tensor
+    counts: Tensor
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """In words, for people: the first classes with their counts."""
+        if self.values.ndim > 1:
+            return f"{len(self.values):,} different ones of {self.values.shape[1]} numbers"
+        pairs = list(zip(self.values.tolist(), self.counts.tolist(), strict=True))
+        shown = [f"{n}{f' ({self.names[n]})' if n in self.names else ''}: {count:,.0f}" for n, count in pairs[:_SHOWN]]
+        return ", ".join(shown) + (f" and {len(pairs) - _SHOWN:,} more" if len(pairs) > _SHOWN else "")
+
+    def draw(self, seed: int, c_dim: int) -> Tensor:
+        """The label of a seed, float32 [c_dim]: each as often as among the pictures."""
+        return self.sample(np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, _DRAW]), 1, c_dim)[0]
+
+    def sample(self, rng: np.random.RandomState, count: int, c_dim: int) -> Tensor:
+        """Labels drawn at random, float32 [count, c_dim]."""
+        ends = self.counts.double().cumsum(0).numpy()
+        rows = np.searchsorted(ends, rng.random_sample(count) * ends[-1], "right").clip(0, len(ends) - 1)
+        return torch.stack([self.vector(row, c_dim) for row in rows.tolist()])
+
+    def vector(self, row: int, c_dim: int) -> Tensor:
+        """A row of `values` as the generator takes it, float32 [c_dim]."""
+        value = self.values[row]
+        return one_hot(int(value), c_dim) if self.values.ndim == 1 else value.float()
+
+    def mean(self, c_dim: int) -> Tensor:
+        """The mean label, float32 [c_dim]."""
+        weights = (self.counts.double() / self.counts.sum()).float()
+        if self.values.ndim > 1:
+            return weights @ self.values.float()
+        return torch.zeros(c_dim).index_add_(0, self.values, weights)
+
+    def title(self, c: Tensor) -> str:
+        """What to call a label: the name or number of its class; empty for lists of numbers."""
+        if self.values.ndim > 1:
+            return ""
+        number = int(c.argmax())
+        return self.names.get(number, f"class {number}")
+
+
+def one_hot(label: int, classes: int) -> Tensor:
+    """The label vector of a class, [classes] float32.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if not 0 <= label < classes:
+        raise ValueError(f"label must be from 0 to {classes - 1} for this generator, not {label}")
+    vector = torch.zeros(classes)
+    vector[label] = 1
+    return vector
+
+
+def label_vector(label: Label, c_dim: int, known: LabelSet | None) -> Tensor:
+    """A label that was asked for, as the generator takes it: float32 [c_dim].
+
+    Args:
+        label: a class, a name, or `c_dim` numbers; texts hold any of these, names first.
+        c_dim: of the generator.
+        known: its labels, if the checkpoint has them.
+
+    Raises:
+        ValueError: there is no such label; says what there is.
+    """
+    vectors = known is not None and known.values.ndim > 1
+    if isinstance(label, str):
+        names = {} if known is None else {name.casefold(): number for number, name in known.names.items()}
+        text = label.strip()
+        if text.casefold() in names:
+            return one_hot(names[text.casefold()], c_dim)
+        parts = [part for part in re.split(r"[\s,;]+", text.strip("[]()")) if part]
+        try:
+            numbers = [float(part) for part in parts]
+        except ValueError:
+            numbers = []
+        if not numbers:
+            raise ValueError(f"there is no label {label!r}; {_choice(c_dim, known)}")
+        whole = len(numbers) == 1 and numbers[0].is_integer()
+        label = int(numbers[0]) if whole and not (vectors and c_dim == 1) else numbers
+    if isinstance(label, int):
+        if vectors:
+            raise ValueError(f"label {label} is a class, and {_choice(c_dim, known)}")
+        return one_hot(label, c_dim)
+    values = [float(value) for value in label]
+    if len(values) != c_dim or not all(math.isfinite(value) for value in values):
+        raise ValueError(f"a label of {len(values)} numbers, {values[:_NAMED]}: {_choice(c_dim, known)}")
+    return torch.tensor(values)
+
+
+def _choice(c_dim: int, known: LabelSet | None) -> str:
+    if known is not None and known.values.ndim > 1:
+        example = ", ".join(f"{value:g}" for value in known.values[0, :_NAMED].tolist())
+        more = ", ..." if c_dim > _NAMED else ""
+        return f"this generator takes {c_dim} {'number' if c_dim == 1 else 'numbers'}, such as {example}{more}"
+    names = list(known.names.values()) if known is not None else []
+    called = f", or one of {', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}" if names else ""
+    return f"give a class from 0 to {c_dim - 1} for this generator{called}"

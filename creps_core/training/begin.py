@@ -1,0 +1,327 @@
+"""How a run begins, and how it goes on: what it is comes from the run, and what is asked for is held against that."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints import fingerprint
+from ..data import Pictures, same_aspect, written_aspect
+from ..errors import CheckpointError, NewerFormatError, TrainingError
+from ..network import DiscriminatorConfig, GeneratorConfig
+from .identity import DATA_OPTIONS, Identity
+from .parallel import Process
+from .recipe import Recipe, r1_gamma_for
+from .run import Run
+from .snapshots import load_state
+from .start import Networks, discriminator_config_for, judge_for, new_generator, refit
+from .trainer import Trainer
+
+log = logging.getLogger("CREPS")
+
+NEW = "new"
+"""The start of a run that begins with random weights."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What things are called where the user is, for advice."""
+
+    name: str = "--out"
+    new_data: str = "--new-data"
+    total: str = "--images"
+    start: str = "--start"
+    data: str = "--data"
+
+
+@dataclass
+class Wish:
+    """What is asked of a run. Whatever is not asked for, a run that is there keeps.
+
+    Attributes:
+        open_data: opens the pictures of a source, as `open_pictures`: called with the source, and resolution, channels,
+            `DATA_OPTIONS`, seed and max_side by name.
+        source: folder or archive of the pictures, or what they are called; "": those of the run.
+        start: what the run begins with is called; None: nothing is said, a new run begins with random weights.
+        open_start: gives the networks of that start. weights: gives the fingerprint of its generator, where that is
+            cheaper.
+        recipe: fields of `Recipe`.
+        computed: fields of `Recipe` that follow from others, for a new run only.
+        data: `DATA_OPTIONS`, max_side.
+        shape: of the pictures: resolution, channels.
+        generator, discriminator: fields of their configs, for new ones.
+        bandwidth: of a new generator, see `new_generator`.
+        new_data: go on with other pictures than before.
+    """
+
+    open_data: Callable[..., Pictures]
+    source: str = ""
+    start: str | None = None
+    open_start: Callable[[], Networks] | None = None
+    weights: Callable[[], str] | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    computed: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    shape: dict[str, int] = field(default_factory=dict)
+    generator: dict[str, int] = field(default_factory=dict)
+    discriminator: dict[str, int] = field(default_factory=dict)
+    bandwidth: float | None = None
+    new_data: bool = False
+    words: Words = field(default_factory=Words)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A run that can be trained. `notes` are for the user: what is not as he may expect."""
+
+    trainer: Trainer
+    pictures: Pictures
+    notes: list[str]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all the pictures asked for have been shown."""
+        return self.trainer.shown >= self.trainer.recipe.total
+
+
+def begin(run: Run, wish: Wish, *, device: torch.device | str = "cpu", process: Process | None = None) -> Beginning:
+    """Begin a run, or go on with the one that is in the folder. Hold `run.lock` while this and `train` work.
+
+    Raises:
+        TrainingError: the run is not what is asked for, or has nothing to go on from; says what to do.
+        CheckpointError, DatasetError, ValueError: of the start, the pictures and the options.
+    """
+    process = process or Process()
+    if run.snapshots():
+        return _go_on(run, wish, device, process)
+    if run.generator_file.exists():
+        raise TrainingError(
+            f"{run.folder}: holds {run.generator_file.name} but no snapshot to go on from. Begin another run, "
+            f"{_another(run, wish.words)}, with {wish.words.start} {run.generator_file} to take over what it has learnt"
+        )
+    return _new(run, wish, device, process)
+
+
+def finished_note(run: Run, trainer: Trainer, words: Words) -> str:
+    """What to say of a run in which there is nothing left to do."""
+    return (
+        f"nothing to do: {trainer.shown:,} of {trainer.recipe.total:,} pictures shown; ask for more ({words.total}), "
+        f"or choose another name ({_another(run, words)})"
+    )
+
+
+def fresh_name(folder: Path) -> str:
+    """A name beside this folder that no run has: "mine 2" after "mine", "mine 3" after "mine 2"."""
+    stem, _, number = folder.name.rpartition(" ")
+    stem, count = (stem, int(number)) if stem and number.isdigit() else (folder.name, 1)
+    while folder.with_name(f"{stem} {count + 1}").exists():
+        count += 1
+    return f"{stem} {count + 1}"
+
+
+def _new(run: Run, wish: Wish, device: torch.device | str, process: Process) -> Beginning:
+    networks = wish.open_start() if wish.open_start else None
+    resolution = wish.shape.get("resolution") or (networks.G.config.img_resolution if networks else 0)
+    if not resolution:
+        raise ValueError(
+            "--resolution is needed for a new network: a power of two, 64 or 128 on a CPU, 256 to 1024 on GPUs"
+        )
+    seed = wish.recipe.get("seed", 0)
+    recipe = Recipe(**{"r1_gamma": r1_gamma_for(resolution), **wish.computed, **wish.recipe})
+    channels = wish.shape.get("channels") or (networks.G.config.img_channels if networks else 3)
+    if not wish.source:
+        raise ValueError(f"a new run needs pictures to learn from: give {wish.words.data}")
+    aspect = written_aspect(networks.G_ema.aspect) if networks else None
+    pictures, identity = _opened(wish, Identity(choice=seed, aspect=aspect), recipe, resolution, channels)
+    notes = []
+    if networks is None:
+        levels = {"img_resolution": resolution, **wish.generator}
+        config = GeneratorConfig(**{**levels, "img_channels": channels, "c_dim": pictures.c_dim})
+        options = {} if wish.bandwidth is None else {"bandwidth": wish.bandwidth}
+        generator = new_generator(config, seed, **options)
+        networks = Networks(generator, generator, None)
+        identity = dataclasses.replace(identity, start=NEW, bandwidth=wish.bandwidth)
+    else:
+        identity = dataclasses.replace(identity, start=wish.start or "", weights=fingerprint(networks.G_ema))
+        if ignored := [name for name in wish.generator if wish.generator[name] != getattr(networks.G.config, name)]:
+            notes.append(f"{', '.join(sorted(ignored))}: these are of a new generator; that of the start keeps its own")
+        pictures.widen(networks.G.config.c_dim)
+        networks = refit(networks, pictures.c_dim, channels, seed)
+    wanted = discriminator_config_for(networks.G.config, resolution)
+    discriminator = judge_for(networks, DiscriminatorConfig.from_dict(wanted.to_dict() | wish.discriminator), seed)
+    trainer = Trainer(networks.G, discriminator, recipe, generator_ema=networks.G_ema, device=device, process=process)
+    run.describe(identity, [])
+    return Beginning(trainer, pictures, notes)
+
+
+def _go_on(run: Run, wish: Wish, device: torch.device | str, process: Process) -> Beginning:
+    trainer, details, notes = _newest(run, wish, device, process)
+    description, problem = run.description()
+    if problem:
+        notes.append(f"{problem}: described anew from the snapshot")
+    identity = _identity(details, description)
+    _check_start(run, wish, identity, trainer)
+    resolution, channels = trainer.D.config.img_resolution, trainer.D.config.img_channels
+    old = Recipe.from_dict(details["recipe"])
+    pictures, given = _opened(wish, identity, trainer.recipe, resolution, channels, run)
+    pictures.widen(trainer.D.config.c_dim)
+    history = [entry for entry in details.get("history") or [] if isinstance(entry, dict)]
+    if not identity.same_data(given):
+        if not wish.new_data:
+            raise TrainingError(
+                f"{run.folder}: this run learns from {identity.described_data()}, and these are other pictures: "
+                f"{given.described_data()}. Choose another name ({_another(run, wish.words)}), or say "
+                f"{wish.words.new_data} to go on with these"
+            )
+        notes.append(f"from {trainer.shown:,} pictures on with other data: {given.described_data()}")
+        history.append(
+            {"shown": trainer.shown, "data": given.described_data(), "instead of": identity.described_data()}
+        )
+    changed = {
+        name: [getattr(old, name), value]
+        for name, value in trainer.recipe.to_dict().items()
+        if name != "total" and value != getattr(old, name)
+    }
+    log.info("going on after %s pictures", f"{trainer.shown:,}")
+    if changed:
+        values = ", ".join(f"{name} {now} instead of {before}" for name, (before, now) in changed.items())
+        notes.append(f"from {trainer.shown:,} pictures on with {values}")
+        history.append({"shown": trainer.shown, "recipe": changed})
+    run.describe(given, history)
+    return Beginning(trainer, pictures, notes)
+
+
+def _newest(
+    run: Run, wish: Wish, device: torch.device | str, process: Process
+) -> tuple[Trainer, dict[str, Any], list[str]]:
+    """The trainer of the newest snapshot that is whole, what else the snapshot says, and notes."""
+
+    def recipe(old: Recipe) -> Recipe:
+        return dataclasses.replace(old, **wish.recipe)
+
+    damaged: list[tuple[Path, CheckpointError]] = []
+    for path in reversed(run.snapshots()):
+        try:
+            trainer, details = load_state(path, recipe=recipe, device=device, process=process)
+        except NewerFormatError:
+            raise
+        except CheckpointError as error:
+            damaged.append((path, error))
+            continue
+        notes = []
+        for old, error in damaged:
+            if process.is_first:
+                run.put_aside(old)
+            notes.append(f"{error}. It is put aside as {old.name}.damaged; the run goes on from {path.name}")
+        return trainer, details, notes
+    raise TrainingError(
+        f"{run.folder}: none of its snapshots can be used: {damaged[0][1]}. Begin another run "
+        f"({_another(run, wish.words)}), with {wish.words.start} {run.generator_file} if that is whole"
+    )
+
+
+def _identity(details: dict[str, Any], description: dict[str, Any]) -> Identity:
+    """What the run is, by its snapshot, else by its `run.json`, which is all that version 0.1.0 wrote."""
+    for values in (details.get("identity"), description.get("identity")):
+        if isinstance(values, dict):
+            return Identity.from_dict(values)
+    data = description.get("data")
+    data = data if isinstance(data, dict) else {}
+    source = details.get("data_source") or description.get("data_source")
+    return Identity.from_dict(
+        {
+            "start": details.get("start") or description.get("start"),
+            "source": source,
+            "pictures": data.get("pictures"),
+            "mirror": data.get("mirror"),
+        }
+    )
+
+
+def _check_start(run: Run, wish: Wish, identity: Identity, trainer: Trainer) -> None:
+    """Raise TrainingError if the run began with something else than is asked for."""
+    words = wish.words
+    problems: list[str] = []
+    weights = _start_weights(wish, identity)
+    if weights and identity.weights and weights != identity.weights:
+        same = wish.start == identity.start
+        what = "which is another generator by now" if same else f"not with {wish.start}"
+        problems.append(f"it began with {identity.start or 'another generator'}, {what}")
+    elif weights and not identity.weights and identity.start and wish.start != identity.start:
+        problems.append(
+            f"it began with {'new networks' if identity.start == NEW else identity.start}, not with {wish.start}"
+        )
+    d, g = trainer.D.config.to_dict(), trainer.G.config.to_dict()
+    asked: list[tuple[str, Any, Any]] = [
+        ("resolution", d["img_resolution"], wish.shape.get("resolution")),
+        ("channels", d["img_channels"], wish.shape.get("channels")),
+    ]
+    if identity.start in (NEW, ""):
+        asked += [(f"the generator's {name} is", g[name], value) for name, value in wish.generator.items()]
+        asked += [(f"the discriminator's {name} is", d[name], value) for name, value in wish.discriminator.items()]
+        asked.append(("bandwidth", identity.bandwidth, wish.bandwidth))
+    problems += [
+        f"{name} {ours}, not {theirs}" for name, ours, theirs in asked if theirs and ours is not None and ours != theirs
+    ]
+    if problems:
+        raise TrainingError(
+            f"{run.folder}: this is another run: {'; '.join(problems)}. Choose another name "
+            f"({_another(run, words)}), or ask for what this one began with"
+        )
+
+
+def _start_weights(wish: Wish, identity: Identity) -> str:
+    """The fingerprint of the generator that is asked for as a start; empty if none is."""
+    if wish.weights:
+        return wish.weights()
+    if not wish.open_start:
+        return ""
+    try:
+        return fingerprint(wish.open_start().G_ema)
+    except CheckpointError:
+        if wish.start != identity.start:
+            raise
+        return ""  # it has been removed since, and is not needed any more
+
+
+def _opened(
+    wish: Wish, identity: Identity, recipe: Recipe, resolution: int, channels: int, run: Run | None = None
+) -> tuple[Pictures, Identity]:
+    """The pictures, by what is asked for and otherwise by the identity of a run; and the identity with them."""
+    options = {name: getattr(identity, name) for name in DATA_OPTIONS}
+    asked = {name: value for name, value in wish.data.items() if name in DATA_OPTIONS and value is not None}
+    if "aspect" in asked:
+        asked["aspect"] = same_aspect(asked["aspect"])
+    if run is not None and not wish.new_data:
+        for name, value in asked.items():
+            if options[name] is not None and options[name] != value:
+                raise TrainingError(
+                    f"{run.folder}: this run shows its pictures with {name} {options[name]}, not {value}. Choose "
+                    f"another name ({_another(run, wish.words)}), or say {wish.words.new_data} to change it"
+                )
+    options = {name: value for name, value in {**options, **asked}.items() if value is not None}
+    source = wish.source or identity.source
+    if not source:
+        raise ValueError(f"it is not known where the pictures of this run are: give {wish.words.data}")
+    max_side = wish.data.get("max_side") or identity.max_side
+    pictures = wish.open_data(
+        source,
+        resolution=resolution,
+        channels=channels,
+        seed=identity.choice,
+        max_side=max_side if recipe.patches else None,
+        **options,
+    )
+    return pictures, identity.with_data(pictures, source, max_side)
+
+
+def _another(run: Run, words: Words) -> str:
+    """{--out such as "runs/mine 2"}"""
+    name = run.folder.with_name(fresh_name(run.folder))
+    return f'{words.name} "{name if words.name.startswith("--") else name.name}"'

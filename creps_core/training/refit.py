@@ -1,0 +1,100 @@
+"""Networks for other labels or channels than they were trained with: what they know is taken over as far as it fits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..network import Discriminator, FullyConnected, Generator, GeneratorConfig
+from .growth import transfer
+
+_LUMA = (0.299, 0.587, 0.114)
+_LABEL_SHARE = 0.5  # of the variance that z brings into the mapping: what a new label may change at first
+
+
+def refit_generator(source: Generator, config: GeneratorConfig, fresh: Generator) -> Generator:
+    """A generator like `source` with another c_dim or img_channels.
+
+    The embedding of new labels is random, for the mapping learns a hundred times slower than the rest and would not
+    find out about labels that begin at nothing; what z does stays. A new alpha channel is opaque at first.
+
+    Args:
+        source: of the same config otherwise.
+        config: of the result.
+        fresh: with random weights, of this config; becomes the result.
+    """
+    transfer(source, fresh)
+    with torch.no_grad():
+        if source.config.c_dim != config.c_dim:
+            _refit_mapping(source, fresh)
+        if source.config.img_channels != config.img_channels:
+            matrix = channel_matrix(source.config.img_channels, config.img_channels)
+            old, new = source.synthesis, fresh.synthesis
+            for ours, theirs in (
+                (new.decoder_img, old.decoder_img),
+                (new.block0.tores, old.block0.tores),
+                (new.block1.tores, old.block1.tores),
+            ):
+                ours.weight.copy_(matrix @ theirs.weight)
+                ours.bias.copy_(matrix @ theirs.bias)
+            if config.img_channels == 4 and source.config.img_channels != 4:
+                new.decoder_img.bias[3] = 1
+    fresh.taught_as(source)
+    if source.config.c_dim != config.c_dim:
+        fresh.labels = None
+    return fresh.train(source.training)
+
+
+def _refit_mapping(source: Generator, fresh: Generator) -> None:
+    """The first layer of the mapping, whose inputs are z and, behind it, the embedded label."""
+    z_dim = source.config.z_dim
+    old: FullyConnected = source.mapping.fc0  # type: ignore[assignment]
+    new: FullyConnected = fresh.mapping.fc0  # type: ignore[assignment]
+    if source.config.c_dim and fresh.config.c_dim:
+        return  # the layer is the same, and has been copied: the embedding alone is new
+    if not z_dim or not fresh.config.z_dim:
+        return
+    ratio = old.weight_gain / new.weight_gain
+    if fresh.config.c_dim:
+        label = new.weight[:, z_dim:]
+        spread = old.weight.std() * ratio * (z_dim / label.shape[1]) ** 0.5
+        label.mul_(_LABEL_SHARE**0.5 * spread / label.std())
+    else:  # what a usual label brought is what all get
+        c = torch.full((1, source.config.c_dim), 1 / source.config.c_dim)
+        if source.labels is not None:
+            c = source.labels.mean(source.config.c_dim)[None]
+        embedded = source.mapping.embedded(c.to(old.weight))[0]
+        new.bias.add_(old.weight[:, z_dim:] @ embedded * old.weight_gain / new.bias_gain)
+    new.weight[:, :z_dim] = old.weight[:, :z_dim] * ratio
+
+
+def refit_discriminator(source: Discriminator, target: Discriminator) -> None:
+    """Let the first layer of `target` see what that of `source` sees, where their pictures have other channels.
+
+    Alpha counts for nothing at first.
+    """
+    ours, theirs = source.config, target.config
+    if ours.img_channels == theirs.img_channels or ours.img_resolution != theirs.img_resolution:
+        return
+    old, new = (getattr(d, f"b{d.config.img_resolution}").fromrgb for d in (source, target))
+    matrix = channel_matrix(theirs.img_channels, ours.img_channels)
+    if new.weight.shape[0] != old.weight.shape[0]:
+        return
+    with torch.no_grad():
+        weight = torch.einsum("oihw,ij->ojhw", old.weight, matrix)
+        new.weight.copy_(weight * (old.weight_gain / new.weight_gain))
+        new.bias.copy_(old.bias)
+
+
+def channel_matrix(source: int, target: int) -> Tensor:
+    """What makes pictures of `source` channels such of `target`, [target, source]; alpha becomes 0 or is dropped."""
+    if source == target:
+        return torch.eye(source)
+    matrix = torch.zeros(target, source)
+    if 1 not in (source, target):
+        matrix[:3, :3] = torch.eye(3)
+    elif source == 1:
+        matrix[:3] = 1
+    else:
+        matrix[0, :3] = torch.tensor(_LUMA)
+    return matrix
