@@ -1,0 +1,22 @@
+// The page of `creps explore`. (An .mjs file, since ComfyUI runs every .js file of a pack at its start.)
+// The scene stays in the tab: a reload, or a restart of the server, is no event.
+
+import { Explorer } from "./explorer.js";
+
+const KEY = "creps-explorer";
+const kept = () => {
+    try {
+        return JSON.parse(sessionStorage.getItem(KEY)) ?? {};
+    } catch {
+        return {};
+    }
+};
+const { scene = { width: 1536, height: 864, seed: 42 }, source = "" } = kept();
+const socket = new URL("socket", location.href);
+socket.protocol = "ws:";
+const host = document.getElementById("explorer");
+host.explorer = new Explorer(host, {
+    socket: socket.href, scene, source,
+    onchange: (now) => sessionStorage.setItem(KEY, JSON.stringify({ scene: now, source: host.explorer.source })),
+});
+host.explorer.focus();
