@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-_SIDES = (48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640, 704, 768, 896, 1024, 1280, 1536, 1792, 2048)
+_SIDES = (
+    48,
+    64,
+    96,
+    128,
+    160,
+    192,
+    224,
+    256,
+    320,
+    384,
+    448,
+    512,
+    576,
+    640,
+    704,
+    768,
+    896,
+    1024,
+    1280,
+    1536,
+    1792,
+    2048,
+)
 """Longer sides of frames: few sizes, so that pictures do not breathe and what is kept per size serves again."""
 _FIRST = 192
 _ROOM = 0.85  # of the time that a frame has, before a larger one is tried

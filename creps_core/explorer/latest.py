@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from .session import Request
 
@@ -62,17 +63,11 @@ class Latest:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while True:
-            with self._state:
-                self._state.wait_for(lambda: self._closed or (self._waiting and self._unseen < _UNSEEN))
-                if self._closed:
-                    return
-                request, self._waiting = self._waiting, None
-                assert request is not None
-                self._unseen += 1
+        while (request := self._next()) is not None:
             start = time.monotonic()
+            check = partial(self._check, request, start)
             try:
-                self._draw(request, lambda: self._check(request, start))
+                self._draw(request, check)
             except Cancelled:
                 self.seen()
             except Exception:  # of the adapter itself: what a request did wrong, it has told the page
@@ -80,6 +75,16 @@ class Latest:
                 self.seen()
             if (rest := _SHORTEST - (time.monotonic() - start)) > 0:
                 time.sleep(rest)
+
+    def _next(self) -> Request | None:
+        """The newest request, once the page has room for a frame; None at the end."""
+        with self._state:
+            self._state.wait_for(lambda: self._closed or (self._waiting and self._unseen < _UNSEEN))
+            request, self._waiting = self._waiting, None
+            if self._closed:
+                return None
+            self._unseen += 1
+            return request
 
     def _check(self, request: Request, start: float) -> None:
         if self._closed:

@@ -105,7 +105,9 @@ def read_scene(value: object) -> Scene:
     )
     frames = round(sum(key.seconds for key in scene.keys) * scene.fps)
     if frames > MAX_FRAMES:
-        raise ValueError(f"{frames} frames are too many: shorten the key frames, or lower fps; {MAX_FRAMES} are possible")
+        raise ValueError(
+            f"{frames} frames are too many: shorten the key frames, or lower fps; {MAX_FRAMES} are possible"
+        )
     return scene
 
 

@@ -112,7 +112,9 @@ class Walker:
             ws = sample(self.generator, seeds, label=label, truncation_psi=look.psi)[:, 0].cpu()
             ways = ws[1:] - ws[:1]
             lengths = ways.norm(dim=1)
-            return Directions(ways / lengths.clamp_min(1e-12)[:, None], lengths, list(range(self.generator.config.num_ws)))
+            return Directions(
+                ways / lengths.clamp_min(1e-12)[:, None], lengths, list(range(self.generator.config.num_ws))
+            )
 
         return self._once(("seeds", look.seed, look.walk.seeds, look.psi, self._label(look)), found)
 
@@ -158,7 +160,9 @@ def _pair(directions: Directions, walk: Walk) -> Directions:
     """The two directions of a pad, in the order of their strength."""
     begin = 2 * walk.number
     if begin + 2 > len(directions):
-        raise ValueError(f"there is no pair {walk.number}: there are {len(directions)} directions, {len(directions) // 2} pairs")
+        raise ValueError(
+            f"there is no pair {walk.number}: there are {len(directions)} directions, {len(directions) // 2} pairs"
+        )
     chosen = slice(begin, begin + 2)
     return Directions(
         directions.vectors[chosen],

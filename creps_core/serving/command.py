@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="official .pkl or our .safetensors")
     parser.add_argument("--builtin", metavar="NAME", help="built-in generator to begin with; default: the first")
     parser.add_argument("--weights", default="G_ema", choices=("G_ema", "G"), help="of an official snapshot")
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="of the server on 127.0.0.1; default: a free one")
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="N", help="of the server on 127.0.0.1; default: a free one"
+    )
     parser.add_argument("--device", default=None, help="cpu, cuda, mps...; default: a GPU if there is one")
     parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where pictures are saved")
     parser.add_argument("--no-browser", action="store_true", help="only write the address")
@@ -33,7 +35,9 @@ def explore_command(args: argparse.Namespace) -> None:
     try:
         import aiohttp  # noqa: F401
     except ImportError as error:
-        raise ImportError("creps explore needs aiohttp: pip install 'creps[explore]', or pip install aiohttp") from error
+        raise ImportError(
+            "creps explore needs aiohttp: pip install 'creps[explore]', or pip install aiohttp"
+        ) from error
     import torch
 
     from ..checkpoints import BUILTINS, load_builtin, load_generator

@@ -2,8 +2,8 @@
 
 The page sends JSON: `{"show": scene, "id", "source", "stage": [width, height, frame], "sharp", "time"}` for what it
 wants to show, `{"seen": id}` for each answer that it has dealt with, and where pictures may be saved
-`{"save": {...}}` and `{"stop": true}`. It gets JSON (`hello`, `generator`, `waiting`, `error`, `saving`) and frames: four
-bytes with the length of a JSON header, little-endian, the header, and a JPEG.
+`{"save": {...}}` and `{"stop": true}`. It gets JSON (`hello`, `generator`, `waiting`, `error`, `saving`) and frames:
+four bytes with the length of a JSON header, little-endian, the header, and a JPEG.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from ..explorer import MAX_SIDE, MAX_STAGE, Cancelled, Latest, Request, Session, Stage, read_scene
-from .host import Host
+from ..explorer import MAX_SIDE, MAX_STAGE, Cancelled, Frame, Latest, Request, Session, Stage, read_scene
+from .host import Host, Lent
 from .saving import Saving
 
 MAX_MESSAGE = 1 << 16
@@ -119,22 +119,9 @@ class Conversation:
 
     def _draw(self, request: Request, check: Callable[[], None]) -> None:
         try:
-            with self._host.use(request.source, check, self._wait) as (generator, linked):
-                session = self._session
-                if session is None or session.generator is not generator or session.walker.linked is not linked:
-                    session = self._session = Session(generator, linked)
-                    config = generator.config
-                    about = {
-                        "name": generator.name,
-                        "source": request.source,
-                        "resolution": config.img_resolution,
-                        "classes": config.c_dim,
-                        "pairs": config.w_dim // 2,
-                        "device": str(generator.mapping.w_avg.device),
-                        "linked": 0 if linked is None else len(linked) // 2,
-                    }
-                    self._tell({"generator": about})
-                frame = session.draw(request, check)
+            frame = None
+            while frame is None:
+                frame = self._try(request, check)
         except Cancelled:
             raise
         except Exception as error:  # the page shows it; the explorer goes on with the next look
@@ -160,6 +147,33 @@ class Conversation:
         text = json.dumps(header).encode()
         self._post(len(text).to_bytes(4, "little") + text + picture)
 
+    def _try(self, request: Request, check: Callable[[], None]) -> Frame | None:
+        """The picture; None if the device was wanted for something more important."""
+        with self._host.use(request.source, check, self._wait) as lent:
+            session = self._session
+            if (
+                session is None
+                or session.generator is not lent.generator
+                or session.walker.linked is not lent.directions
+            ):
+                session = self._session = Session(lent.generator, lent.directions)
+                self._tell({"generator": about(lent, request.source)})
+
+            def go_on() -> None:
+                check()
+                if lent.busy():
+                    raise _BusyError
+
+            try:
+                return session.draw(request, go_on)
+            except _BusyError:
+                return None
+            except RuntimeError:
+                if lent.busy():  # what is loaded for it may have put the generator away in the middle of a picture
+                    self._session = None
+                    return None
+                raise
+
     def _wait(self, message: dict[str, object]) -> None:
         """Tell once that it waits, and once that it does not."""
         if message["waiting"] != self._waits:
@@ -174,6 +188,24 @@ class Conversation:
             self._loop.call_soon_threadsafe(self._outbox.put_nowait, item)
         except RuntimeError as error:  # the server has stopped
             raise Cancelled from error
+
+
+class _BusyError(Exception):
+    """The device is wanted for something more important."""
+
+
+def about(lent: Lent, source: str) -> dict[str, Any]:
+    """What the page wants to know of a generator."""
+    generator, directions = lent.generator, lent.directions
+    return {
+        "name": generator.name,
+        "source": source,
+        "resolution": generator.config.img_resolution,
+        "classes": generator.config.c_dim,
+        "pairs": generator.config.w_dim // 2,
+        "device": str(generator.mapping.w_avg.device),
+        "linked": 0 if directions is None else len(directions) // 2,
+    }
 
 
 def read_request(message: Mapping[str, Any], number: int) -> Request:
@@ -192,4 +224,6 @@ def read_request(message: Mapping[str, Any], number: int) -> Request:
     side = message.get("side", 0)
     if type(side) is not int or not 0 <= side <= MAX_STAGE:
         raise ValueError(f"side must be a whole number from 0 to {MAX_STAGE}, not {str(side)[:40]!r}")
-    return Request(number, read_scene(message["show"]), Stage(*stage), message.get("sharp") is True, side, moment, source)
+    return Request(
+        number, read_scene(message["show"]), Stage(*stage), message.get("sharp") is True, side, moment, source
+    )

@@ -19,19 +19,22 @@ def stranger(request: web.Request, named: Callable[[str], bool] = lambda name: F
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin", "")
     try:
         here, there = urlsplit(f"//{host}"), urlsplit(origin)
-        same = (here.hostname, here.port or _port(request.scheme)) == (there.hostname, there.port or _port(there.scheme))
+        same = (here.hostname, here.port or _port(request.scheme)) == (
+            there.hostname,
+            there.port or _port(there.scheme),
+        )
     except ValueError:
         return "Host or Origin is malformed"
-    if not here.hostname or not _is_address(here.hostname) and not named(here.hostname):
+    if not here.hostname or (not _is_address(here.hostname) and not named(here.hostname)):
         return f"{host[:80]!r} is not an address of this server"
-    if there.scheme not in ("http", "https") or not same and not _forwarded(there, here):
+    if there.scheme not in ("http", "https") or (not same and not _forwarded(there, here)):
         return "the page comes from another site"
     return None
 
 
 def _forwarded(there, here) -> bool:
     """Behind a proxy that ends TLS the server sees http and no port; names still are equal."""
-    return there.hostname == here.hostname and here.port is None
+    return there.hostname == here.hostname and here.port is None and there.port is None
 
 
 def _port(scheme: str) -> int:

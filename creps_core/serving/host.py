@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
-from ..explorer import Cancelled
 from ..latents import Directions
 from ..network import Generator
 
@@ -17,6 +17,17 @@ Tell = Callable[[dict[str, object]], None]
 """Sends a message to the page; from any thread."""
 
 
+@dataclass(frozen=True)
+class Lent:
+    """A generator on its device, for one drawing."""
+
+    generator: Generator
+    directions: Directions | None = None
+    """For walks of the kind `linked`."""
+    busy: Callable[[], bool] = lambda: False
+    """Whether something more important wants the device: then the drawing is to end, and may be tried again."""
+
+
 class Host(Protocol):
     """Lends generators, by name, to one drawing at a time."""
 
@@ -24,10 +35,8 @@ class Host(Protocol):
         """The names that a page may ask for."""
         ...
 
-    def use(
-        self, source: str, check: Check, tell: Tell
-    ) -> AbstractContextManager[tuple[Generator, Directions | None]]:
-        """The generator of that name on its device, for one drawing, and directions linked to it.
+    def use(self, source: str, check: Check, tell: Tell) -> AbstractContextManager[Lent]:
+        """The generator of that name, for one drawing. While it waits, it tells `{"waiting": True}`.
 
         Raises:
             ValueError: there is none of that name; or what loading it raises.
@@ -51,13 +60,13 @@ class Generators:
         return list(self._loaders)
 
     @contextmanager
-    def use(self, source: str, check: Check, tell: Tell) -> Iterator[tuple[Generator, None]]:
+    def use(self, source: str, check: Check, tell: Tell) -> Iterator[Lent]:
         if source not in self._loaders:
             raise ValueError(f"there is no generator {source[:80]!r}; there are {self.sources()}")
         with turn(self._lock, check):
             if self._loaded is None or self._loaded[0] != source:
                 self._loaded = source, self._loaders[source]()
-            yield self._loaded[1], None
+            yield Lent(self._loaded[1])
 
     def load(self, source: str) -> Generator:
         """Another copy, for work beside the drawing."""
@@ -75,6 +84,3 @@ def turn(lock: threading.Lock, check: Check) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-__all__ = ["Cancelled", "Check", "Generators", "Host", "Tell", "turn"]

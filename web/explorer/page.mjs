@@ -1,7 +1,7 @@
-// The page of `creps explore`. (An .mjs file, since ComfyUI runs every .js file of a pack at its start.)
+// The page of `creps explore`. (All of this folder is .mjs, since ComfyUI runs every .js file of a pack at its start.)
 // The scene stays in the tab: a reload, or a restart of the server, is no event.
 
-import { Explorer } from "./explorer.js";
+import { Explorer } from "./explorer.mjs";
 
 const KEY = "creps-explorer";
 const kept = () => {

@@ -1,6 +1,6 @@
 // Saving the picture as a file: only where the server offers it.
 
-import { button, el, select } from "./dom.js";
+import { button, el, select } from "./dom.mjs";
 
 export class Saver {
     /** @param {object} owner: `scene`, `source`, send(message). */

@@ -1,7 +1,7 @@
 // The pad: a square in which the latent walks along two directions, from its middle.
 
-import { clamp, REACH } from "./scene.js";
-import { button, el } from "./dom.js";
+import { clamp, REACH } from "./scene.mjs";
+import { button, el } from "./dom.mjs";
 
 const FINE = 0.05, COARSE = 0.5; // steps, in units of the pad
 const TRAIL = 90; // places that are remembered

@@ -1,16 +1,16 @@
 // The explorer: one picture, live. The same page stands in a node of ComfyUI and in the window of `creps explore`.
 //
-// It owns the scene (see scene.js), asks the server for pictures of it (link.js), and shows them (stage.js). While
+// It owns the scene (see scene.mjs), asks the server for pictures of it (link.mjs), and shows them (stage.mjs). While
 // something moves it asks for frames of a size that the server finds it has time for; at rest for every pixel.
 
-import { copy, latentOf, readLook, readScene, stageOf, zoomText } from "./scene.js";
-import { button, el } from "./dom.js";
-import { Film } from "./film.js";
-import { Link } from "./link.js";
-import { Pad } from "./pad.js";
-import { Panel } from "./panel.js";
-import { Saver } from "./saver.js";
-import { Stage } from "./stage.js";
+import { copy, latentOf, readLook, readScene, stageOf, zoomText } from "./scene.mjs";
+import { button, el } from "./dom.mjs";
+import { Film } from "./film.mjs";
+import { Link } from "./link.mjs";
+import { Pad } from "./pad.mjs";
+import { Panel } from "./panel.mjs";
+import { Saver } from "./saver.mjs";
+import { Stage } from "./stage.mjs";
 
 const REST_MS = 60; // without a change, until the sharp picture is asked for
 const PATIENCE_MS = 420; // that it may take; else one that is nearly as sharp comes first
@@ -292,6 +292,7 @@ export class Explorer {
             this.want();
         } else if (message.generator) {
             this.about = message.generator;
+            this.body.classList.toggle("plain", this.about.device === "cpu"); // spare the processor
             this.show();
         } else if ("waiting" in message) {
             this.state(message.waiting ? "waiting for the running prompt\u2026" : "", "wait");

@@ -1,7 +1,7 @@
 // The filmstrip: key frames to be looked at, reordered, timed, removed, and the film through them.
 
-import { copy, EASINGS, filmFrames, filmLength, LIMITS, readLook } from "./scene.js";
-import { button, el, numberField, select, show } from "./dom.js";
+import { copy, EASINGS, filmFrames, filmLength, LIMITS, readLook } from "./scene.mjs";
+import { button, el, numberField, select, show } from "./dom.mjs";
 
 const THUMB = 160; // pixels
 const FEW_PIXELS = 5; // of a drag, before it reorders

@@ -1,7 +1,7 @@
 // The panel: seed, truncation, what the pad moves, the size of the final picture.
 
-import { LAYERS, LIMITS } from "./scene.js";
-import { button, el, numberField, select, show } from "./dom.js";
+import { LAYERS, LIMITS } from "./scene.mjs";
+import { button, el, numberField, select, show } from "./dom.mjs";
 
 const SIZES = [
     ["512x512", "Square 512"], ["1024x1024", "Square 1024"], ["2048x2048", "Square 2048"], ["4096x4096", "Square 4096"],

@@ -1,7 +1,7 @@
 // The stage: the last picture, moved and scaled to where it belongs until the new one is there, and the gestures.
 
-import { clamp, HOME, LIMITS, panned, scaleOf, stageOf, zoomed } from "./scene.js";
-import { el } from "./dom.js";
+import { clamp, HOME, LIMITS, panned, scaleOf, stageOf, zoomed } from "./scene.mjs";
+import { el } from "./dom.mjs";
 
 const MOST = 2560; // device pixels per side that are asked for
 const GLIDE_MS = 260; // of a pan that was let go
@@ -84,8 +84,10 @@ export class Stage {
         context.setTransform(1, 0, 0, 1, 0, 0);
         context.fillStyle = "#15181d";
         context.fillRect(0, 0, ...size);
-        context.imageSmoothingQuality = "high";
-        for (const { bitmap, view: shown, stage } of this.frames) {
+        context.imageSmoothingQuality = this.busy ? "medium" : "high";
+        const newest = this.frames.at(-1);
+        const frames = this.covers(newest, view, k, turned) ? [newest] : this.frames;
+        for (const { bitmap, view: shown, stage } of frames) {
             const dx = (shown.x - view.x) * k, dy = (shown.y - view.y) * k;
             const scale = k / scaleOf(shown, stage), turn = ((turned - shown.rotation) * Math.PI) / 180;
             context.setTransform(1, 0, 0, 1, size[0] / 2, size[1] / 2);
@@ -96,6 +98,13 @@ export class Stage {
         }
         context.setTransform(1, 0, 0, 1, 0, 0);
         if (this.framed) this.paintFrame();
+    }
+
+    /** Whether an upright frame fills the stage, as the present view has it. */
+    covers({ view: shown, stage }, view, k, turned) {
+        if (turned !== shown.rotation || turned % 180) return false;
+        const scale = k / scaleOf(shown, stage), away = [shown.x - view.x, shown.y - view.y];
+        return away.every((by, i) => Math.abs(by) * k <= (stage[i] * scale - this.size[i]) / 2 + 0.5);
     }
 
     /** The frame of the final picture: what lies beyond it is dim. */
