@@ -46,10 +46,11 @@ function sourceOf(node) {
     return loaded(node) ? [loaded(node), ""] : ["", "run once: this generator is made by the workflow"];
 }
 
-const isLight = () => {
-    const [r, g, b] = getComputedStyle(document.body).getPropertyValue("--fg-color").match(/[\da-f]{2}/gi) ?? ["ff", "ff", "ff"];
-    return parseInt(r, 16) + parseInt(g, 16) + parseInt(b, 16) < 380; // dark text
-};
+/** The theme of the page, by the colour of its text. */
+function themeOf(element) {
+    const [r, g, b] = getComputedStyle(element).color.match(/[\d.]+/g).map(Number);
+    return r + g + b < 380 ? "light" : "dark";
+}
 
 /** Tell ComfyUI that the workflow is another one. */
 function noteChange() {
@@ -62,8 +63,8 @@ async function open(node, element, state) {
     if (state.closed) return;
     const [source, problem] = sourceOf(node);
     const explorer = state.explorer = new Explorer(element, {
-        socket: api.apiURL(SOCKET).replace(/^(https?:)?\/\/[^/]+/, "").replace(/^/, `${location.origin.replace(/^http/, "ws")}`),
-        scene: state.scene, source, fixedSource: true, theme: isLight() ? "light" : "dark", onchange: noteChange,
+        socket: new URL(api.apiURL(SOCKET), location.href).href.replace(/^http/, "ws"),
+        scene: state.scene, source, fixedSource: true, theme: themeOf(element), onchange: noteChange,
     });
     explorers.set(element, explorer);
     explorer.setProblem(problem);
@@ -72,7 +73,7 @@ async function open(node, element, state) {
         if (now !== explorer.source && now) explorer.chosen(now);
         explorer.setProblem(why);
         explorer.stage.measure(); // ComfyUI scales the element without telling it
-        const theme = isLight() ? "light" : "dark";
+        const theme = themeOf(element);
         if (explorer.body.dataset.theme !== theme) explorer.setTheme(theme);
     }, LOOK_MS);
 }
@@ -81,7 +82,7 @@ function sceneWidget(node, name) {
     const element = document.createElement("div");
     element.className = "creps-explorer";
     element.dataset.captureWheel = "true";
-    element.style.cssText = "width: 100%; height: 100%; border-radius: 8px; overflow: hidden";
+    element.style.cssText = "width: 100%; height: 100%; border-radius: 8px; overflow: hidden; color: var(--fg-color, #fff)";
     const state = { scene: {}, explorer: null };
     const widget = node.addDOMWidget(name, "CREPS_SCENE", element, {
         getValue: () => JSON.parse(JSON.stringify(state.explorer?.scene ?? state.scene)),
