@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Saving:
 
     def __init__(self, folder: Path, load: Callable[[str], Generator], tell: Callable[[dict[str, Any]], None]):
         self._folder, self._load, self._tell = folder, load, tell
-        self._stopped, self._thread = threading.Event(), None
+        self._stopped, self._busy = threading.Event(), False
 
     def begin(self, wanted: object) -> None:
         """Save a picture: `{"scene", "source", "format", "bits"}`.
@@ -48,11 +49,11 @@ class Saving:
         if kind not in FORMATS or bits not in BITS or type(source) is not str:
             raise ValueError(f"a picture is saved as one of {list(FORMATS)}, with {BITS[0]} or {BITS[1]} bits")
         scene = read_scene(wanted.get("scene"))
-        if self._thread is not None and self._thread.is_alive():
+        if self._busy:
             raise ValueError("a picture is being saved: wait for it, or stop it")
         self._stopped.clear()
-        self._thread = threading.Thread(target=self._save, args=(scene, source, kind, bits), daemon=True)
-        self._thread.start()
+        self._busy = True
+        threading.Thread(target=self._save, args=(scene, source, kind, bits), name="creps-save", daemon=True).start()
 
     def stop(self) -> None:
         """End saving, within a tile. The same picture asked for again goes on where this one stopped."""
@@ -74,17 +75,14 @@ class Saving:
             generator = self._load(source)
             path = free_path(self._folder, f"{generator.name}-seed{scene.look.seed}-{scene.width}x{scene.height}", kind)
             save_picture(generator, scene, path, bits, progress)
-            self._tell({"saving": {"file": str(path), "size": path.stat().st_size}})
+            end: dict[str, Any] = {"file": str(path), "size": path.stat().st_size}
         except Cancelled:
-            self._tell_safely({"saving": {"stopped": True}})
+            end = {"stopped": True}
         except Exception as error:  # of whatever kind, the page is told
-            self._tell_safely({"saving": {"error": str(error) or type(error).__name__}})
-
-    def _tell_safely(self, message: dict[str, Any]) -> None:
-        try:
-            self._tell(message)
-        except Cancelled:  # the page has gone
-            return
+            end = {"error": str(error) or type(error).__name__}
+        self._busy = False
+        with suppress(Cancelled):  # the page has gone
+            self._tell({"saving": end})
 
 
 def save_picture(

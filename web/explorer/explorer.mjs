@@ -3,7 +3,7 @@
 // It owns the scene (see scene.mjs), asks the server for pictures of it (link.mjs), and shows them (stage.mjs). While
 // something moves it asks for frames of a size that the server finds it has time for; at rest for every pixel.
 
-import { copy, latentOf, readLook, readScene, stageOf, zoomText } from "./scene.mjs";
+import { copy, latentOf, readLook, readScene, zoomText } from "./scene.mjs";
 import { button, el } from "./dom.mjs";
 import { Film } from "./film.mjs";
 import { Link } from "./link.mjs";
@@ -33,6 +33,7 @@ export class Explorer {
      */
     constructor(host, { socket, scene = {}, source = "", theme = "auto", fixedSource = false, onchange = () => {} }) {
         this.host = host;
+        host.explorer = this; // for whoever finds the element
         this.scene = readScene(scene);
         this.sources = [];
         this.source = source;
@@ -185,7 +186,7 @@ export class Explorer {
     }
 
     keep() {
-        const kept = this.film.keep(this.stage.thumbnail(THUMB));
+        const kept = this.film.keep(this.stage.frames.length ? this.stage.thumbnail(THUMB) : null);
         this.say(kept ? `key frame ${this.scene.keys.length}` : "there is no room for more key frames");
     }
 
@@ -202,6 +203,11 @@ export class Explorer {
     }
 
     // Asking for pictures
+
+    /** Whether every pixel on screen is what is wanted. */
+    get settled() {
+        return !this.draft && !this.stage.busy && this.sharp === "whole" && this.shown.id === this.whole;
+    }
 
     /** What is on screen is not what is wanted any more. `time` is that of the event, if there was one. */
     want(time) {
@@ -236,7 +242,7 @@ export class Explorer {
             this.request({ sharp: true, side: Math.round(Math.max(width, height) * Math.sqrt(PATIENCE_MS / expected)) });
         } else if (this.sharp !== "whole") {
             this.sharp = "whole";
-            this.request({ sharp: true });
+            this.whole = this.request({ sharp: true });
         } else if (this.film.blank) {
             const key = this.film.blank, { width: w, height: h } = this.scene, scale = THUMB / Math.max(w, h);
             const size = [w, h].map((side) => Math.max(1, Math.round(side * scale)));
@@ -255,6 +261,7 @@ export class Explorer {
         if (!sharp) this.eventTime = undefined;
         for (const old of this.sent.keys()) if (old < id - KEPT) this.sent.delete(old);
         this.send({ show, id, source: this.source, stage, sharp, side, time });
+        return id;
     }
 
     async arrived(header, blob) {
@@ -438,5 +445,3 @@ export class Explorer {
         this.pad.close();
     }
 }
-
-export { readScene, stageOf };

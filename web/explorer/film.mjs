@@ -43,13 +43,13 @@ export class Film {
             this.strip);
     }
 
-    /** Keep what is shown as a key frame. */
+    /** Keep what is shown as a key frame; `thumbnail` may come later. */
     keep(thumbnail) {
         const { scene } = this.owner;
         if (scene.keys.length >= LIMITS.keys) return false;
         const key = { ...copy(readLook(scene)), seconds: 2 };
         scene.keys.push(key);
-        this.pictures.set(key, thumbnail);
+        if (thumbnail) this.pictures.set(key, thumbnail);
         this.owner.keysChanged();
         this.strip.lastElementChild?.scrollIntoView({ block: "nearest", inline: "nearest" });
         return true;

@@ -15,8 +15,8 @@ const { scene = { width: 1536, height: 864, seed: 42 }, source = "" } = kept();
 const socket = new URL("socket", location.href);
 socket.protocol = "ws:";
 const host = document.getElementById("explorer");
-host.explorer = new Explorer(host, {
+const explorer = new Explorer(host, {
     socket: socket.href, scene, source,
-    onchange: (now) => sessionStorage.setItem(KEY, JSON.stringify({ scene: now, source: host.explorer.source })),
+    onchange: (now) => sessionStorage.setItem(KEY, JSON.stringify({ scene: now, source: explorer.source })),
 });
-host.explorer.focus();
+explorer.focus();
