@@ -212,6 +212,7 @@ export class Explorer {
     /** What is on screen is not what is wanted any more. `time` is that of the event, if there was one. */
     want(time) {
         this.eventTime = time ?? this.eventTime;
+        this.lastTime = time ?? this.lastTime;
         this.draft = true;
         this.sharp = "";
         clearTimeout(this.resting);
@@ -256,7 +257,7 @@ export class Explorer {
         const show = { ...rest, ...(key ? readLook(key) : {}), keys: time === null ? [] : keys };
         this.sent.set(id, {
             key, latent: time === null ? latentOf(show) : `film ${time}`, event: sharp ? undefined : this.eventTime,
-            moved: this.eventTime, sharp, at: performance.now(),
+            moved: this.lastTime, sharp, at: performance.now(),
         });
         if (!sharp) this.eventTime = undefined;
         for (const old of this.sent.keys()) if (old < id - KEPT) this.sent.delete(old);
