@@ -46,7 +46,7 @@ export class Pad {
         };
         on("pointerdown", (event) => {
             if (event.button > 0) return;
-            canvas.focus({ preventScroll: true });
+            canvas.focus({ preventScroll: true, focusVisible: false });
             canvas.setPointerCapture(event.pointerId);
             this.held = true;
             follow(event);
