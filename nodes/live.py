@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 import threading
 import time
@@ -26,9 +28,11 @@ from . import bridge
 from .load import BUILTIN, checkpoint_names, load_model
 from .sockets import Model
 
+log = logging.getLogger("CREPS")
+
 ROUTE = "/creps/explorer/socket"
 _MEMORY = 256 << 20  # that a frame takes on the device
-_REST = 60.0  # seconds without a frame until memory is given back
+_REST = float(os.environ.get("CREPS_EXPLORER_REST", "60"))  # seconds without a frame until memory is given back
 _MOST_LENT = 8
 _OTHER = " (G)"  # after the name of a file: its other weights
 _LENT = "lent "
@@ -130,6 +134,7 @@ class ComfyGenerators:
                 device.release(model.generator)
             self._own, self._used = None, weakref.WeakSet()
             mm.soft_empty_cache()
+            log.info("the explorer has given its memory back")
             with self._watch:
                 self._watched = False
             return True

@@ -62,8 +62,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
     settings = base / "user" / "default"
     settings.mkdir(parents=True)
     (settings / "comfy.settings.json").write_text(json.dumps({"Comfy.TutorialCompleted": True}))
-    with ComfyHost(comfyui, pack=ROOT, base=base) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CREPS_EXPLORER_REST", "2")
+        with ComfyHost(comfyui, pack=ROOT, base=base) as running:
+            yield running
 
 
 @pytest.fixture
@@ -330,5 +332,29 @@ def test_a_generator_of_the_workflow_is_lent(host: ComfyHost, client: ComfyClien
             about = (await page.hear(lambda heard: "generator" in heard))["generator"]
             assert about["linked"] == 2
             await page.frame(1)
+
+    asyncio.run(act())
+
+
+def test_memory_is_given_back(host: ComfyHost) -> None:
+    """After a rest, and as often as it is taken."""
+    import aiohttp
+    from explorer_server import Page
+
+    def given() -> int:
+        return (host.base / "comfyui.log").read_text(errors="replace").count("the explorer has given its memory back")
+
+    async def act() -> None:
+        headers = {"Origin": f"http://{host.address}"}
+        url = f"http://{host.address}/creps/explorer/socket"
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, headers=headers) as socket:
+            page = Page(socket)
+            for number in (1, 2):
+                before, deadline = given(), time.monotonic() + 60
+                await page.show(number, source="builtin: textures")
+                await page.frame(number)
+                while given() == before:
+                    assert time.monotonic() < deadline
+                    await asyncio.sleep(0.1)
 
     asyncio.run(act())

@@ -53,6 +53,20 @@ export class Panel {
             Object.assign(scene().walk, { kind: value, number: 0, x: 0, y: 0 });
             owner.walkChanged();
         });
+        this.number = numberField("Which directions", {
+            min: 0, max: 2 ** 31, class: "narrow",
+            onchange: (value) => {
+                scene().walk.number = Math.round(value);
+                owner.walkChanged();
+            },
+        });
+        this.seeds = [0, 1].map((i) => numberField(i ? "Seed at the upper end of the pad" : "Seed at the right end of the pad", {
+            min: 0, max: LIMITS.seed, class: "side",
+            onchange: (value) => {
+                scene().walk.seeds[i] = Math.round(value);
+                owner.walkChanged();
+            },
+        }));
         this.layers = el("div", { class: "segments", role: "radiogroup", "aria-label": "Which styles the pad moves" },
             ...LAYERS.map((name) => el("button", {
                 type: "button", role: "radio", title: `The pad moves ${name === "all" ? "all" : `the ${name}`} styles`,
@@ -82,7 +96,8 @@ export class Panel {
             el("label", { class: "group psi", title: "Truncation: 1 is the full variety, 0 the average picture" },
                 el("span", { class: "name" }, "truncation"), this.psi, this.psiText),
             this.labelGroup,
-            el("div", { class: "group" }, el("span", { class: "name" }, "walk"), this.kind, this.layers),
+            el("div", { class: "group" }, el("span", { class: "name" }, "walk"), this.kind, this.number, ...this.seeds,
+                this.layers),
             el("div", { class: "group size" }, el("span", { class: "name" }, "picture"), this.width,
                 el("span", { class: "times", "aria-hidden": "true" }, "\u00d7"), this.height, this.size));
     }
@@ -102,6 +117,13 @@ export class Panel {
         this.labelGroup.hidden = !about?.classes;
         show(this.label, scene.label);
         this.kind.value = scene.walk.kind;
+        const two = scene.walk.kind === "seeds";
+        this.number.hidden = two;
+        show(this.number, scene.walk.number);
+        this.seeds.forEach((field, i) => {
+            field.hidden = !two;
+            show(field, scene.walk.seeds[i]);
+        });
         this.kind.querySelector("[value=linked]").hidden = !about?.linked && scene.walk.kind !== "linked";
         for (const segment of this.layers.children) {
             segment.setAttribute("aria-checked", String(segment.textContent === scene.walk.layers));

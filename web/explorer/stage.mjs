@@ -86,7 +86,12 @@ export class Stage {
         context.fillRect(0, 0, ...size);
         context.imageSmoothingQuality = this.busy ? "medium" : "high";
         const newest = this.frames.at(-1);
-        const frames = this.covers(newest, view, k, turned) ? [newest] : this.frames;
+        const covered = this.covers(newest, view, k, turned), frames = covered ? [newest] : this.frames;
+        if (!covered) { // its colours, where there is no picture yet
+            context.globalAlpha = 0.4;
+            context.drawImage(newest.bitmap, 0, 0, ...size);
+            context.globalAlpha = 1;
+        }
         for (const { bitmap, view: shown, stage } of frames) {
             const dx = (shown.x - view.x) * k, dy = (shown.y - view.y) * k;
             const scale = k / scaleOf(shown, stage), turn = ((turned - shown.rotation) * Math.PI) / 180;
