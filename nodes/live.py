@@ -33,7 +33,7 @@ log = logging.getLogger("CREPS")
 ROUTE = "/creps/explorer/socket"
 _MEMORY = 256 << 20  # that a frame takes on the device
 _REST = float(os.environ.get("CREPS_EXPLORER_REST", "60"))  # seconds without a frame until memory is given back
-_MOST_LENT = 8
+_MOST_LENT = 64
 _OTHER = " (G)"  # after the name of a file: its other weights
 _LENT = "lent "
 _LOOK = 0.1  # seconds between two looks at the queue
@@ -63,7 +63,13 @@ class ComfyGenerators:
         return checkpoint_names()
 
     def offer(self, model: Model, directions: Directions | None) -> str:
-        """Lend what a prompt has made; returns the name under which the page may ask for it."""
+        """Lend what a prompt has made; returns the name under which the page may ask for it, always the same one."""
+        for name, old in list(self._offers.items()):
+            if old.model() is None:
+                del self._offers[name]
+            elif old.model() is model and (old.directions and old.directions()) is directions:
+                self._offers.move_to_end(name)
+                return name
         name = _LENT + secrets.token_hex(8)
         self._offers[name] = _Offer(weakref.ref(model), None if directions is None else weakref.ref(directions))
         while len(self._offers) > _MOST_LENT:
@@ -149,7 +155,7 @@ def register_route() -> None:
     def named(name: str) -> bool:
         """Whether this server may go by a name: not if it listens to this machine alone, where only DNS rebinding
         could have led a page here."""
-        return args.listen not in ("127.0.0.1", "::1", "localhost")
+        return not set(args.listen.split(",")) <= {"127.0.0.1", "::1", "localhost"}
 
     @PromptServer.instance.routes.get(ROUTE)
     async def socket(request: web.Request) -> web.StreamResponse:

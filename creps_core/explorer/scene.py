@@ -15,7 +15,7 @@ from ..rendering import EASINGS, View
 
 MAX_SEED = (1 << 53) - 1
 """Seeds that a browser's numbers hold."""
-MAX_SIDE = 16384
+MAX_SIDE = 131072
 MIN_ZOOM, MAX_ZOOM = 1e-3, 1e9
 FARTHEST = 1000.0
 """Of the view's centre, in frames."""

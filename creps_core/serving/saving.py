@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from PIL import Image
 
-from ..explorer import MAX_SIDE, Cancelled, Scene, Walker, read_scene
+from ..explorer import Cancelled, Scene, Walker, read_scene
 from ..files import replace_file
 from ..network import Generator
 from ..rendering import BITS, View, render_to_file, render_view
@@ -98,8 +98,6 @@ def save_picture(
         ValueError, OSError, ImportError: see `render_to_file`; a turned view is too large.
     """
     look, height, width = scene.look, scene.height, scene.width
-    if max(height, width) > MAX_SIDE:
-        raise ValueError(f"{width} x {height} is too large: {MAX_SIDE} per side are possible")
     ws = Walker(generator).latents(look).ws
     text = {"creps": f"{generator.name} seed {look.seed} {width}x{height}"}
     if look.view.rotation % 180 == 0:

@@ -55,14 +55,15 @@ def build_app(generators: Generators, folder: Path, token: str) -> web.Applicati
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         here = request.headers.get("Host", "")
-        if here.rpartition(":")[0] not in (ADDRESS, "localhost"):
+        name, _, port = here.rpartition(":")
+        if name not in (ADDRESS, "localhost") or not port.isdecimal():
             raise web.HTTPForbidden(text="this server is for this machine alone")
         given = request.match_info.get("token", "")
         if not hmac.compare_digest(given.encode(), token.encode()):
             raise web.HTTPForbidden(text="open the address that creps explore has written")
         response = await handler(request)
         if not response.prepared:
-            response.headers.update({name: value.format(host=here) for name, value in _HEADERS.items()})
+            response.headers.update({header: value.format(host=here) for header, value in _HEADERS.items()})
         return response
 
     app = web.Application(middlewares=[guard], client_max_size=1 << 16)

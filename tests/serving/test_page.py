@@ -128,6 +128,35 @@ def test_the_page_runs_under_its_own_policy(browser: Browser, tmp_path: Path):
         page.close()
 
 
+def test_two_fingers_zoom_about_the_point_between_them(browser: Browser, tmp_path: Path):
+    from explorer_page import ExplorerPage
+    from explorer_server import serving
+
+    context = browser.new_context(viewport={"width": 600, "height": 500}, has_touch=True, bypass_csp=True)
+    with serving(tmp_path) as server:
+        page = context.new_page()
+        page.goto(server.url)
+        here = ExplorerPage(page)
+        here.until_sharp()
+        touch = context.new_cdp_session(page)
+
+        def fingers(kind: str, *places: tuple[float, float]) -> None:
+            points = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        x, y = here.middle()
+        fingers("touchStart", (x - 20, y), (x + 20, y))
+        for away in (30, 40, 60):
+            fingers("touchMove", (x - away, y), (x + away, y))
+        fingers("touchEnd")
+        here.until("found.scene.view.zoom > 2.9")
+        view = here.scene["view"]
+        assert view["zoom"] == pytest.approx(3, rel=0.02)
+        assert (view["x"], view["y"]) == pytest.approx((0.5, 0.5), abs=0.01)
+        here.until_sharp()
+    context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 800), (360, 640), (320, 300)], ids=["large", "phone", "small"])
 def test_everything_has_a_name_and_room(browser: Browser, tmp_path: Path, scheme: str, size: tuple[int, int]):

@@ -2,7 +2,7 @@
 // of views. Nothing in here knows the page.
 
 export const LIMITS = {
-    seed: 2 ** 53 - 1, side: 16384, zoom: [1e-3, 1e9], centre: 1000, keys: 64, psi: [-1, 1.5],
+    seed: 2 ** 53 - 1, side: 131072, zoom: [1e-3, 1e9], centre: 1000, keys: 64, psi: [-1, 1.5],
 };
 export const LAYERS = ["all", "coarse", "middle", "fine"];
 export const EASINGS = ["ease in and out", "linear", "ease in", "ease out"];
