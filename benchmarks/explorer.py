@@ -74,7 +74,7 @@ def page(address: str) -> Iterator[tuple[Page, list[str]]]:
             "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
         )
         opened.goto(address)
-        opened.wait_for_function("() => document.getElementById('explorer')?.explorer?.shown.id > 0")
+        opened.wait_for_function("() => document.getElementById('explorer')?.explorer?.asker.shown.id > 0")
         opened.evaluate(WATCH)
         yield opened, complaints
         browser.close()

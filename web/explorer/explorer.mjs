@@ -1,10 +1,11 @@
 // The explorer: one picture, live. The same page stands in a node of ComfyUI and in the window of `creps explore`.
 //
-// It owns the scene (see scene.mjs), asks the server for pictures of it (link.mjs), and shows them (stage.mjs). While
-// something moves it asks for frames of a size that the server finds it has time for; at rest for every pixel.
+// It owns the scene (scene.mjs) and the parts of the page. Pictures are asked for in asker.mjs: while something moves, frames
+// of a size that the server finds it has time for, at rest every pixel. They come over link.mjs and are shown by stage.mjs.
 
-import { copy, latentOf, readLook, readScene, zoomText } from "./scene.mjs";
+import { copy, readLook, readScene, zoomText } from "./scene.mjs";
 import { button, el } from "./dom.mjs";
+import { Asker } from "./asker.mjs";
 import { Film } from "./film.mjs";
 import { Link } from "./link.mjs";
 import { Pad } from "./pad.mjs";
@@ -12,8 +13,6 @@ import { Panel } from "./panel.mjs";
 import { Saver } from "./saver.mjs";
 import { Stage } from "./stage.mjs";
 
-const REST_MS = 60; // without a change, until the sharp picture is asked for
-const PATIENCE_MS = 420; // that it may take; else one that is nearly as sharp comes first
 const CHANGE_MS = 120; // until somebody is told that the scene has changed
 const THUMB = 160; // pixels of a key's picture
 const KEPT = 240; // measurements
@@ -41,18 +40,15 @@ export class Explorer {
         this.about = null;
         this.problem = "";
         this.onchange = onchange;
-        this.sent = new Map(); // id -> what was asked for
-        this.number = 0;
-        this.shown = { id: 0, view: null };
-        this.pace = 0; // ms per pixel of the last frames
         this.latencies = []; // ms from an event to the frame that shows it
         this.times = []; // of the last frames
+        this.asker = new Asker(this);
         this.build(theme);
         this.link = new Link(socket, {
             open: () => this.state(""),
             close: () => this.state("connecting\u2026"),
             message: (message) => this.heard(message),
-            frame: (header, blob) => this.arrived(header, blob),
+            frame: (header, blob) => this.asker.arrived(header, blob),
         });
         this.state("connecting\u2026");
         this.visible = () => document.hidden || this.moved();
@@ -103,7 +99,7 @@ export class Explorer {
     // What the parts of the page need of their owner
 
     get view() {
-        return this.film.time !== null && this.shown.view ? this.shown.view : this.scene.view;
+        return this.film.time !== null && this.asker.shown.view ? this.asker.shown.view : this.scene.view;
     }
 
     set view(view) {
@@ -192,7 +188,7 @@ export class Explorer {
 
     chosen(source) {
         this.source = source;
-        this.sent.clear();
+        this.asker.forget();
         this.film.pictures = new WeakMap();
         this.state("loading\u2026");
         this.changed();
@@ -202,92 +198,24 @@ export class Explorer {
         this.link.send(message);
     }
 
-    // Asking for pictures
+    // Pictures
 
     /** Whether every pixel on screen is what is wanted. */
     get settled() {
-        return !this.draft && !this.stage.busy && this.sharp === "whole" && this.shown.id === this.whole;
+        return this.asker.settled;
     }
 
     /** What is on screen is not what is wanted any more. `time` is that of the event, if there was one. */
     want(time) {
-        this.eventTime = time ?? this.eventTime;
-        this.lastTime = time ?? this.lastTime;
-        this.draft = true;
-        this.sharp = "";
-        clearTimeout(this.resting);
-        if (!this.asking) this.asking = requestAnimationFrame(() => this.ask());
+        this.asker.want(time);
         this.told();
     }
 
-    ask() {
-        this.asking = 0;
-        if (!this.link?.ready || document.hidden || this.problem || !this.source || this.stage.size[0] < 2) return;
-        if (this.draft) {
-            this.draft = false;
-            this.request({});
-        }
-        clearTimeout(this.resting);
-        if (!this.film.plays) this.resting = setTimeout(() => this.rest(), REST_MS);
-    }
-
-    /** Nothing moves: ask for the sharp picture, and then for pictures that keys still lack. */
-    rest() {
-        if (this.stage.busy && this.stage.motion) {
-            this.resting = setTimeout(() => this.rest(), REST_MS);
-            return;
-        }
-        const [width, height] = this.stage.stage, expected = this.pace * width * height;
-        if (!this.sharp && expected > 1.4 * PATIENCE_MS) {
-            this.sharp = "nearly";
-            this.request({ sharp: true, side: Math.round(Math.max(width, height) * Math.sqrt(PATIENCE_MS / expected)) });
-        } else if (this.sharp !== "whole") {
-            this.sharp = "whole";
-            this.whole = this.request({ sharp: true });
-        } else if (this.film.blank) {
-            const key = this.film.blank, { width: w, height: h } = this.scene, scale = THUMB / Math.max(w, h);
-            const size = [w, h].map((side) => Math.max(1, Math.round(side * scale)));
-            this.request({ sharp: true, stage: [...size, Math.max(...size)], key });
-        }
-    }
-
-    request({ sharp = false, side = 0, stage = this.stage.stage, key = null }) {
-        const id = ++this.number, time = key ? null : this.film.time;
-        const { keys, ...rest } = this.scene;
-        const show = { ...rest, ...(key ? readLook(key) : {}), keys: time === null ? [] : keys };
-        this.sent.set(id, {
-            key, latent: time === null ? latentOf(show) : `film ${time}`, event: sharp ? undefined : this.eventTime,
-            moved: this.lastTime, sharp, at: performance.now(),
-        });
-        if (!sharp) this.eventTime = undefined;
-        for (const old of this.sent.keys()) if (old < id - KEPT) this.sent.delete(old);
-        this.send({ show, id, source: this.source, stage, sharp, side, time });
-        return id;
-    }
-
-    async arrived(header, blob) {
-        const asked = this.sent.get(header.id);
-        const bitmap = asked && await createImageBitmap(blob).catch(() => null);
-        this.link.seen(header.id);
-        if (!bitmap || this.closed) return;
+    /** A picture is on screen. */
+    showed(header, asked, bytes) {
         this.state("");
-        if (asked.key) {
-            this.film.picture(asked.key, bitmap);
-            bitmap.close();
-            this.resting = setTimeout(() => this.rest(), 0);
-            return;
-        }
-        if (header.id < this.shown.id) {
-            bitmap.close();
-            return;
-        }
-        this.shown = { id: header.id, view: header.view };
-        const pace = header.draw / (header.width * header.height);
-        this.pace = this.pace ? this.pace + 0.3 * (pace - this.pace) : pace;
-        this.stage.take({ bitmap, view: header.view, stage: header.stage, latent: asked.latent, sharp: header.sharp });
         this.zoom.textContent = zoomText(this.view.zoom);
-        requestAnimationFrame((now) => this.measured(header, asked, blob.size, now));
-        if (asked.sharp && !this.draft) this.resting = setTimeout(() => this.rest(), 0);
+        requestAnimationFrame((now) => this.measured(header, asked, bytes, now));
     }
 
     heard(message) {
@@ -436,9 +364,8 @@ export class Explorer {
     }
 
     close() {
-        this.closed = true;
-        for (const timer of [this.resting, this.telling]) clearTimeout(timer);
-        cancelAnimationFrame(this.asking);
+        clearTimeout(this.telling);
+        this.asker.close();
         document.removeEventListener("visibilitychange", this.visible);
         this.film.pause();
         this.link.close();
