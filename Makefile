@@ -1,4 +1,4 @@
-# Two commands do everything: `make picture` and `make test`. Each sets up .venv first.
+# Three commands do everything: `make picture`, `make explore` and `make test`. Each sets up .venv first.
 #
 # Without a GPU a smaller torch does, which Linux gets from PyTorch's own index:
 #   make picture TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
@@ -8,10 +8,13 @@ TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
 CODE = __init__.py setup.py creps_core kernels nodes tests benchmarks recipes
 
-.PHONY: picture test test-matrix check format gpu clean
+.PHONY: picture explore test test-matrix check format gpu clean
 
 picture: $(VENV)/standalone.stamp  ## render the built-in generator to picture.png
 	$(BIN)/creps render --seed 42 --size 2048x1152 --out picture.png
+
+explore: $(VENV)/explore.stamp  ## fly through the built-in generators in the browser
+	$(BIN)/creps explore
 
 test: check  ## lint, types, all tests, on all cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
@@ -36,6 +39,10 @@ $(VENV)/standalone.stamp: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable ".[standalone]"
+	touch $@
+
+$(VENV)/explore.stamp: $(VENV)/standalone.stamp
+	$(BIN)/python -m pip install --quiet --editable ".[standalone,explore]"
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/standalone.stamp

@@ -1,4 +1,4 @@
-"""The command line: `creps render | info | convert | train | evaluate | bench`."""
+"""The command line: `creps render | explore | info | convert | train | evaluate | bench`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .devices import device_of
 from .duration import duration
 from .errors import TrainingError
 from .evaluation import command as evaluate
+from .serving import command as explore
 from .training import add_arguments, train_command
 
 log = logging.getLogger("CREPS")
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="creps", description="Any-scale image generation.")
     parser.add_argument("--version", action="version", version=f"creps {__version__}")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="render | info | convert | train | evaluate | bench"
+        dest="command", required=True, metavar="render | explore | info | convert | train | evaluate | bench"
     )
 
     p = commands.add_parser("render", help="render a picture of any size to a file")
@@ -100,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="go on with the same picture where an earlier run of it was stopped",
     )
+
+    p = commands.add_parser("explore", help="fly through a generator in the browser")
+    p.set_defaults(run=explore.explore_command)
+    explore.add_arguments(p)
 
     p = commands.add_parser("info", help="say what a checkpoint holds, or what this machine can do")
     p.set_defaults(run=_info)

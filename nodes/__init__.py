@@ -9,8 +9,10 @@ from .batch import CombineLatents, ContactSheet, LoadLatents, SaveLatents, Selec
 from .blend import BlendGenerators
 from .camera import CameraPath, MakeView, RenderPath, WarpView
 from .compare import CompareUpscaling, RenderForUpscaling, ScaleConsistency
+from .explore import Explorer
 from .large import RenderToFile
 from .latents import SampleLatents, SampleSeeds, TruncateLatents
+from .live import register_route
 from .load import LoadGenerator
 from .motion import InterpolateLatents, RandomWalk
 from .project import ProjectImage
@@ -24,6 +26,7 @@ NODES: list[type[io.ComfyNode]] = [
     SampleLatents,
     Render,
     RenderToFile,
+    Explorer,
     # Latents
     SampleSeeds,
     SelectLatents,
@@ -58,10 +61,11 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class CrepsExtension(ComfyExtension):
-    """Registers the model folders and the nodes."""
+    """Registers the model folders, the explorer's route, and the nodes."""
 
     async def on_load(self) -> None:
         bridge.register_model_folder()
+        register_route()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

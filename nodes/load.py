@@ -9,9 +9,21 @@ from comfy_api.latest import io
 
 from ..creps_core import BUILTINS, load_builtin, load_generator
 from . import bridge
-from .sockets import ModelSocket
+from .sockets import Model, ModelSocket
 
-_BUILTIN = "builtin: "
+BUILTIN = "builtin: "
+
+
+def checkpoint_names() -> list[str]:
+    """What there is to load: the built-in ones, and the files of models/creps."""
+    return [BUILTIN + name for name in BUILTINS] + folder_paths.get_filename_list(bridge.FOLDER)
+
+
+def load_model(checkpoint: str, weights: str) -> Model:
+    """A generator by a name of `checkpoint_names`, in ComfyUI's care."""
+    if checkpoint.startswith(BUILTIN):
+        return bridge.to_model(load_builtin(checkpoint.removeprefix(BUILTIN)))
+    return bridge.to_model(load_generator(folder_paths.get_full_path_or_raise(bridge.FOLDER, checkpoint), weights))
 
 
 class LoadGenerator(io.ComfyNode):
@@ -19,7 +31,6 @@ class LoadGenerator(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        builtins = [_BUILTIN + name for name in BUILTINS]
         return io.Schema(
             node_id="CREPS_LoadGenerator",
             display_name="Load CREPS Generator",
@@ -30,7 +41,7 @@ class LoadGenerator(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=builtins + folder_paths.get_filename_list(bridge.FOLDER),
+                    options=checkpoint_names(),
                     tooltip="A built-in generator needs no file. Put checkpoints into models/creps and press R to "
                     "refresh the list.",
                 ),
@@ -50,15 +61,11 @@ class LoadGenerator(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, weights: str = "G_ema") -> object:
         """An overwritten file is loaded anew."""
-        if checkpoint.startswith(_BUILTIN):
+        if checkpoint.startswith(BUILTIN):
             return checkpoint
         stat = os.stat(folder_paths.get_full_path_or_raise(bridge.FOLDER, checkpoint))
         return checkpoint, weights, stat.st_mtime_ns, stat.st_size
 
     @classmethod
     def execute(cls, checkpoint: str, weights: str = "G_ema") -> io.NodeOutput:
-        if checkpoint.startswith(_BUILTIN):
-            generator = load_builtin(checkpoint.removeprefix(_BUILTIN))
-        else:
-            generator = load_generator(folder_paths.get_full_path_or_raise(bridge.FOLDER, checkpoint), weights)
-        return io.NodeOutput(bridge.to_model(generator))
+        return io.NodeOutput(load_model(checkpoint, weights))

@@ -56,3 +56,13 @@ class DirectionsSocket(io.ComfyTypeIO):
     """Editing directions of one generator."""
 
     Type = Directions
+
+
+@io.comfytype(io_type="CREPS_SCENE")
+class SceneWidget(io.ComfyTypeIO):
+    """What the explorer shows; drawn and edited by web/creps_explorer.js. See `creps_core.explorer.Scene`."""
+
+    Type = dict
+
+    class Input(io.WidgetInput):
+        """A widget without a socket."""

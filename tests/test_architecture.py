@@ -21,6 +21,8 @@ FLOORS: dict[str, set[str]] = {
     "rendering": {"kernels", "network", "checkpoints"},
     "latents": {"network", "checkpoints", "rendering"},
     "comparison": {"network", "rendering", "latents"},
+    "explorer": {"network", "rendering", "latents"},
+    "serving": {"network", "checkpoints", "rendering", "latents", "explorer"},
     "training": {"kernels", "network", "checkpoints", "rendering", "latents", "comparison", "data"},
     "bench": {"kernels", "network", "checkpoints", "rendering", "latents", "training"},
     "evaluation": {"network", "checkpoints", "rendering", "latents", "comparison", "data", "training"},

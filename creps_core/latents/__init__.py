@@ -8,7 +8,7 @@ from .files import IF_DIFFERENT, load_directions, load_latents, save_directions,
 from .interpolation import CURVES, EASINGS, interpolate, random_walk
 from .mixing import mix_grid, mix_pairs
 from .projection import SPACES, project, projection_estimate
-from .ranges import parse_seeds
+from .ranges import LAYER_NAMES, parse_seeds
 from .sampling import MAX_SEED, Latents, sample, sample_latents, seed_to_z, truncate_latents
 from .selection import average, concatenate, select
 
@@ -16,6 +16,7 @@ __all__ = [
     "CURVES",
     "EASINGS",
     "IF_DIFFERENT",
+    "LAYER_NAMES",
     "MAX_SEED",
     "METHODS",
     "SPACES",

@@ -5,11 +5,11 @@ samples lie, `camera.py` what a view shows, `film.py` renders paths, `warp.py` w
 """
 
 from . import device, recordings
-from .camera import EASINGS, TIMINGS, WARPS, View, add_warp, camera_path
+from .camera import EASINGS, TIMINGS, WARPS, View, add_warp, between, camera_path
 from .device import look_at, shape_of
 from .film import render_path, render_view, share, views_estimate
 from .large import BITS, Preview, render_to_file
-from .render import Progress, memory_estimate, render, render_bands
+from .render import Progress, RenderCache, memory_estimate, render, render_bands
 from .spec import MAX_SUPERSAMPLE, PictureSpec
 from .warp import QUALITIES
 from .window import FITS, WHOLE_FRAME, Window, fit_window, frame_size, full_size, sample_positions
@@ -26,9 +26,11 @@ __all__ = [
     "PictureSpec",
     "Preview",
     "Progress",
+    "RenderCache",
     "View",
     "Window",
     "add_warp",
+    "between",
     "camera_path",
     "device",
     "fit_window",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -355,14 +356,17 @@ class LineEvaluator:
         """The line of one latent at these positions, [L, B, n, RANK]."""
         levels, channels, _, rank = self.shape
         result = torch.empty((levels, channels, len(positions), rank), device=self.device, dtype=self.dtype)
+        # A short line is a piece per worker, too: one piece would be the work of all of torch's threads together, which
+        # wait for each other without giving way, and crawl beside a browser that draws what they compute.
+        step = min(self.piece, max(1, math.ceil(len(positions) / self.workers)))
 
         def work(start: int) -> int:
-            piece = slice(start, start + self.piece)
+            piece = slice(start, start + step)
             bilines = self.synthesis.bilines(styles, positions[piece], line)[0]
             result[:, :, piece] = bilines
             return bilines.shape[2]
 
-        starts = range(0, len(positions), self.piece)
+        starts = range(0, len(positions), step)
         run_parallel(work, starts, min(self.workers, len(starts)), self.after_piece)
         return result
 

@@ -12,6 +12,7 @@ import asyncio
 import json
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from aiohttp import web
 
 STATIC = Path(comfyui_frontend_package.__file__).parent / "static"
 OBJECT_INFO = Path(__file__).with_name("object_info.json")
+PACK = Path(__file__).resolve().parents[2]
+EXTENSION = "/extensions/ComfyUI-CREPS"  # where ComfyUI serves the files below web/
+EXPLORER = "/api/creps/explorer/socket"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Of a user who has seen it all: no dialog covers the page, and no release notes are fetched.
 QUIET = {
@@ -35,7 +41,7 @@ def canned_answers(nodes: dict[str, Any], settings: dict[str, Any]) -> dict[str,
     system = {"os": "", "comfyui_version": "", "python_version": "", "pytorch_version": "", "argv": []}
     return {
         "experiment/models": [],
-        "extensions": [],
+        "extensions": [f"{EXTENSION}/{path.name}" for path in (PACK / "web").glob("*.js")],
         "features": {},
         "global_subgraphs": {},
         "i18n": {},
@@ -51,8 +57,24 @@ def canned_answers(nodes: dict[str, Any], settings: dict[str, Any]) -> dict[str,
     }
 
 
-def build_app(nodes: dict[str, Any], settings: dict[str, Any]) -> web.Application:
-    """The stub as an aiohttp application; `nodes` is an /object_info answer, `settings` are user settings."""
+async def silent(request: web.Request) -> web.StreamResponse:
+    """An explorer's socket that draws nothing."""
+    ws = web.WebSocketResponse()
+    await ws.prepare(request)
+    await ws.send_json({"hello": {"sources": [], "saves": False}})
+    async for _ in ws:
+        pass
+    return ws
+
+
+def build_app(nodes: dict[str, Any], settings: dict[str, Any], explorer: Handler = silent) -> web.Application:
+    """The stub as an aiohttp application.
+
+    Args:
+        nodes: an /object_info answer.
+        settings: of the user.
+        explorer: answers the page of CREPS Explorer.
+    """
     answers = canned_answers(nodes, settings)
 
     async def index(_: web.Request) -> web.FileResponse:
@@ -77,8 +99,10 @@ def build_app(nodes: dict[str, Any], settings: dict[str, Any]) -> web.Applicatio
     app = web.Application()
     app.router.add_get("/", index)
     app.router.add_get("/ws", socket)
+    app.router.add_get(EXPLORER, explorer)
     app.router.add_get("/api/{name:.*}", canned)
     app.router.add_route("*", "/api/{name:.*}", accept)
+    app.router.add_static(EXTENSION, PACK / "web")
     app.router.add_static("/", STATIC)
     return app
 
@@ -86,11 +110,11 @@ def build_app(nodes: dict[str, Any], settings: dict[str, Any]) -> web.Applicatio
 class StubBackend:
     """Context manager that serves `build_app` from a thread, on a free local port."""
 
-    def __init__(self, nodes: dict[str, Any], settings: dict[str, Any]) -> None:
+    def __init__(self, nodes: dict[str, Any], settings: dict[str, Any], explorer: Handler = silent) -> None:
         self.url = ""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._runner = web.AppRunner(build_app(nodes, settings), shutdown_timeout=0.1)
+        self._runner = web.AppRunner(build_app(nodes, settings, explorer), shutdown_timeout=0.1)
 
     async def _start(self) -> None:
         await self._runner.setup()

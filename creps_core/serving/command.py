@@ -1,0 +1,85 @@
+"""`creps explore`: fly through a generator in the browser."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import webbrowser
+from functools import partial
+from pathlib import Path
+
+log = logging.getLogger("CREPS")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="official .pkl or our .safetensors")
+    parser.add_argument("--builtin", metavar="NAME", help="built-in generator to begin with; default: the first")
+    parser.add_argument("--weights", default="G_ema", choices=("G_ema", "G"), help="of an official snapshot")
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="N", help="of the server on 127.0.0.1; default: a free one"
+    )
+    parser.add_argument("--device", default=None, help="cpu, cuda, mps...; default: a GPU if there is one")
+    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where pictures are saved")
+    parser.add_argument("--no-browser", action="store_true", help="only write the address")
+
+
+def explore_command(args: argparse.Namespace) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        ImportError: aiohttp is missing; says how to get it.
+        ValueError, OSError: the generator cannot be loaded, or the port is taken.
+    """
+    try:
+        import aiohttp  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "creps explore needs aiohttp: pip install 'creps[explore]', or pip install aiohttp"
+        ) from error
+    import torch
+
+    from ..checkpoints import BUILTINS, load_builtin, load_generator
+    from ..network import Generator
+    from .host import Generators
+
+    if args.builtin and args.builtin not in BUILTINS:
+        raise ValueError(f"there is no built-in generator {args.builtin!r}; there are {list(BUILTINS)}")
+    if not 0 <= args.port < 1 << 16:
+        raise ValueError(f"--port must be from 1 to 65535, or 0 for a free one, not {args.port}")
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def on_device(load: partial[Generator]) -> Generator:
+        return load().to(device)
+
+    loaders = {f"builtin: {name}": partial(on_device, partial(load_builtin, name)) for name in BUILTINS}
+    first = f"builtin: {args.builtin or next(iter(BUILTINS))}"
+    if args.checkpoint:
+        load = partial(load_generator, args.checkpoint, args.weights)
+        load()  # says now what is wrong with the file
+        loaders[args.checkpoint.name] = partial(on_device, load)
+        first = args.checkpoint.name
+    loaders = {first: loaders.pop(first), **loaders}
+    args.out.mkdir(parents=True, exist_ok=True)
+    asyncio.run(_serve(Generators(loaders), args.out.resolve(), args.port, not args.no_browser))
+
+
+async def _serve(generators, folder: Path, port: int, browser: bool) -> None:
+    from aiohttp import web
+
+    from .standalone import ADDRESS, build_app, new_token
+
+    token = new_token()
+    runner = web.AppRunner(build_app(generators, folder, token), access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, ADDRESS, port).start()
+        address = f"http://{ADDRESS}:{runner.addresses[0][1]}/{token}/"
+        log.info("explore at %s", address)
+        log.info("pictures are saved in %s; Ctrl-C ends", folder)
+        if browser:
+            await asyncio.get_running_loop().run_in_executor(None, webbrowser.open, address)
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
