@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import time
 
 import pytest
 import torch
@@ -42,13 +41,11 @@ def test_the_weights_are_the_same_on_every_machine(textures):
     assert digest(textures) == "73d4e20dc29c7ba946d6a6f4bed631b788bb79016d42c887b86eea74ec3666b3"
 
 
-def test_building_is_fast_and_leaves_the_random_stream_alone():
+def test_building_leaves_the_random_stream_alone():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    start = time.perf_counter()
     load_builtin()
-    assert time.perf_counter() - start < 2
     assert torch.equal(torch.rand(3), expected)
 
 
