@@ -36,6 +36,8 @@ LEVELS = {HALF: 1.0, torch.bfloat16: 10, EXACT: 1e-2}
 
 
 def make_case(size: tuple[int, int], **shape: int) -> tuple[Tensor, Tensor, PixelStage]:
+    # Two levels of 16 channels show what the interpreter can show, in a tenth of the time of a GPU's cases.
+    shape = {"levels": 2, "channels": 16} | shape if INTERPRETED else shape
     columns, rows, stage = example(*size, **shape)
     return columns.double(), rows.double(), convert(stage, dtype=torch.float64)
 
@@ -111,7 +113,7 @@ class TestInterpreted:
 
     @pytest.mark.parametrize(
         ("channels", "image_channels", "levels"),
-        [(8, 1, 2), (16, 4, 3), (64, 3, 2), (24, 20, 2), (33, 17, 1), (32, 3, 1), (32, 3, 7)],
+        [(8, 1, 2), (16, 4, 3), (64, 3, 2), (24, 20, 2), (33, 17, 1), (32, 3, 7)],
     )
     def test_shapes(self, channels: int, image_channels: int, levels: int, dtype: torch.dtype):
         case = make_case((9, 19), channels=channels, image_channels=image_channels, levels=levels)
@@ -122,10 +124,10 @@ class TestInterpreted:
     def test_every_configuration(self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
         """Whatever a GPU may be given. The number of warps and stages means nothing to the interpreter."""
         found = {config for major in (8, 9, 12) for config in trial.candidates(major, 32, dtype == EXACT)}
-        case = make_case((9, 19))
+        case = make_case((9, 5), channels=32, levels=1)
         for config in sorted({config._replace(warps=4, stages=1) for config in found}):
             monkeypatch.setattr(trial, "candidates", lambda *_, config=config: [config])
-            out = poisoned(3, 9, 19)
+            out = poisoned(3, 9, 5)
             paint(*case, out, dtype)
             check(out, specification(*case), dtype)
 
@@ -151,15 +153,15 @@ class TestInterpreted:
 
     def test_pieces_and_strides(self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
         """Tiles, and launches of few pixels, make one picture; nothing else is written."""
-        case = make_case((13, 45))
-        whole = poisoned(3, 13, 45)
-        assert paint(*case, whole, dtype) == [13 * 45]
-        frame = torch.zeros(14, 46, 5).permute(2, 0, 1)
+        case = make_case((9, 21))
+        whole = poisoned(3, 9, 21)
+        assert paint(*case, whole, dtype) == [9 * 21]
+        frame = torch.zeros(10, 22, 5).permute(2, 0, 1)
         paint(*case, frame[1:4, 1:, :-1], dtype, tile=(5, 16))
         check(frame[1:4, 1:, :-1], whole.double(), dtype)
         assert frame.count_nonzero() == whole.numel()
-        monkeypatch.setattr(door, "LAUNCH_PIXELS", 200)
-        pieces = poisoned(3, 13, 45)
+        monkeypatch.setattr(door, "LAUNCH_PIXELS", 100)
+        pieces = poisoned(3, 9, 21)
         assert len(paint(*case, pieces, dtype)) > 1
         check(pieces, whole.double(), dtype)
 
@@ -269,12 +271,12 @@ def test_importing_it_does_not_import_triton():
 
 STACK_LIMITS = {80: 64, 90: 256, 100: 0, 120: 64}  # on an H200 what spills 232 bytes is the fastest
 SHARED_LIMIT = 96 << 10
-COMPILED = [("fp16", "fp32"), ("bf16", "fp32"), ("fp32", "fp32"), ("fp16", "u8")]  # dtype of the products, the picture
+COMPILED = [(arch, dtype, "fp32") for arch in STACK_LIMITS for dtype in ("fp16", "fp32")]
+COMPILED += [(90, "bf16", "fp32"), (90, "fp16", "u8")]  # dtype of the products, of the picture
 
 
 @pytest.mark.skipif(INTERPRETED, reason="compiles nothing")
-@pytest.mark.parametrize("arch", STACK_LIMITS)
-@pytest.mark.parametrize(("dtype", "stored"), COMPILED)
+@pytest.mark.parametrize(("arch", "dtype", "stored"), COMPILED)
 def test_compiled(arch: int, dtype: str, stored: str):
     pytest.importorskip("triton.backends.nvidia", reason="needs Triton")
     config = trial.candidates(arch // 10, 32, dtype == "fp32")[0]
