@@ -111,8 +111,8 @@ def begin(run: Run, wish: Wish, *, device: torch.device | str = "cpu", process: 
 def finished_note(run: Run, trainer: Trainer, words: Words) -> str:
     """What to say of a run in which there is nothing left to do."""
     return (
-        f"nothing to do: {trainer.shown:,} of {trainer.recipe.total:,} pictures shown; ask for more ({words.total}), "
-        f"or choose another name ({_another(run, words)})"
+        f"nothing to do: {trainer.shown:,} of {trainer.recipe.total:,} pictures shown; ask for more, or choose another "
+        f"name ({words.total}, {_another(run, words)})"
     )
 
 
