@@ -152,6 +152,10 @@ def _new(run: Run, wish: Wish, device: torch.device | str, process: Process) -> 
         if ignored := [name for name in wish.generator if wish.generator[name] != getattr(networks.G.config, name)]:
             notes.append(f"{', '.join(sorted(ignored))}: these are of a new generator; that of the start keeps its own")
         pictures.widen(networks.G.config.c_dim)
+        if networks.G.config.c_dim and not pictures.c_dim:
+            notes.append("the start has labels and these pictures have none: it goes on without")
+        elif networks.G.config.c_dim != pictures.c_dim:
+            notes.append(f"labels of {pictures.c_dim} numbers are new to the start: it begins to learn them")
         networks = refit(networks, pictures.c_dim, channels, seed)
     wanted = discriminator_config_for(networks.G.config, resolution)
     discriminator = judge_for(networks, DiscriminatorConfig.from_dict(wanted.to_dict() | wish.discriminator), seed)
