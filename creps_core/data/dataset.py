@@ -105,6 +105,12 @@ class Pictures:
         """The side at which a picture is stored: of the original, but from the resolution to max_side."""
         return int(self._sides[self._row(index)[0]])
 
+    def all_labels(self) -> Tensor | None:
+        """Of all pictures, flipped ones too: classes int64 [len], or float32 [len, c_dim]; None without labels."""
+        if self._labels is None:
+            return None
+        return torch.from_numpy(np.concatenate([self._labels] * (2 if self.mirror else 1)))
+
     def label_counts(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The different labels, class numbers int64 [K] or float32 [K, c_dim], and how many pictures have them, [K]."""
         if self._labels is None:

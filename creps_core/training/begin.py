@@ -111,8 +111,8 @@ def begin(run: Run, wish: Wish, *, device: torch.device | str = "cpu", process: 
 def finished_note(run: Run, trainer: Trainer, words: Words) -> str:
     """What to say of a run in which there is nothing left to do."""
     return (
-        f"nothing to do: {trainer.shown:,} of {trainer.recipe.total:,} pictures shown; ask for more ({words.total}), "
-        f"or choose another name ({_another(run, words)})"
+        f"nothing to do: {trainer.shown:,} of {trainer.recipe.total:,} pictures shown; ask for more, or choose another "
+        f"name ({words.total}, {_another(run, words)})"
     )
 
 
@@ -152,6 +152,10 @@ def _new(run: Run, wish: Wish, device: torch.device | str, process: Process) -> 
         if ignored := [name for name in wish.generator if wish.generator[name] != getattr(networks.G.config, name)]:
             notes.append(f"{', '.join(sorted(ignored))}: these are of a new generator; that of the start keeps its own")
         pictures.widen(networks.G.config.c_dim)
+        if networks.G.config.c_dim and not pictures.c_dim:
+            notes.append("the start has labels and these pictures have none: it goes on without")
+        elif networks.G.config.c_dim != pictures.c_dim:
+            notes.append(f"labels of {pictures.c_dim} numbers are new to the start: it begins to learn them")
         networks = refit(networks, pictures.c_dim, channels, seed)
     wanted = discriminator_config_for(networks.G.config, resolution)
     discriminator = judge_for(networks, DiscriminatorConfig.from_dict(wanted.to_dict() | wish.discriminator), seed)

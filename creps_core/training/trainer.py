@@ -102,7 +102,7 @@ class Trainer:
         }
         self.pl_mean = torch.zeros([], device=self.device)
         self.steps = self.shown = 0
-        self.labels: Tensor | None = None  # [M, c_dim] of the data set, to draw from
+        self.labels: Tensor | None = None  # of the data set, to draw from: classes [M], or [M, c_dim]
         self.autocast, self._tf32 = _autocast_dtype(recipe.precision, self.device), recipe.precision in ("auto", "tf32")
         self._skips = {name: Skips(self.device) for name in self.parameters}
         self._skipped = 0  # before this trainer
@@ -160,6 +160,7 @@ class Trainer:
             if self.labels is not None and config.c_dim:
                 self.labels = self.labels.to(self.device)
                 c = self.labels[torch.randint(len(self.labels), (batch,), generator=rng, device=self.device)]
+                c = F.one_hot(c, config.c_dim).float() if c.ndim == 1 else c
             draws[phase] = Draw(z, c)
         return draws
 

@@ -348,7 +348,7 @@ def test_a_run_is_gone_on_with_refused_and_gone_on_with_on_new_data(host: ComfyH
     assert "16 pictures shown" in client.run(prompt)["outputs"]["2"]["text"][0]
     inputs["batch"] = 8
     report = client.run(prompt)["outputs"]["2"]["text"][0]
-    assert report.startswith("nothing to do: 16 of 16 pictures shown; ask for more (pictures)")
+    assert report.startswith("nothing to do: 16 of 16 pictures shown; ask for more, or choose another name")
 
     inputs["folder"] = "second"  # as many pictures, of the same names
     kind, error = client.run(prompt)["status"]["messages"][-1]

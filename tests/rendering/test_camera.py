@@ -217,3 +217,20 @@ def test_a_film_of_other_latents_shares_nothing():
     film = render_path(GENERATOR, latents[[0, 1, 1]], [View()] * 3, height=9, width=9)
     for i, frame in zip((0, 1, 1), film, strict=True):
         assert torch.equal(frame, render_view(GENERATOR, latents[i : i + 1], View(), height=9, width=9)[0])
+
+
+def test_the_camera_of_a_frame_that_is_not_square():
+    """Half a turn shows it upside down, and any turn keeps lengths: a unit is 16 across and 9 down."""
+    generator = make_generator()
+    generator.aspect = (16, 9)
+    ws = make_ws(generator)
+    flat = render(generator, ws, height=10, width=17)
+    for degrees, wanted in ((0, flat), (180, flat.flip(2, 3))):
+        seen = render_view(generator, ws, View(rotation=degrees), height=10, width=17)
+        assert (seen - wanted).abs().max() < 1e-4
+    y = torch.tensor([0.0, 0.1, 0.0], dtype=torch.float64)
+    x = torch.tensor([0.0, 0.0, 0.1], dtype=torch.float64)
+    for degrees in (0.0, 30.0, 90.0):
+        down, across = View(rotation=degrees, zoom=2.0).mapping((16, 9))(y, x)
+        long = torch.hypot((down[1:] - down[0]) * 9, (across[1:] - across[0]) * 16)
+        assert torch.allclose(long, torch.full((2,), 1.6, dtype=torch.float64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from comfyui_creps.creps_core import WHOLE_FRAME, fit_window, render, sample_positions
+from comfyui_creps.creps_core.rendering import frame_size, full_size
 from networks import make_generator, make_ws
 
 GENERATOR = make_generator()
@@ -108,3 +109,22 @@ def test_square_frames_are_left_exactly_alone():
 def test_bad_windows_are_refused(window, fit: str, message: str):
     with pytest.raises(ValueError, match=message):
         render(GENERATOR, WS, height=8, width=8, window=window, fit=fit)
+
+
+def test_frames_that_are_not_square():
+    """16:9: the frame is 16 units wide and 9 high, and a unit is as long along both axes of the picture."""
+    wide = (16, 9)
+    for fit in ("crop", "extend"):
+        assert fit_window(WHOLE_FRAME, 10, 17, fit, wide) == WHOLE_FRAME
+    assert fit_window(WHOLE_FRAME, 65, 65, "crop", wide) == pytest.approx((0, 0.5 - 9 / 32, 1, 0.5 + 9 / 32))
+    assert fit_window(WHOLE_FRAME, 65, 65, "extend", wide) == pytest.approx((0.5 - 16 / 18, 0, 0.5 + 16 / 18, 1))
+    assert fit_window(WHOLE_FRAME, 65, 65, "stretch", wide) == WHOLE_FRAME
+    tall = fit_window(WHOLE_FRAME, 17, 10, "crop", (9, 16))
+    assert tall == WHOLE_FRAME
+    assert frame_size(1024, wide) == (576, 1024)
+    assert frame_size(64, (2, 3)) == (64, 43)
+    assert full_size(0, 1920, wide) == (1080, 1920)
+    assert full_size(1080, 0, wide) == (1080, 1920)
+    assert full_size(5, 7, wide) == (5, 7)
+    with pytest.raises(ValueError, match="both 0"):
+        full_size(0, 0, wide)

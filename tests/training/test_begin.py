@@ -67,7 +67,10 @@ def test_a_finished_run_says_that_there_is_nothing_to_do(out: Path, data: Path, 
     with caplog.at_level("INFO"):
         assert main(["train", "--data", str(data), "--out", str(out), *new(8)]) == 0
         assert main(["train", "--out", str(out)]) == 0
-    assert caplog.text.count("nothing to do: 8 of 8 pictures shown; ask for more (--images), or choose another") == 2
+    assert (
+        caplog.text.count("nothing to do: 8 of 8 pictures shown; ask for more, or choose another name (--images, --out")
+        == 2
+    )
     assert state(out) == before
 
 

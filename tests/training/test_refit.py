@@ -151,7 +151,7 @@ def test_a_generator_without_labels_learns_two_classes(plain: Path, tmp_path: Pa
     assert info == 0
 
 
-def test_labels_that_were_never_trained_are_not_drawn(tmp_path: Path, plain: Path):
+def test_labels_that_were_never_trained_are_not_drawn(tmp_path: Path, plain: Path, caplog):
     out = tmp_path / "run"
     command = ["train", "--data", str(two_classes(tmp_path / "pics", "folders")), "--labels", "folders"]
     assert main([*command, "--start", str(plain), "--out", str(out), "--images", "8", *QUICK]) == 0
@@ -167,9 +167,20 @@ def test_labels_that_were_never_trained_are_not_drawn(tmp_path: Path, plain: Pat
     assert latents.labels[0] == f"seed 0, {drawn[0]}"
     again = sample_latents(generator, [7])
     assert torch.equal(again.origin.c[0], latents.origin.c[7])  # of a seed, whatever is beside it
-    # Another number of classes: the numbers keep their meaning, and the run goes on with them.
     assert main(["train", "--out", str(out), "--images", "16", "--device", "cpu"]) == 0
-    assert load_generator(out / "generator.safetensors").labels.names == {10: "10", 20: "20"}
+    tuned = load_generator(out / "generator.safetensors")
+    assert tuned.labels.names == {10: "10", 20: "20"}
+    # Fewer classes than the start has: their numbers keep their meaning. None: it goes on without.
+    grey = {f"{k}/{i}.png": encoded(np.full((8, 8, 3), 9 * i, np.uint8)) for k in (3, 5) for i in (0, 1)}
+    few = write(tmp_path / "few", grey)
+    start = ["--start", str(out / "generator.safetensors"), "--images", "8", *QUICK]
+    assert main(["train", "--data", str(few), "--labels", "folders", *start, "--out", str(tmp_path / "a")]) == 0
+    again = load_generator(tmp_path / "a" / "generator.safetensors")
+    assert (again.config.c_dim, again.labels.values.tolist()) == (21, [3, 5])
+    caplog.clear()
+    assert main(["train", "--data", str(few), *start, "--out", str(tmp_path / "b")]) == 0
+    assert "the start has labels and these pictures have none: it goes on without" in caplog.text
+    assert load_generator(tmp_path / "b" / "generator.safetensors").config.c_dim == 0
 
 
 def test_labels_of_numbers_can_be_asked_for(tmp_path: Path, plain: Path, caplog):
