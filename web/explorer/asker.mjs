@@ -17,7 +17,7 @@ export class Asker {
         this.sent = new Map(); // id -> what was asked for
         this.number = 0;
         this.shown = { id: 0, view: null };
-        this.pace = 0; // ms per pixel of the last frames
+        this.pace = 0; // ms per pixel of the last sharp picture
         this.draft = false; // whether one is to be asked for
         this.sharp = ""; // what was asked for since something moved: "", "nearly", "whole"
     }
@@ -100,8 +100,8 @@ export class Asker {
             return;
         }
         this.shown = { id: header.id, view: header.view };
-        const pace = header.draw / (header.width * header.height);
-        this.pace = this.pace ? this.pace + 0.3 * (pace - this.pace) : pace;
+        // Of a draft a good part of the time does not depend on its size: a sharp picture tells more.
+        if (header.sharp || !this.pace) this.pace = header.draw / (header.width * header.height);
         stage.take({ bitmap, view: header.view, stage: header.stage, latent: asked.latent, sharp: header.sharp });
         this.owner.showed(header, asked, blob.size);
         if (asked.sharp && !this.draft) this.resting = setTimeout(() => this.rest(), 0);
