@@ -9,6 +9,8 @@ import webbrowser
 from functools import partial
 from pathlib import Path
 
+from ..devices import device_of
+
 log = logging.getLogger("CREPS")
 
 
@@ -38,8 +40,6 @@ def explore_command(args: argparse.Namespace) -> None:
         raise ImportError(
             "creps explore needs aiohttp: pip install 'creps[explore]', or pip install aiohttp"
         ) from error
-    import torch
-
     from ..checkpoints import BUILTINS, load_builtin, load_generator
     from ..network import Generator
     from .host import Generators
@@ -48,7 +48,7 @@ def explore_command(args: argparse.Namespace) -> None:
         raise ValueError(f"there is no built-in generator {args.builtin!r}; there are {list(BUILTINS)}")
     if not 0 <= args.port < 1 << 16:
         raise ValueError(f"--port must be from 1 to 65535, or 0 for a free one, not {args.port}")
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(args.device)
 
     def on_device(load: partial[Generator]) -> Generator:
         return load().to(device)
