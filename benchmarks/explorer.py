@@ -2,8 +2,9 @@
 
 python benchmarks/explorer.py            the table of README: drags on stages of 256, 512 and 768 pixels
 python benchmarks/explorer.py --soak 300 flies about for so many seconds; memory must stay flat and the console silent
+python benchmarks/explorer.py --session  without a browser: frames drawn and encoded, on a GPU if there is one
 
-Needs playwright and a Chromium; what it measures includes the browser, on the same processor.
+The first two need playwright and a Chromium; what they measure includes the browser, on the same processor.
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import package  # noqa: F401  # makes comfyui_creps importable
-from playwright.sync_api import Page, sync_playwright
+import torch
+from comfyui_creps.creps_core import load_builtin
+from comfyui_creps.creps_core.explorer import Request, Session, Stage, read_scene
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (256, 512, 768)
@@ -63,6 +70,8 @@ def server(builtin: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 @contextmanager
 def page(address: str) -> Iterator[tuple[Page, list[str]]]:
     """The page in a Chromium, and what it complains about."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=FLAGS
@@ -170,6 +179,27 @@ def soak(builtin: str, seconds: float) -> None:
         out(f"complaints: {complaints}")
 
 
+def session(builtin: str) -> None:
+    """Print the time of a frame while the view and the latent move, without page and network."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    here = Session(load_builtin(builtin).to(device))
+    out(f"| {device} | draw, ms | JPEG, ms | frames per second |", "| - " * 4 + "|")
+    for side in SIZES:
+        here.budget.side = lambda longest, side=side: side  # type: ignore
+        draws, encodes = [], []
+        for number in range(80):
+            scene = read_scene({"walk": {"x": 0.01 * number}, "view": {"x": 0.5 + 0.002 * number, "y": 0.5}})
+            frame = here.draw(Request(number, scene, Stage(side, side, side)))
+            start = time.perf_counter()
+            frame.jpeg()
+            if number >= 20:  # warm
+                draws.append(1000 * frame.seconds)
+                encodes.append(1000 * (time.perf_counter() - start))
+        rate = 1000 / (statistics.median(draws) + statistics.median(encodes))
+        draw, encode = (f"{statistics.median(values):.2f}" for values in (draws, encodes))
+        out(f"| {side} | {draw} | {encode} | {rate:.0f} |")
+
+
 def act(opened: Page, dice: random.Random) -> None:
     """One thing that a hand might do."""
     box = opened.locator("canvas.stage").bounding_box()
@@ -215,5 +245,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--builtin", default="alpine")
     parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--session", action="store_true", help="without a browser")
     args = parser.parse_args()
-    soak(args.builtin, args.soak) if args.soak else latency(args.builtin)
+    if args.session:
+        session(args.builtin)
+    elif args.soak:
+        soak(args.builtin, args.soak)
+    else:
+        latency(args.builtin)

@@ -24,6 +24,8 @@ MAX_STAGE = 4096
 _LONGEST_KEPT = 4096  # positions of a line that is kept for the next frame
 _DRAFT = {"quality": 82}
 _SHARP = {"quality": 95, "subsampling": 0}
+_CHECK = 12  # pixels of the stage
+_CHECKS = torch.tensor(150), torch.tensor(104)
 FRAMES_PER_SECOND = {"cpu": 18, "cuda": 60}
 
 
@@ -41,9 +43,20 @@ class Stage:
             if type(value) is not int or not 1 <= value <= MAX_STAGE:
                 raise ValueError(f"{name} of the stage must be a whole number from 1 to {MAX_STAGE}, not {value!r}")
 
-    def view(self, view: View) -> View:
-        """What the whole stage shows, when its frame shows `view`: the pixels of both are the same ones."""
-        scale = max(self.frame - 1, 1) / max(self.width - 1, self.height - 1, 1)
+    def view(self, view: View, picture: tuple[int, int] = (1, 1), aspect: tuple[int, int] = (1, 1)) -> View:
+        """What the whole stage shows, when its frame shows `view`: the pixels of both are the same ones.
+
+        Args:
+            picture: width and height of the final picture.
+            aspect: width and height of the generator's own frame.
+        """
+
+        def pitch(width: int, height: int) -> float:
+            """From pixel to pixel at zoom 1, in longer sides of the generator's frame; see `View.extent`."""
+            return min(aspect[0] / max(width - 1, 1), aspect[1] / max(height - 1, 1)) / max(aspect)
+
+        width, height = (max(1, round(self.frame * side / max(picture))) for side in picture)
+        scale = pitch(self.width, self.height) / pitch(width, height)
         return view if scale == 1 else replace(view, zoom=view.zoom * scale)
 
 
@@ -125,7 +138,7 @@ class Session:
             render_view(
                 self.generator,
                 latents.ws,
-                stage.view(view),
+                stage.view(view, (request.scene.width, request.scene.height), self.generator.aspect),
                 height=height,
                 width=width,
                 of=None if whole else (stage.height, stage.width),
@@ -139,5 +152,19 @@ class Session:
             seconds = time.perf_counter() - start
             if not request.sharp:
                 self.budget.took(seconds, width * height, max(width, height))
-        picture = pixels[0] if channels == 3 else repeat(pixels[0], "h w 1 -> h w 3")
+        if channels == 1:
+            picture = repeat(pixels[0], "h w 1 -> h w 3")
+        else:
+            picture = pixels[0] if channels == 3 else over_checks(pixels[0], stage)
         return Frame(picture, view, request.sharp, seconds)
+
+
+def over_checks(pixels: Tensor, stage: Stage) -> Tensor:
+    """A picture with transparency [H, W, 4] uint8 over the grey checks that stand for nothing, [H, W, 3]."""
+    height, width, _ = pixels.shape
+    down, across = (
+        torch.arange(size) * side // (size * _CHECK) for size, side in ((height, stage.height), (width, stage.width))
+    )
+    checks = torch.where((down[:, None] + across) % 2 == 0, *_CHECKS)[..., None]
+    alpha = pixels[..., 3:].int()
+    return ((pixels[..., :3].int() * alpha + checks * (255 - alpha)) // 255).byte()

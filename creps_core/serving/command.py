@@ -9,6 +9,8 @@ import webbrowser
 from functools import partial
 from pathlib import Path
 
+from ..devices import device_of
+
 log = logging.getLogger("CREPS")
 
 

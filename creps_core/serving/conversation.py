@@ -140,7 +140,6 @@ class Conversation:
             "sharp": frame.sharp,
             "quality": frame.quality,
             "view": {"x": view.center_x, "y": view.center_y, "zoom": view.zoom, "rotation": view.rotation},
-            "stage": [request.stage.width, request.stage.height, request.stage.frame],
             "draw": round(1000 * frame.seconds, 2),
             "encode": round(1000 * (time.perf_counter() - start), 2),
         }
@@ -201,6 +200,7 @@ def about(lent: Lent, source: str) -> dict[str, Any]:
         "name": generator.name,
         "source": source,
         "resolution": generator.config.img_resolution,
+        "aspect": list(generator.aspect),
         "classes": generator.config.c_dim,
         "pairs": generator.config.w_dim // 2,
         "device": str(generator.mapping.w_avg.device),

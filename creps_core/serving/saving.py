@@ -101,7 +101,8 @@ def save_picture(
     ws = Walker(generator).latents(look).ws
     text = {"creps": f"{generator.name} seed {look.seed} {width}x{height}"}
     if look.view.rotation % 180 == 0:
-        window, _ = look.view.placement(look.view.extent(height, width, "crop"))
+        extent = look.view.extent(height, width, "crop", generator.aspect)
+        window, _ = look.view.placement(extent, generator.aspect)
         render_to_file(
             generator, ws, path, height=height, width=width, window=window, bits=bits, text=text, progress=progress
         )

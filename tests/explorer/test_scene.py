@@ -81,3 +81,12 @@ def test_the_frame_lies_in_the_middle_of_the_stage():
     extent = Stage(401, 301, 201).view(view).extent(301, 401)
     assert extent == pytest.approx((-0.3, -0.4, 0.3, 0.4))  # 1.5 and 2 times the frame's 0.4, about the centre
     assert Stage(256, 256, 256).view(view) is view
+
+
+def test_the_frame_of_a_generator_that_is_not_square():
+    """From pixel to pixel it is as far on the stage as in a picture of the frame's size."""
+    view, aspect = View(0.3, 0.7, 2.5), (16, 9)
+    top, left, bottom, right = view.extent(113, 201, aspect=aspect)  # the frame: 201 of 16:9
+    stage = Stage(401, 301, 201).view(view, picture=(1920, 1080), aspect=aspect).extent(301, 401, aspect=aspect)
+    assert (stage[3] - stage[1]) / 400 == pytest.approx((right - left) / 200)
+    assert (stage[2] - stage[0]) / 300 == pytest.approx((bottom - top) / 112)

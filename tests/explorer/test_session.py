@@ -107,6 +107,28 @@ def test_grey_generators_and_jpeg():
         assert np.abs(np.asarray(image).astype(int) - frame.pixels.numpy()).mean() < 4
 
 
+def test_transparency_lies_over_checks():
+    generator = make_generator(img_channels=4)
+    frame = Session(generator).draw(Request(1, read_scene({"seed": 3}), Stage(48, 48, 48), sharp=True))
+    picture = levels(render(generator, sample(generator, [3]), height=48, width=48)).float()
+    alpha = picture[..., 3:] / 255
+    for check, place in ((150, (slice(0, 12), slice(0, 12))), (104, (slice(0, 12), slice(12, 24)))):
+        wanted = picture[..., :3] * alpha + check * (1 - alpha)
+        assert (frame.pixels[place].float() - wanted[place]).abs().max() <= 1.01
+    assert frame.jpeg()[:2] == b"\xff\xd8"
+
+
+def test_a_generator_that_is_not_square():
+    generator = make_generator()
+    generator.aspect = (16, 9)
+    scene = read_scene({"seed": 3, "view": {"zoom": 2}, "width": 1600, "height": 900})
+    frame = Session(generator).draw(Request(1, scene, Stage(84, 65, 64), sharp=True))
+    inner = levels(render_view(generator, sample(generator, [3]), View(zoom=2.0), height=36, width=64))
+    found = frame.pixels[14:50, 10:74]
+    assert found.shape == inner.shape
+    assert (found.float() - inner.float()).abs().mean() < 6  # half a row of pixels apart at most
+
+
 def test_the_budget_finds_the_size_that_there_is_time_for():
     """A machine that paints 10 megapixels a second: 0.05 s are 500,000 pixels, 707 squared."""
     budget = Budget(0.05)

@@ -88,7 +88,7 @@ def fly(here: ExplorerPage) -> None:
     stage = here.ask("found.stage.stage")
     box = here.stage.bounding_box()
     assert box is not None
-    per_pixel = stage[0] / box["width"] / (start["view"]["zoom"] * (stage[2] - 1))
+    per_pixel = stage["width"] / box["width"] / (start["view"]["zoom"] * stage["unit"])
 
     here.drag(60, -24)
     view = here.scene["view"]

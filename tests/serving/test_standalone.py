@@ -134,10 +134,12 @@ def read(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
+@pytest.mark.parametrize("aspect", [(1, 1), (16, 9)])
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270, 30])
 @pytest.mark.parametrize("kind", ["png", "tif"])
-def test_a_saved_picture_is_the_view(tmp_path: Path, rotation: int, kind: str):
+def test_a_saved_picture_is_the_view(tmp_path: Path, rotation: int, kind: str, aspect: tuple[int, int]):
     generator = make_generator()
+    generator.aspect = aspect
     view = {"x": 0.4, "zoom": 2, "rotation": rotation}
     scene = read_scene({"seed": 2, "view": view, "width": 50, "height": 30})
     path = free_path(tmp_path, generator.name, kind)
@@ -184,6 +186,7 @@ raise SystemExit(main(["explore", "--no-browser", "--builtin", "textures", "--ou
         (["--builtin", "nothing"], "there is no built-in generator 'nothing'"),
         (["--checkpoint", "nowhere.pkl"], "nowhere.pkl: there is no such file"),
         (["--port", "70000"], "--port must be"),
+        (["--device", "toaster"], "there is no device 'toaster'"),
     ],
 )
 def test_a_command_that_cannot_begin_says_why(arguments: list[str], words: str, caplog: pytest.LogCaptureFixture):

@@ -17,7 +17,7 @@ export class Asker {
         this.sent = new Map(); // id -> what was asked for
         this.number = 0;
         this.shown = { id: 0, view: null };
-        this.pace = 0; // ms per pixel of the last frames
+        this.pace = 0; // ms per pixel of the last sharp picture
         this.draft = false; // whether one is to be asked for
         this.sharp = ""; // what was asked for since something moved: "", "nearly", "whole"
     }
@@ -55,7 +55,7 @@ export class Asker {
             this.resting = setTimeout(() => this.rest(), REST_MS);
             return;
         }
-        const [width, height] = stage.stage, expected = this.pace * width * height;
+        const { width, height } = stage.stage, expected = this.pace * width * height;
         if (!this.sharp && expected > 1.4 * PATIENCE_MS) {
             this.sharp = "nearly";
             this.request({ sharp: true, side: Math.round(Math.max(width, height) * Math.sqrt(PATIENCE_MS / expected)) });
@@ -65,7 +65,7 @@ export class Asker {
         } else if (film.blank) {
             const key = film.blank, { width: w, height: h } = scene, scale = THUMB / Math.max(w, h);
             const size = [w, h].map((side) => Math.max(1, Math.round(side * scale)));
-            this.request({ sharp: true, stage: [...size, Math.max(...size)], key });
+            this.request({ sharp: true, stage: { width: size[0], height: size[1], frame: Math.max(...size) }, key });
         }
     }
 
@@ -74,12 +74,12 @@ export class Asker {
         const { keys, ...rest } = scene;
         const show = { ...rest, ...(key ? readLook(key) : {}), keys: time === null ? [] : keys };
         this.sent.set(id, {
-            key, latent: time === null ? latentOf(show) : `film ${time}`, event: sharp ? undefined : this.eventTime,
+            key, stage, latent: time === null ? latentOf(show) : `film ${time}`, event: sharp ? undefined : this.eventTime,
             moved: this.lastTime, sharp, at: performance.now(),
         });
         if (!sharp) this.eventTime = undefined;
         for (const old of this.sent.keys()) if (old < id - KEPT) this.sent.delete(old);
-        link.send({ show, id, source, stage, sharp, side, time });
+        link.send({ show, id, source, stage: [stage.width, stage.height, stage.frame], sharp, side, time });
         return id;
     }
 
@@ -100,9 +100,9 @@ export class Asker {
             return;
         }
         this.shown = { id: header.id, view: header.view };
-        const pace = header.draw / (header.width * header.height);
-        this.pace = this.pace ? this.pace + 0.3 * (pace - this.pace) : pace;
-        stage.take({ bitmap, view: header.view, stage: header.stage, latent: asked.latent, sharp: header.sharp });
+        // Of a draft a good part of the time does not depend on its size: a sharp picture tells more.
+        if (header.sharp || !this.pace) this.pace = header.draw / (header.width * header.height);
+        stage.take({ bitmap, view: header.view, stage: asked.stage, latent: asked.latent, sharp: header.sharp });
         this.owner.showed(header, asked, blob.size);
         if (asked.sharp && !this.draft) this.resting = setTimeout(() => this.rest(), 0);
     }

@@ -230,6 +230,8 @@ export class Explorer {
             this.about = message.generator;
             this.body.classList.toggle("plain", this.about.device === "cpu"); // spare the processor
             this.show();
+            this.stage.paint();
+            this.want(); // it may be of another shape
         } else if ("waiting" in message) {
             this.state(message.waiting ? "waiting for the running prompt\u2026" : "", "wait");
         } else if (message.saving) {
@@ -302,7 +304,7 @@ export class Explorer {
         const last = this.latencies.at(-1), stage = this.stage.stage;
         const rows = [
             ["frames", `${this.times.length} per second`],
-            ["size", `${header.width} \u00d7 ${header.height} of ${stage[0]} \u00d7 ${stage[1]}${header.sharp ? ", sharp" : ""}`],
+            ["size", `${header.width} \u00d7 ${header.height} of ${stage.width} \u00d7 ${stage.height}${header.sharp ? ", sharp" : ""}`],
             ["draw", `${header.draw.toFixed(1)} ms`],
             ["JPEG", `${header.encode.toFixed(1)} ms, ${(bytes / 1024).toFixed(1)} KB, quality ${header.quality}`],
             ["answer", `${(now - asked.at).toFixed(0)} ms after the question`],

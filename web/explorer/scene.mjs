@@ -81,25 +81,30 @@ export function filmFrames(scene) {
     return length ? Math.max(1, Math.round(length * scene.fps)) + (scene.closed ? 0 : 1) : 0;
 }
 
-// Views. A stage is [width, height, frame] in device pixels: the final picture's frame, whose longer side is `frame`
-// pixels, lies in its middle.
+// Views. A stage has a `width` and a `height` in device pixels; in its middle lies the frame of the final picture, of the
+// `sides` [across, down], the longer one of which is `frame`. `shape` is that of the generator's own frame, with 1 for its
+// longer side, which takes `unit` pixels at zoom 1.
 
-/** The stage of an element of this size whose frame is a picture of width x height, inset by some pixels. */
-export function stageOf(width, height, picture, inset) {
+/** The stage of this size for a picture of width x height, inset by some pixels, of a generator of this aspect. */
+export function stageOf(width, height, picture, inset, aspect = [1, 1]) {
     const room = [Math.max(width - 2 * inset, 1), Math.max(height - 2 * inset, 1)];
     const scale = Math.min(room[0] / picture.width, room[1] / picture.height);
     const frame = Math.max(1, Math.round(Math.max(picture.width, picture.height) * scale));
-    return [Math.max(1, Math.round(width)), Math.max(1, Math.round(height)), frame];
+    const longer = Math.max(picture.width, picture.height);
+    const sides = [picture.width, picture.height].map((side) => Math.max(1, Math.round((frame * side) / longer)));
+    const shape = aspect.map((side) => side / Math.max(...aspect));
+    const unit = Math.max(...sides.map((side, i) => Math.max(side - 1, 1) / shape[i]));
+    return { width: Math.max(1, Math.round(width)), height: Math.max(1, Math.round(height)), frame, sides, shape, unit };
 }
 
-/** Device pixels of the stage per side of the trained frame. */
-export const scaleOf = (view, stage) => view.zoom * Math.max(stage[2] - 1, 1);
+/** Device pixels of the stage per longer side of the generator's frame. */
+export const scaleOf = (view, stage) => view.zoom * stage.unit;
 
-/** From an offset in stage pixels to one in the trained frame. */
+/** From an offset in stage pixels to one in the generator's frame, 0..1 across and down. */
 export function toFrame(view, stage, dx, dy) {
     const k = scaleOf(view, stage), angle = (view.rotation * Math.PI) / 180;
     const cos = Math.cos(angle), sin = Math.sin(angle);
-    return [(cos * dx + sin * dy) / k, (-sin * dx + cos * dy) / k];
+    return [(cos * dx + sin * dy) / k / stage.shape[0], (-sin * dx + cos * dy) / k / stage.shape[1]];
 }
 
 /** The view after the picture was dragged by so many stage pixels. */

@@ -48,10 +48,10 @@ export class Stage {
         this.owner.resized();
     }
 
-    /** [width, height, frame] of what is asked for. */
+    /** What is asked for, see `stageOf`. */
     get stage() {
         const inset = this.framed ? Math.round(Math.min(...this.size) * 0.028) : 0;
-        return stageOf(...this.size, this.owner.scene, inset);
+        return stageOf(...this.size, this.owner.scene, inset, this.owner.about?.aspect);
     }
 
     /** Whether a gesture, or what follows it, goes on. */
@@ -93,13 +93,13 @@ export class Stage {
             context.globalAlpha = 1;
         }
         for (const { bitmap, view: shown, stage } of frames) {
-            const dx = (shown.x - view.x) * k, dy = (shown.y - view.y) * k;
+            const dx = (shown.x - view.x) * k * stage.shape[0], dy = (shown.y - view.y) * k * stage.shape[1];
             const scale = k / scaleOf(shown, stage), turn = ((turned - shown.rotation) * Math.PI) / 180;
             context.setTransform(1, 0, 0, 1, size[0] / 2, size[1] / 2);
             context.translate(cos * dx - sin * dy, sin * dx + cos * dy);
             context.rotate(turn);
             context.scale(scale, scale);
-            context.drawImage(bitmap, -stage[0] / 2, -stage[1] / 2, stage[0], stage[1]);
+            context.drawImage(bitmap, -stage.width / 2, -stage.height / 2, stage.width, stage.height);
         }
         context.setTransform(1, 0, 0, 1, 0, 0);
         if (this.framed) this.paintFrame();
@@ -109,7 +109,8 @@ export class Stage {
     covers({ view: shown, stage }, view, k, turned) {
         if (turned !== shown.rotation || turned % 180) return false;
         const scale = k / scaleOf(shown, stage), away = [shown.x - view.x, shown.y - view.y];
-        return away.every((by, i) => Math.abs(by) * k <= (stage[i] * scale - this.size[i]) / 2 + 0.5);
+        const sides = [stage.width, stage.height];
+        return away.every((by, i) => Math.abs(by) * k * stage.shape[i] <= (sides[i] * scale - this.size[i]) / 2 + 0.5);
     }
 
     /** The frame of the final picture: what lies beyond it is dim. */
@@ -127,9 +128,8 @@ export class Stage {
 
     /** [left, top, width, height] of the frame, in device pixels. */
     frameBox() {
-        const { width, height } = this.owner.scene, [w, h, frame] = this.stage, longer = Math.max(width, height);
-        const sides = [(frame * width) / longer, (frame * height) / longer].map((side) => Math.max(1, Math.round(side)));
-        return [Math.round((w - sides[0]) / 2), Math.round((h - sides[1]) / 2), ...sides];
+        const { width, height, sides } = this.stage;
+        return [Math.round((width - sides[0]) / 2), Math.round((height - sides[1]) / 2), ...sides];
     }
 
     /** A small picture of the frame, for the filmstrip: a canvas of at most so many pixels per side. */
