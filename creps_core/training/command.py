@@ -12,6 +12,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .recipe import PRECISIONS
+
 if TYPE_CHECKING:
     from .begin import Wish
     from .run import Run
@@ -76,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--ada-target", type=float, help="default 0.6")
     g.add_argument("--freeze-d", type=int, metavar="LAYERS", help="first layers of the discriminator; default 0")
     g.add_argument("--patches", type=float, metavar="SHARE", help="of windows, for pictures that are larger; default 0")
-    g.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="default auto")
+    g.add_argument("--precision", choices=PRECISIONS, help="default auto: bfloat16 and TF32 on GPUs")
     g.add_argument("--seed", type=int, help="default 0")
     n = p.add_argument_group("new networks")
     n.add_argument("--model-resolution", type=int, help="levels of the generator; default: --resolution")
@@ -98,6 +100,7 @@ def train_command(args: argparse.Namespace) -> None:
 
     from ..devices import device_of
     from .begin import begin, finished_note
+    from .heap import keep_heap
     from .parallel import join, leave
     from .run import Run, Status, train
 
@@ -112,6 +115,8 @@ def train_command(args: argparse.Namespace) -> None:
             device = torch.device("cuda", process.local_rank)
             torch.cuda.set_device(device)
         torch.set_flush_denormal(True)
+        if device.type == "cpu":
+            keep_heap()
         if not process.is_first:
             log.setLevel(logging.WARNING)
         run = Run(args.out)
