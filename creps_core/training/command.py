@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .recipe import PRECISIONS
+from .recipe import LOSSES, PRECISIONS
 
 if TYPE_CHECKING:
     from .begin import Wish
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe", "The defaults are the authors'. A run that goes on keeps its own, except for what is given."
     )
     g.add_argument("--images", type=_count, metavar="N", help="real pictures to show: 300000, 300k; default 25M")
+    g.add_argument("--loss", choices=LOSSES, help="default nonsaturating; relativistic: R3GAN's, with R1 and R2")
     g.add_argument("--batch", type=int, help="default 32")
     g.add_argument("--micro-batch", type=int, help="pictures at a time in a process, when memory is short")
     g.add_argument("--gamma", type=float, dest="r1_gamma", help="R1; default 0.5 at 128 pixels, 2 at 256, 8 at 512")
