@@ -21,6 +21,7 @@ from ...kernels.graphs import Graph, may_look
 from ..errors import TrainingError
 from ..network import Discriminator, Generator
 from .augment import AdaptiveProbability, Alterations, Augment
+from .averages import Averages
 from .captured import Captured, Tensors, graphs_for
 from .parallel import Process
 from .patches import WHOLE, box_positions
@@ -51,6 +52,7 @@ class Trainer:
 
     Attributes:
         G, D, G_ema: the generator in training, the discriminator, and the moving average of the generator.
+        averages: others, of which an average of any width can be made afterwards.
         steps: steps done. shown: real pictures shown, over all processes.
         captured: what runs the phases.
     """
@@ -101,6 +103,7 @@ class Trainer:
             "D": _adam(self.parameters["D"], recipe.d_lr, recipe.r1_interval if recipe.r1_gamma else 0),
         }
         self.pl_mean = torch.zeros([], device=self.device)
+        self.averages: Averages | None = None  # begin with the first step, or with those of a snapshot
         self.steps = self.shown = 0
         self.labels: Tensor | None = None  # [M, c_dim] of the data set, to draw from
         self.autocast, self._tf32 = _autocast_dtype(recipe.precision, self.device), recipe.precision in ("auto", "tf32")
@@ -436,6 +439,9 @@ class Trainer:
         torch._foreach_lerp_(averages, currents, 1 - beta)  # pyright: ignore
         for average, current in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             average.copy_(current)
+        if self.averages is None:
+            self.averages = Averages(self.G, self.shown)
+        self.averages.follow(self.G, self.shown, self.shown + self.recipe.batch)
 
     def _adapt(self) -> None:
         if self.recipe.augment == "ada":
