@@ -20,7 +20,7 @@ import package  # noqa: F401
 import torch
 import torch.nn.functional as F
 from comfyui_creps.creps_core import Generator, GeneratorConfig
-from comfyui_creps.creps_core.bench import status
+from comfyui_creps.creps_core.bench.memory import status
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.training import synthesize
 from torch import Tensor

@@ -116,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("source", type=Path, metavar="IN")
     p.add_argument("target", type=Path, metavar="OUT")
     p.add_argument("--weights", default="G_ema", choices=("G_ema", "G"))
+    p.add_argument(
+        "--ema",
+        type=float,
+        metavar="WIDTH",
+        help="of a snapshot of `creps train`: the average of this width (0.01 to 0.28 of the training) instead",
+    )
     p.add_argument("--half", action="store_true", help="store float16: half the size")
     p.add_argument("--keep-discriminator", action="store_true", help="so that fine-tuning can begin with it")
 
@@ -221,13 +227,15 @@ def _show_backends() -> None:
 
 def _convert(args: argparse.Namespace) -> None:
     from .checkpoints import load_generator, save_generator
-    from .training import load_networks
+    from .training import load_networks, rebuild
 
-    generator = load_generator(args.source, args.weights)
+    generator = (
+        load_generator(args.source, args.weights) if args.ema is None else rebuild(args.source, args.ema, log.info)
+    )
     discriminator = load_networks(args.source).D if args.keep_discriminator else None
     if args.keep_discriminator and discriminator is None:
         raise ValueError(f"{args.source} holds no discriminator: leave out --keep-discriminator")
-    details = {"source": args.source.name, "weights": args.weights}
+    details = {"source": args.source.name, "weights": args.weights if args.ema is None else f"average of {args.ema}"}
     save_generator(generator, args.target, half=args.half, details=details, discriminator=discriminator)
     log.info("%s: %.1f MB", args.target, args.target.stat().st_size / 1e6)
 

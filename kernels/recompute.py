@@ -7,6 +7,7 @@ when its gradient is asked for, which on a CPU is also faster: a tile stays in t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import by_hand
 from .graphs import may_look
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, outer_product
 from .stage import Layer, PixelBlock, PixelStage
@@ -21,18 +23,27 @@ from .stage import Layer, PixelBlock, PixelStage
 TILE_PIXELS = 16384  # of all pictures of a batch together: 4 MB for a layer of 64 channels
 
 
-def recompute(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+class Hand(Protocol):
+    """A function whose value and first derivative are written out."""
+
+    def value(self, *inputs: Tensor) -> Tensor: ...
+
+    def gradients(self, gradient: Tensor, wanted: Sequence[bool], *inputs: Tensor) -> tuple[Tensor | None, ...]: ...
+
+
+def recompute(function: Callable[..., Tensor], *inputs: Tensor, hand: Hand | None = None) -> Tensor:
     """`function(*inputs)`, keeping nothing but the inputs for its first and its second derivative.
 
     Args:
         function: a pure function of these tensors; it is called again in the backward passes.
         inputs: floating point tensors of any shapes.
+        hand: the same function with its first derivative written out, which is used instead where it serves.
     """
     if not torch.is_grad_enabled():
-        return function(*inputs)
+        return (hand.value if hand else function)(*inputs)
     device = inputs[0].device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return _Recomputed.apply(function, autocast, *inputs)
+    return _Recomputed.apply(function, hand, autocast, *inputs)
 
 
 def entangle(columns: Tensor, rows: Tensor, stage: PixelStage, tile_pixels: int = TILE_PIXELS) -> Tensor:
@@ -52,9 +63,32 @@ def entangle(columns: Tensor, rows: Tensor, stage: PixelStage, tile_pixels: int 
     def paint(columns: Tensor, rows: Tensor, *tensors: Tensor) -> Tensor:
         return _paint(columns, rows, rebuild(tensors))
 
-    height = max(1, tile_pixels // (len(rows) * rows.shape[-2]))
-    tiles = [recompute(paint, tile, rows, *tensors) for tile in columns.split(height, -2)]
-    return torch.cat(tiles, -2)
+    def in_tiles(columns: Tensor, rows: Tensor, *tensors: Tensor) -> Tensor:
+        height = max(1, tile_pixels // (len(rows) * rows.shape[-2]))
+        return torch.cat([recompute(paint, tile, rows, *tensors) for tile in columns.split(height, -2)], -2)
+
+    if may_look(columns) and by_hand.serves(columns, rows):
+        return recompute(in_tiles, columns, rows, *tensors, hand=_HandPainted(rebuild))
+    return in_tiles(columns, rows, *tensors)
+
+
+class _HandPainted:
+    """`by_hand` as a function of tensors."""
+
+    def __init__(self, rebuild: Callable[[Sequence[Tensor]], PixelStage]):
+        self.rebuild = rebuild
+
+    def value(self, columns: Tensor, rows: Tensor, *tensors: Tensor) -> Tensor:
+        return by_hand.ByHand(columns, rows, self.rebuild(tensors), False).paint()
+
+    def gradients(
+        self, gradient: Tensor, wanted: Sequence[bool], columns: Tensor, rows: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        work = by_hand.ByHand(columns, rows, self.rebuild(tensors), any(wanted[2:]))
+        of_columns, of_rows, layers = work.gradients(gradient)
+        weights = [tensor for layer in layers for tensor in layer] or [None] * len(tensors)
+        found = (of_columns, of_rows, *weights)
+        return tuple(g if needed else None for g, needed in zip(found, wanted, strict=True))
 
 
 def _paint(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
@@ -78,7 +112,10 @@ def clamp(x: Tensor, limit: float) -> Tensor:
     gradient; elsewhere a look would wait for the device.
     """
     if may_look(x) and x.numel():
-        low, high = torch.aminmax(x.detach())
+        values = x.detach()
+        if values.ndim == 4 and not values.is_contiguous():
+            values = values.movedim(1, -1)  # channels last as they lie in memory: others would be copied first
+        low, high = torch.aminmax(values)
         if -limit <= low and high <= limit:  # not so if any is not a number
             return x
     return x.clamp(-limit, limit)
@@ -116,26 +153,28 @@ def _unpack(stage: PixelStage) -> tuple[list[Tensor], Callable[[Sequence[Tensor]
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, function, autocast, *inputs):
-        ctx.function, ctx.autocast = function, autocast
+    def forward(ctx, function, hand, autocast, *inputs):
+        ctx.function, ctx.hand, ctx.autocast = function, hand, autocast
         ctx.save_for_backward(*inputs)
-        return function(*inputs)
+        return (hand.value if hand else function)(*inputs)
 
     @staticmethod
     def backward(ctx, *grads):
         inputs = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
-        return None, None, *_Gradient.apply(ctx.function, ctx.autocast, wanted, grads[0], *inputs)
+        wanted = ctx.needs_input_grad[3:]
+        return None, None, None, *_Gradient.apply(ctx.function, ctx.hand, ctx.autocast, wanted, grads[0], *inputs)
 
 
 class _Gradient(torch.autograd.Function):
     """(gradient of the output, inputs) -> gradients of the inputs; a function like any other, with a derivative."""
 
     @staticmethod
-    def forward(ctx, function, autocast, wanted, grad, *inputs):
+    def forward(ctx, function, hand, autocast, wanted, grad, *inputs):
         ctx.function, ctx.autocast, ctx.wanted = function, autocast, wanted
         ctx.save_for_backward(grad, *inputs)
         ctx.set_materialize_grads(False)
+        if hand:
+            return hand.gradients(grad, wanted, *inputs)
         with torch.enable_grad():
             inputs = [x.detach().requires_grad_(needed) for x, needed in zip(inputs, wanted, strict=True)]
             return _gradients(_call(function, autocast, inputs), inputs, grad)
@@ -153,10 +192,10 @@ class _Gradient(torch.autograd.Function):
             first = _gradients(output, [x for x, _ in used], grad, create_graph=True)
             pairs = [(g, gg) for g, (_, gg) in zip(first, used, strict=True) if g is not None and g.requires_grad]
             if not pairs:
-                return (None,) * (4 + len(inputs))
+                return (None,) * (5 + len(inputs))
             outputs, weights = zip(*pairs, strict=True)
             second = _gradients(outputs, [grad, *inputs], weights)
-        return None, None, None, *second
+        return None, None, None, None, *second
 
 
 def _call(function: Callable[..., Tensor], autocast: torch.dtype | None, inputs: Sequence[Tensor]) -> Tensor:

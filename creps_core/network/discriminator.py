@@ -111,7 +111,7 @@ class Convolution(nn.Module):
         else:
             y = F.conv2d(_Smooth.apply(x, self._fir, padding + 1, 1), weight, bias, stride=2)
         if self.bias is not None:
-            y = F.leaky_relu(y, LEAKY_SLOPE)
+            y = F.leaky_relu(y, LEAKY_SLOPE, True)  # in place: one tensor to keep for the gradient instead of two
         return clamp(y, CLAMP * gain)
 
     def extra_repr(self) -> str:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.onednn import fused_linear
+from ...kernels.recompute import clamp
 from ...kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
 
 
@@ -125,7 +126,7 @@ class ScaledLayer:
             scale_in, scale_out = self.modulation
             weight = layer.weight.to(x.device) * scale_in[:, None] * (scale_out * gain)[..., None]
             y = torch.baddbmm(bias, x, weight.to(x).mT)
-            return (F.leaky_relu(y, LEAKY_SLOPE) if activated else y).clamp(-CLAMP, CLAMP)
+            return clamp(F.leaky_relu(y, LEAKY_SLOPE) if activated else y, CLAMP)
         scale_in, scale_out = (scale.to(self.dtype).unsqueeze(1) for scale in self.modulation)
         y = F.linear(x * scale_in, layer.weight.to(x))
         scale_out = scale_out * gain

@@ -3,6 +3,7 @@
 Read `run.py` for what a run does, `trainer.py` for a step.
 """
 
+from .averages import rebuild
 from .begin import Beginning, Wish, Words, begin, finished_note, fresh_name
 from .captured import WARM_UP
 from .command import add_arguments, train_command
@@ -36,6 +37,7 @@ __all__ = [
     "networks_of",
     "r1_gamma_for",
     "read_stats",
+    "rebuild",
     "sample_grid",
     "synthesize",
     "train",

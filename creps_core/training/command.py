@@ -12,6 +12,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .recipe import LOSSES, PRECISIONS
+
 if TYPE_CHECKING:
     from .begin import Wish
     from .run import Run
@@ -64,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe", "The defaults are the authors'. A run that goes on keeps its own, except for what is given."
     )
     g.add_argument("--images", type=_count, metavar="N", help="real pictures to show: 300000, 300k; default 25M")
+    g.add_argument("--loss", choices=LOSSES, help="default nonsaturating; relativistic: R3GAN's, with R1 and R2")
     g.add_argument("--batch", type=int, help="default 32")
     g.add_argument("--micro-batch", type=int, help="pictures at a time in a process, when memory is short")
     g.add_argument("--gamma", type=float, dest="r1_gamma", help="R1; default 0.5 at 128 pixels, 2 at 256, 8 at 512")
@@ -76,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--ada-target", type=float, help="default 0.6")
     g.add_argument("--freeze-d", type=int, metavar="LAYERS", help="first layers of the discriminator; default 0")
     g.add_argument("--patches", type=float, metavar="SHARE", help="of windows, for pictures that are larger; default 0")
-    g.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="default auto")
+    g.add_argument("--precision", choices=PRECISIONS, help="default auto: bfloat16 and TF32 on GPUs")
     g.add_argument("--seed", type=int, help="default 0")
     n = p.add_argument_group("new networks")
     n.add_argument("--model-resolution", type=int, help="levels of the generator; default: --resolution")
@@ -98,6 +101,7 @@ def train_command(args: argparse.Namespace) -> None:
 
     from ..devices import device_of
     from .begin import begin, finished_note
+    from .heap import keep_heap
     from .parallel import join, leave
     from .run import Run, Status, train
 
@@ -112,6 +116,8 @@ def train_command(args: argparse.Namespace) -> None:
             device = torch.device("cuda", process.local_rank)
             torch.cuda.set_device(device)
         torch.set_flush_denormal(True)
+        if device.type == "cpu":
+            keep_heap()
         if not process.is_first:
             log.setLevel(logging.WARNING)
         run = Run(args.out)

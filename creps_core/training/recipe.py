@@ -9,6 +9,7 @@ from typing import Any
 AUGMENTS = ("ada", "fixed", "none")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 NON_FINITE = ("skip", "clean")
+LOSSES = ("nonsaturating", "relativistic")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Recipe:
     precision: str = "auto"  # auto: bfloat16 and TF32 on GPUs that have them, else float32
     non_finite: str = "skip"  # a step with a gradient that is not finite; clean: the authors' (nan -> 0, inf -> 1e5)
     seed: int = 0
+    loss: str = "nonsaturating"  # relativistic: pictures judged against real ones, R1 and R2 (arXiv 2501.05441)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -55,7 +57,12 @@ class Recipe:
         for name in ("augment_p", "patches", "pl_decay"):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
-        for name, allowed in (("augment", AUGMENTS), ("precision", PRECISIONS), ("non_finite", NON_FINITE)):
+        for name, allowed in (
+            ("augment", AUGMENTS),
+            ("precision", PRECISIONS),
+            ("non_finite", NON_FINITE),
+            ("loss", LOSSES),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {list(allowed)}, not {getattr(self, name)!r}")
 

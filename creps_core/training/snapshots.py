@@ -1,6 +1,7 @@
 """Snapshots: everything a run needs to go on, in one safetensors file.
 
-Tensors are named `G.*`, `D.*`, `G_ema.*` (official names), `adam.G.<parameter>.<moment>` and `adam.D...`. The header
+Tensors are named `G.*`, `D.*`, `G_ema.*` (official names), `average<i>.*` for averages of other widths (`averages.py`;
+files of version 0.1.0 have none), `adam.G.<parameter>.<moment>` and `adam.D...`. The header
 holds, as JSON under the key `creps`, the configs, the recipe, the counters and two SHA-256: of the tensors with the
 generator's config, and of the header. The loader reads the generators from it as well.
 """
@@ -33,6 +34,7 @@ from ..checkpoints import (
 from ..errors import CheckpointError
 from ..files import replace_file
 from ..network import Discriminator, DiscriminatorConfig
+from .averages import Averages
 from .parallel import Process
 from .recipe import Recipe
 from .trainer import Trainer
@@ -56,6 +58,8 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
         for key, parameter in trainer.parameters[name].items():
             for moment, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"adam.{name}.{key}.{moment}"] = value
+    if trainer.averages:
+        tensors |= trainer.averages.tensors()
     taught, labels = write_taught(trainer.G_ema)
     tensors |= {f"state.{name}": value for name, value in _scalars(trainer).items()} | labels
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -66,6 +70,7 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
         "discriminator": trainer.D.config.to_dict(),
         "recipe": trainer.recipe.to_dict(),
         "counters": {name: getattr(trainer, name) for name in _COUNTERS},
+        "averages": trainer.averages.header() if trainer.averages else None,
         "details": dict(details or {}),
         **taught,
         "sha256": digest(trainer.G.config, tensors),
@@ -153,6 +158,12 @@ def load_state(
             value.copy_(tensors[f"state.{name}"])
     for name, value in counters.items():
         setattr(trainer, name, value)
+    if found := header.get("averages"):
+        trainer.averages = averages = Averages(trainer.G, found["since"], found["widths"])
+        for name, value in averages.tensors().items():
+            if name not in tensors:
+                raise error(f"{name} is missing")
+            value.detach().copy_(tensors[name])
     details = header.get("details")
     return trainer, {**(details if isinstance(details, dict) else {}), "recipe": old.to_dict()}
 

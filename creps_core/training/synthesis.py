@@ -64,7 +64,10 @@ def synthesize(
     config = synthesis.config
     pieces = pieces or Pieces(line_features=LINE_FEATURES)
     limit = line_positions or pieces.line_features // max(config.channels(level) for level in config.levels)
-    columns, rows = _line(synthesis, ws, y, COLUMNS, limit), _line(synthesis, ws, x, ROWS, limit)
+    if y.shape[-1] + x.shape[-1] <= limit // len(ws):
+        columns, rows = synthesis.both_bilines(synthesis.line_styles(ws), y, x)
+    else:
+        columns, rows = _line(synthesis, ws, y, COLUMNS, limit), _line(synthesis, ws, x, ROWS, limit)
     image = entangle(columns, rows, synthesis.pixel_stage(ws), pieces.tile_pixels)
     return image if image.dtype == torch.float64 else image.float()
 

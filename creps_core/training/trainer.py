@@ -21,6 +21,7 @@ from ...kernels.graphs import Graph, may_look
 from ..errors import TrainingError
 from ..network import Discriminator, Generator
 from .augment import AdaptiveProbability, Alterations, Augment
+from .averages import Averages
 from .captured import Captured, Tensors, graphs_for
 from .parallel import Process
 from .patches import WHOLE, box_positions
@@ -51,6 +52,7 @@ class Trainer:
 
     Attributes:
         G, D, G_ema: the generator in training, the discriminator, and the moving average of the generator.
+        averages: others, of which an average of any width can be made afterwards.
         steps: steps done. shown: real pictures shown, over all processes.
         captured: what runs the phases.
     """
@@ -101,9 +103,11 @@ class Trainer:
             "D": _adam(self.parameters["D"], recipe.d_lr, recipe.r1_interval if recipe.r1_gamma else 0),
         }
         self.pl_mean = torch.zeros([], device=self.device)
+        self.averages: Averages | None = None  # begin with the first step, or with those of a snapshot
         self.steps = self.shown = 0
         self.labels: Tensor | None = None  # of the data set, to draw from: classes [M], or [M, c_dim]
         self.autocast, self._tf32 = _autocast_dtype(recipe.precision, self.device), recipe.precision in ("auto", "tf32")
+        self._relative = recipe.loss == "relativistic"
         self._skips = {name: Skips(self.device) for name in self.parameters}
         self._skipped = 0  # before this trainer
         self._pieces = pieces_for(self.device, self.G.config)
@@ -188,20 +192,19 @@ class Trainer:
         c = self._upload(labels if labels is not None else torch.zeros(len(real), 0))
         shown = {"real": self._upload(real), "real_c": c}
         y, x = self._positions(boxes, len(real))
-        draws, altered = self.draw(), iter(self._alterations())
+        draws, altered = self.draw(), self._alterations()
         inputs: dict[str, Tensors] = {}
         for phase in self._due():
             found = inputs[phase] = {}
-            if phase != "Dreg":
+            if phase != "Dreg" or self._relative:
                 draw = draws[phase]
                 found |= {"z": self.process.part(draw.z), "c": self.process.part(draw.c), "y": y, "x": x}
                 found |= {name: self._upload(tensor) for name, tensor in found.items()}
             if phase == "Greg":
                 found["noise"] = self._upload(self.path_noise(self._path_pictures()))
-            if phase != "Greg":
-                found |= next(altered, {})
-            if phase[0] == "D":
-                found |= shown | {f"real_{name}": tensor for name, tensor in next(altered, {}).items()}
+            if phase[0] == "D" or (self._relative and phase == "Gmain"):
+                found |= shown
+            found |= altered.get(phase, {})
         return inputs
 
     def _upload(self, tensor: Tensor) -> Tensor:
@@ -223,13 +226,15 @@ class Trainer:
             self._whole = box, self._upload(y[0]), self._upload(x[0])
         return self._whole[1:]
 
-    def _alterations(self) -> list[Tensors]:
-        """What augmentation does to the pictures of this step: of Gmain; generated and real of Dmain; of Dreg."""
+    def _alterations(self) -> dict[str, Tensors]:
+        """By phase, what augmentation does to the pictures of this step; names of real ones begin with `real_`."""
         pipeline = self.augment
         looks = may_look(pipeline.p) and not self.captured.active
         if self.recipe.augment == "none" or (looks and pipeline.p == 0):
-            return []
-        judged, batch, side = 4, self.recipe.batch, self.D.config.img_resolution
+            return {}
+        kinds = [("Gmain", ""), ("Dmain", ""), ("Dmain", "real_"), ("Dreg", "real_")]
+        kinds += [("Gmain", "real_"), ("Dreg", "")] if self._relative else []
+        judged, batch, side = len(kinds), self.recipe.batch, self.D.config.img_resolution
         numbers = pipeline.draw(judged * batch, self._random(0xADA)).unflatten(2, (judged, batch))
         numbers = numbers[..., self.process.rank :: self.process.world].flatten(2)
 
@@ -238,8 +243,11 @@ class Trainer:
             return {name: matrix for name, matrix in found._asdict().items() if matrix is not None}
 
         found = self.captured.run("augmentation", compose, {"numbers": numbers})
-        parts = {name: matrix.clone().chunk(judged) for name, matrix in found.items()}
-        return [{name: chunks[i] for name, chunks in parts.items()} for i in range(judged)]
+        result: dict[str, Tensors] = {}
+        for name, matrix in found.items():
+            for (phase, kind), part in zip(kinds, matrix.clone().chunk(judged), strict=True):
+                result.setdefault(phase, {})[f"{kind}{name}"] = part
+        return result
 
     # Phases
 
@@ -321,6 +329,10 @@ class Trainer:
         ws.append(w[:, 0].detach().mean(0))
         logits = self._judge(image, rows["c"], rows)
         self._report("scores/fake", logits)
+        if self._relative:  # to the real picture beside it
+            with torch.no_grad():
+                real_logits = self._judge(rows["real"], rows["real_c"], rows, "real_")
+            logits = logits - real_logits
         return self._report("loss/G", F.softplus(-logits)).mean()
 
     def _g_reg(self, rows: Tensors, ws: list[Tensor]) -> Tensor:
@@ -351,17 +363,30 @@ class Trainer:
         self._report("scores/real", real_logits)
         self.ada.observe(real_logits)
         self._report("signs/real", real_logits.sign())
-        loss = F.softplus(fake_logits) + F.softplus(-real_logits)
+        if self._relative:
+            loss = F.softplus(fake_logits - real_logits)
+        else:
+            loss = F.softplus(fake_logits) + F.softplus(-real_logits)
         return self._report("loss/D", loss).mean()
 
     def _d_reg(self, rows: Tensors, ws: list[Tensor]) -> Tensor:
-        """R1: the discriminator is flat around real pictures."""
-        real = rows["real"].detach().requires_grad_()
-        logits = self._judge(real, rows["real_c"], rows)
-        (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
-        penalty = gradient.square().sum((1, 2, 3))
+        """R1: the discriminator is flat around real pictures; R2: around generated ones too."""
+        penalty = self._steepness(rows["real"], rows, "real_")
         self._report("r1_penalty", penalty)
+        if self._relative:
+            with torch.no_grad():
+                fake = self._generate(rows)[0]
+            generated = self._steepness(fake, rows, "")
+            self._report("r2_penalty", generated)
+            penalty = penalty + generated
         return penalty.mean() * (self.recipe.r1_gamma / 2 * self.recipe.r1_interval)
+
+    def _steepness(self, images: Tensor, rows: Tensors, kind: str) -> Tensor:
+        """For each picture, the squared length of the gradient of what the discriminator says of it."""
+        images = images.detach().requires_grad_()
+        logits = self._judge(images, rows[f"{kind}c"], rows, kind)
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        return gradient.square().sum((1, 2, 3))
 
     def _generate(self, rows: Tensors) -> tuple[Tensor, Tensor]:
         """Pictures and their ws."""
@@ -415,6 +440,9 @@ class Trainer:
         torch._foreach_lerp_(averages, currents, 1 - beta)  # pyright: ignore
         for average, current in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             average.copy_(current)
+        if self.averages is None:
+            self.averages = Averages(self.G, self.shown)
+        self.averages.follow(self.G, self.shown, self.shown + self.recipe.batch)
 
     def _adapt(self) -> None:
         if self.recipe.augment == "ada":

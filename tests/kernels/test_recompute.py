@@ -9,6 +9,7 @@ import torch
 from comfyui_creps.creps_core.training import synthesis as training_synthesis
 from comfyui_creps.creps_core.training import synthesize
 from comfyui_creps.creps_core.training.patches import WHOLE, box_positions, random_box
+from comfyui_creps.kernels import by_hand
 from comfyui_creps.kernels.recompute import clamp, recompute
 from networks import make_generator, make_ws
 
@@ -28,10 +29,22 @@ def path_gradients(synthesis, image: torch.Tensor, ws: torch.Tensor) -> tuple[to
     return torch.autograd.grad(penalty, list(synthesis.parameters()), allow_unused=True)
 
 
+@pytest.fixture(params=["autograd", "by hand", "by hand, clamped"])
+def way(request, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Small pictures are left to autograd, larger ones are not."""
+    if request.param != "autograd":
+        monkeypatch.setattr(by_hand, "LEAST_PIXELS", 1)
+        monkeypatch.setattr(by_hand, "TILE_PIXELS", 30)  # some rows, and fewer in the last tile
+    return request.param
+
+
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("limit", [1 << 20, 8])
-def test_gradients_are_the_plain_ones(order: int, limit: int):
+def test_gradients_are_the_plain_ones(order: int, limit: int, way: str):
     synthesis, found = network(), []
+    if way == "by hand, clamped":
+        for layer in (synthesis.block0.fc0, synthesis.block0.tores, synthesis.block1.fc1):
+            layer.bias.data.uniform_(-300, 300, generator=torch.Generator().manual_seed(6))
     for draw in (synthesis, lambda ws, y, x: synthesize(synthesis, ws, y, x, line_positions=limit)):
         ws = make_ws(GENERATOR, 2).double().requires_grad_()
         image = draw(ws, Y, X)
@@ -41,13 +54,16 @@ def test_gradients_are_the_plain_ones(order: int, limit: int):
             gradients = path_gradients(synthesis, image, ws)
         found.append((image.detach(), gradients))
     (image, wanted), (other, gradients) = found
-    assert (other - image).abs().max() <= 1e-10
+    assert (other - image).abs().max() <= 1e-10 * max(1.0, image.abs().max())
+    with torch.no_grad():
+        assert (synthesize(synthesis, ws, Y, X) - image).abs().max() <= 1e-10 * max(1.0, image.abs().max())
     for gradient, value in zip(gradients, wanted, strict=True):
         # A parameter without influence has no gradient, or one of zeros.
         gradient, value = (torch.zeros(1).double() if g is None else g for g in (gradient, value))
         assert (gradient - value).abs().max() <= 1e-9 * max(1.0, value.abs().max())
 
 
+@pytest.mark.usefixtures("way")
 def test_single_precision():
     synthesis, found = network(torch.float32), []
     for draw in (synthesis, lambda ws, y, x: synthesize(synthesis, ws, y, x, line_positions=8)):
@@ -69,6 +85,7 @@ def test_windows_of_their_own():
             assert (both[i] - synthesis(ws[i : i + 1], y[i], x[i])[0]).abs().max() <= 1e-9
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("order", [1, 2])
 def test_gradients_of_windows_of_their_own(order: int):
     """In pieces of 3 positions."""
@@ -193,3 +210,29 @@ def test_a_clamp_is_left_out_only_where_it_does_nothing(largest: float):
     y.square().sum().backward()
     wanted.square().sum().backward()
     assert torch.equal(found.grad.nan_to_num(9.0), expected.grad.nan_to_num(9.0))
+
+
+def test_what_is_not_finite_stays_so_by_hand(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(by_hand, "LEAST_PIXELS", 1)
+    synthesis = network(torch.float32)
+    synthesis.block0.fc0.bias.data[0] = float("nan")
+    image = synthesize(synthesis, make_ws(GENERATOR, 2), Y, X)
+    assert image.isnan().all()
+    gradients = torch.autograd.grad(image.sum(), [synthesis.block0.fc1.weight, synthesis.decoder_img.weight])
+    assert gradients[0].isnan().any()
+
+
+@pytest.mark.parametrize("wanted", ["lines", "weights"])
+def test_gradients_that_are_not_wanted_are_left_out_by_hand(wanted: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(by_hand, "LEAST_PIXELS", 1)
+    synthesis, ws = network().requires_grad_(wanted == "weights"), make_ws(GENERATOR, 2).double()
+    ws.requires_grad_(wanted == "lines")
+    synthesize(synthesis, ws, Y, X).sum().backward()
+    expected = network().requires_grad_(wanted == "weights")
+    other = ws.detach().clone().requires_grad_(wanted == "lines")
+    expected(other, Y, X).sum().backward()
+    if wanted == "lines":
+        assert torch.allclose(ws.grad, other.grad, rtol=1e-9)
+    for found, parameter in zip(synthesis.parameters(), expected.parameters(), strict=True):
+        assert (found.grad is None) == (parameter.grad is None)
+        assert parameter.grad is None or torch.allclose(found.grad, parameter.grad, rtol=1e-8, atol=1e-10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import platform
 import signal
 import subprocess
 import sys
@@ -388,3 +389,11 @@ def test_arguments_of_no_meaning_are_refused(folder: Path, tmp_path: Path, capsy
         main(["train", "--data", str(folder), "--out", str(tmp_path / "run"), "--images", "many"])
     assert stopped.value.code == 2
     assert "300000, 300k or 25M" in capsys.readouterr().err
+
+
+def test_memory_is_kept_where_the_library_can():
+    """In a process of its own, for it lasts."""
+    code = "from comfyui_creps.creps_core.training.heap import keep_heap; print(keep_heap())"
+    script = f"import runpy; runpy.run_path({str(TESTS / 'conftest.py')!r}); {code}"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == str(sys.platform == "linux" and platform.libc_ver()[0] == "glibc")

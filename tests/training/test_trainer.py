@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 
@@ -235,3 +236,44 @@ def test_pictures_that_are_never_finite_end_the_run():
     with pytest.raises(TrainingError, match=f"of D were not finite {NON_FINITE_LIMIT} times"):
         trainer.step(poisoned)
     assert trainer.augment.p.isfinite()
+
+
+def test_the_relativistic_loss_and_its_penalties():
+    """As written down in the paper (equations 2 and 10), of the networks as they are."""
+    trainer = make_trainer(loss="relativistic", pl_weight=0.0, r1_gamma=0.3, r1_interval=1)
+    rows = trainer._inputs(reals(), None, None)
+    generator, judge = copy.deepcopy(trainer.G), copy.deepcopy(trainer.D)
+    stats = trainer.step(reals())
+
+    def drawn(phase: str) -> torch.Tensor:
+        with torch.no_grad():
+            return generator(rows[phase]["z"])
+
+    with torch.no_grad():
+        margin = judge(drawn("Gmain")) - judge(reals())
+    assert stats["loss/G"].item() == pytest.approx(torch.nn.functional.softplus(-margin).mean().item(), rel=1e-4)
+    for name, images in (("r1_penalty", reals()), ("r2_penalty", None)):
+        # The generator has moved before the discriminator's phases, which is why its pictures are near, not equal.
+        images = (drawn("Dreg") if images is None else images).requires_grad_()
+        (gradient,) = torch.autograd.grad(judge(images).sum(), images)
+        assert stats[name].item() == pytest.approx(gradient.square().sum((1, 2, 3)).mean().item(), rel=0.2), name
+    assert "r2_penalty" not in make_trainer(pl_weight=0.0).step(reals())
+    with pytest.raises(ValueError, match="relativistic"):
+        Recipe(loss="hinge")
+
+
+@pytest.mark.parametrize("make_graph", [False, FakeGraph])
+def test_the_relativistic_loss_trains(make_graph):
+    """With all that belongs to a step: alterations of real and generated pictures, path lengths, graphs."""
+    generator = make_generator(img_resolution=16)
+    torch.manual_seed(3)
+    discriminator = Discriminator(DiscriminatorConfig(16, channel_base=128, channel_max=8))
+    recipe = Recipe(
+        batch=4, loss="relativistic", augment="fixed", augment_p=0.1, r1_gamma=0.02, r1_interval=2, pl_interval=4
+    )
+    trainer = Trainer(generator, discriminator, recipe, make_graph=make_graph)
+    for _ in range(7):
+        stats = trainer.step(torch.full((4, 3, 16, 16), 0.8))
+    assert all(value.isfinite() for value in stats.values())
+    assert trainer.skipped == 0
+    assert trainer.captured.active == bool(make_graph)
