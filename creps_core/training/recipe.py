@@ -6,9 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import shown
+
 AUGMENTS = ("ada", "fixed", "none")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 NON_FINITE = ("skip", "clean")
+_MOST = 1 << 48  # of any number: beyond all use, and far from overflowing
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and type(value) is not int:
-                raise ValueError(f"{field.name} must be a whole number, not {value!r}")
-            if field.type == "float" and (type(value) not in (int, float) or not 0 <= value < float("inf")):
-                raise ValueError(f"{field.name} must be a number of at least 0, not {value!r}")
+            if field.type == "int" and (type(value) is not int or value > _MOST):
+                raise ValueError(f"{field.name} must be a whole number up to {_MOST}, not {shown(value)}")
+            if field.type == "float" and (type(value) not in (int, float) or not 0 <= value <= _MOST):
+                raise ValueError(f"{field.name} must be a number from 0 to {_MOST}, not {shown(value)}")
         for name in ("batch", "total", "pl_batch_shrink", "ada_interval", "ada_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -71,6 +74,8 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """Inverse of `to_dict`; ValueError when a field is unknown or out of range."""
+        if not isinstance(values, dict):
+            raise ValueError(f"a recipe is an object, not {shown(values)}")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown fields {unknown}; this version knows {sorted(known)}")

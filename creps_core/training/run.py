@@ -508,7 +508,7 @@ def _forget_after(path: Path, shown: int) -> None:
     """Drop the statistics of steps that a killed run took after its last snapshot: they will be taken again."""
     if path.is_file():
         text = "".join(json.dumps(line) + "\n" for line in _lines(path) if line["shown"] <= shown)
-        replace_file(path, lambda partial: Path(partial).write_text(text))
+        replace_file(path, lambda file: file.write(text.encode()))
 
 
 def _tensorboard(folder: Path):
