@@ -59,24 +59,28 @@ def read_exactly(file: FileIO | BytesIO, buffer: bytearray | memoryview) -> bool
 
 
 def check_target(path: Path_) -> Path:
-    """Where a file may be written, before any work is done for it: the path, links followed; its folder is made.
+    """Where a file may be written, before any work is done for it: the path, links followed. Nothing is made.
 
     Raises:
-        OSError: it is a folder or a device, its name is too long, or its folder cannot be made or written to; one
+        OSError: it is a folder or a device, its name is too long, or nothing may be written where it is to be; one
             sentence that says what to do.
     """
     path = Path(path)
     try:
         target = path.resolve(strict=False) if path.is_symlink() else path
+        if target is not path and not target.parent.is_dir():
+            raise OSError(errno.ELOOP, "")
         if not target.name or target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder: name a file in it")
         if len(os.fsencode(target.name)) > _NAME_LIMIT:
             raise OSError(errno.ENAMETOOLONG, "its name is too long")
-        target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not target.is_file():
             raise OSError(errno.EINVAL, "it is a device or a pipe, not a file")
-        if not os.access(target.parent, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, f"nothing may be written to the folder {target.parent}")
+        folder = next(parent for parent in (target.absolute().parents) if parent.exists())
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"nothing may be written to the folder {folder}")
     except (OSError, RuntimeError, ValueError) as error:  # loops of links; zero bytes in names
         raise cannot_write(path, error) from error
     return target
@@ -120,6 +124,7 @@ def replace_file(path: Path_, write: Callable[[BinaryIO], object]) -> None:
     target = check_target(path)
     partial = partial_of(target, f"{os.getpid()}.{secrets.token_hex(4)}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(partial, "xb") as file:
                 lock_file(file)

@@ -255,8 +255,8 @@ def store(image: Tensor, out: Tensor) -> None:
     """
     if not torch.isfinite(image).all():
         raise OverflowError(
-            "the picture has values that are not finite; render with precision float32, and if it was that, the weights "
-            "of the generator or the latent are beyond all use"
+            "the picture has values that are not finite; render with precision float32, and if it was that, the "
+            "weights of the generator or the latent are beyond all use"
         )
     if out.dtype == torch.uint8:
         image = (image * 127.5 + 128).clamp_(0, 255)

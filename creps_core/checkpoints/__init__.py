@@ -6,7 +6,7 @@ come with the package are in `builtin.py`. A new file format begins beside `offi
 """
 
 from .blend import blend_weights, swap_levels
-from .build import build_discriminator, build_generator, check_finite
+from .build import build_discriminator, build_generator, check_finite, shapes_of
 from .builtin import BUILTINS, load_builtin
 from .container import SEAL, TensorFile, open_tensors, read_header, write_tensors
 from .official import Network, is_pickle, read_snapshot
@@ -53,6 +53,7 @@ __all__ = [
     "read_snapshot",
     "read_taught",
     "save_generator",
+    "shapes_of",
     "swap_levels",
     "write_taught",
     "write_tensors",

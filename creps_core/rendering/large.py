@@ -113,7 +113,10 @@ def render_to_file(
     }
 
     most = writer_class.most_bytes(height, width, channels, bits)
-    unfinished = Unfinished(target, job, resume)
+    try:
+        unfinished = Unfinished(target, job, resume)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     writer = writer_class(unfinished.file, height, width, channels, bits, text)
     try:
         _check_space(path, most, unfinished.size)

@@ -47,6 +47,7 @@ class Unfinished:
         self.rows = self.size = 0
         self.parts: list[list[int]] = []
         self.state: dict[str, Any] | None = None
+        target.parent.mkdir(parents=True, exist_ok=True)
         self.file, self.partial, self.journal = self._take()
         if resume:
             try:
@@ -134,7 +135,7 @@ class Unfinished:
                 if _is_at(file, partial):
                     return file, partial, journal
                 file.close()  # whoever had it has just put it in its place
-        raise OSError(f"{self.target}: {_SLOTS} processes render this picture to this file: wait for one of them")
+        raise OSError(f"{_SLOTS} processes render this picture to this file: wait for one of them")
 
     def _load(self) -> None:
         """The state of an earlier run of the same picture; raises what is wrong with it."""

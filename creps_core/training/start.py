@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoints import read_checkpoint
+from ..errors import require
 from ..network import BANDWIDTH, Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from .growth import grow, transfer
 from .refit import refit_discriminator, refit_generator
@@ -32,7 +33,11 @@ def new_generator(config: GeneratorConfig, seed: int, bandwidth: float = BANDWID
         seed: of the weights; torch's own generator is left as it was.
         bandwidth: standard deviation of the Fourier frequencies, in periods per picture. The authors' 10 suits rich
             photographs; smooth subjects and small networks learn faster with less.
+
+    Raises:
+        ValueError: the bandwidth is not a number from 0 to 1e6.
     """
+    require(0 <= bandwidth <= 1e6, f"bandwidth must be a number from 0 to 1e6, not {bandwidth}")
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         generator = Generator(config, "new")
