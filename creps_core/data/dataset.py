@@ -101,6 +101,12 @@ class Pictures:
                 out[:] = self._labels[rows]
         return torch.from_numpy(out)
 
+    def all_labels(self) -> Tensor | None:
+        """Of every picture, flipped ones included, as they are stored: classes int64 [N], or float32 [N, c_dim]."""
+        if self._labels is None:
+            return None
+        return torch.from_numpy(self._labels[[self._row(index)[0] for index in range(len(self))]])
+
     def side(self, index: int) -> int:
         """The side at which a picture is stored: of the original, but from the resolution to max_side."""
         return int(self._sides[self._row(index)[0]])

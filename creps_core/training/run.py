@@ -241,7 +241,7 @@ def _train(
 
 def teach(trainer: Trainer, pictures: Pictures) -> None:
     """Tell the networks what they learn from: the labels to draw, and what will be kept of them with the generator."""
-    trainer.labels = pictures.labels(range(len(pictures))) if pictures.c_dim else None
+    trainer.labels = pictures.all_labels()  # class numbers stay numbers: vectors of them may take gigabytes
     found = pictures.label_counts()
     labels = None if found is None else LabelSet(*_at_most(*found), pictures.class_names)
     for generator in (trainer.G, trainer.G_ema):
