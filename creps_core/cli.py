@@ -14,7 +14,7 @@ from . import __version__
 from .bench import command as bench
 from .devices import device_of
 from .duration import duration
-from .errors import TrainingError, printable
+from .errors import TrainingError, out_of_memory, printable, shown
 from .evaluation import command as evaluate
 from .files import check_target
 from .serving import command as explore
@@ -42,7 +42,12 @@ def main(argv: list[str] | None = None) -> int:
         log.error("stopped")
         return 130
     except _EXPLAINED as error:
-        log.error("creps %s: %s", args.command, error)
+        log.error("creps %s: %s", args.command, str(error) or "out of memory: lower the size, or close other programs")
+        return 1
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        log.error("creps %s: out of memory (%s): lower the size, or close other programs", args.command, shown(error))
         return 1
     return 0
 

@@ -33,6 +33,12 @@ class TrainingError(RuntimeError):
     """A training run that cannot begin or go on: says why and what to change."""
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, of whichever device; torch says so in several ways."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
 def require(good: bool, message: str) -> None:
     """Raises ValueError with the message unless all is `good`."""
     if not good:

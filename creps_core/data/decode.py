@@ -18,8 +18,8 @@ from .kinds import HEAD, formats, what_else
 from .sources import Unusable
 
 MAX_PIXELS = 1 << 27
-"""Of one picture; fewer where decoding takes more than `budget.DECODE_BYTES`: of transparent ones a third, say. Pillow's
-own limit, which belongs to the whole program and is left alone, is 178 956 970 unless that lowers it."""
+"""Of one picture; fewer where decoding takes more than `budget.DECODE_BYTES`: of transparent ones a third, say.
+Pillow's limit, which belongs to the whole program and is left alone, is 178 956 970 unless that lowers it."""
 MAX_PASSES = 100
 """Of a progressive JPEG: each goes over all pixels, and a few bytes make one."""
 SMALLEST = 8

@@ -206,7 +206,7 @@ class _Zip(Source):
     def _look_through(self, entries: list[zipfile.ZipInfo], choose: Choice) -> None:
         if len(entries) > _MAX_ENTRIES:
             raise DatasetError(f"{self.path}: {len(entries)} entries, at most {_MAX_ENTRIES} are read; use a folder")
-        empty = [entry for entry in entries if not entry.file_size]
+        empty = [entry for entry in entries if not entry.file_size and not _is_folder(entry)]
         if len(empty) > _SHOWN_EMPTY:  # of which a small archive may have millions
             self.skipped.append((f"{len(empty):,} entries", "empty file"))
             entries = [entry for entry in entries if entry.file_size]
