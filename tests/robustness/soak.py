@@ -46,12 +46,12 @@ def prompt_of(rng: random.Random, files: list[str]) -> Prompt:
             view = {"width": side, "height": side, "fit": "crop", "supersample": rng.choice([1, 2])}
             prompt["3"] = node("Render", model=["1", 0], latent=["2", 0], **view)
         case 1:
-            prompt["4"] = node("SelectLatents", latents=["2", 0], indices="0", repeat=1)
+            prompt["4"] = node("SelectLatents", latent=["2", 0], indices="0", repeat=1)
             options = {"width": side, "height": 2 * side, "format": rng.choice(["png", "tiff"]), "fit": "crop"}
             options |= {"filename_prefix": "soak/large", "supersample": 1}
             prompt["3"] = node("RenderToFile", model=["1", 0], latent=["4", 0], **options)
         case 2:
-            prompt["3"] = node("SaveLatents", latents=["2", 0], filename_prefix="soak/latents")
+            prompt["3"] = node("SaveLatents", latent=["2", 0], filename_prefix="soak/latents")
         case _:
             prompt["3"] = node("SaveGenerator", model=["1", 0], filename_prefix="soak/generator", half=True)
     if prompt["3"]["class_type"] == "CREPS_Render":
