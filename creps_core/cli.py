@@ -14,8 +14,9 @@ from . import __version__
 from .bench import command as bench
 from .devices import device_of
 from .duration import duration
-from .errors import TrainingError
+from .errors import TrainingError, out_of_memory, printable, shown
 from .evaluation import command as evaluate
+from .files import check_target
 from .serving import command as explore
 from .training import add_arguments, train_command
 
@@ -23,6 +24,7 @@ log = logging.getLogger("CREPS")
 
 _EXPLAINED = (ValueError, OverflowError, OSError, MemoryError, ImportError, TrainingError)
 """Errors with a message for the user."""
+_SHOWN_DETAILS = 60
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,15 +34,30 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_plain)
     try:
         args.run(args)
     except KeyboardInterrupt:
         log.error("stopped")
         return 130
     except _EXPLAINED as error:
-        log.error("creps %s: %s", args.command, error)
+        log.error("creps %s: %s", args.command, str(error) or "out of memory: lower the size, or close other programs")
+        return 1
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        log.error("creps %s: out of memory (%s): lower the size, or close other programs", args.command, shown(error))
         return 1
     return 0
+
+
+def _plain(record: logging.LogRecord) -> bool:
+    """Escapes what names out of files may hold beside letters, before it reaches a terminal; lines stay lines."""
+    text = record.getMessage()
+    if not text.replace("\n", "").isprintable():
+        record.msg, record.args = "\n".join(printable(line, 10_000) for line in text.split("\n")), ()
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,13 +162,15 @@ def _render(args: argparse.Namespace) -> None:
     from .latents import sample
     from .rendering import frame_size, render_to_file, shape_of
 
+    device = device_of(args.device)
+    check_target(args.out)
     if args.checkpoint and args.builtin:
         raise ValueError("give --checkpoint or --builtin, not both")
     if args.checkpoint:
         generator = load_generator(args.checkpoint, args.weights)
     else:
         generator = load_builtin(args.builtin) if args.builtin else load_builtin()
-    generator.to(device_of(args.device))
+    generator.to(device)
     settle(generator.mapping.w_avg.device, shape_of(generator.config))  # a program that ends cannot check it meanwhile
     height, width = args.size[::-1] if args.size else frame_size(1024, generator.aspect)
     ws = sample(generator, [args.seed], label=args.label, truncation_psi=args.psi, truncation_cutoff=args.cutoff)
@@ -198,10 +217,13 @@ def _info(args: argparse.Namespace) -> None:
             raise ValueError("give a checkpoint, or --backends")
         return
     info = inspect_checkpoint(args.checkpoint)
-    print(f"{args.checkpoint}: {info.format}")
+    print(f"{printable(str(args.checkpoint))}: {info.format}")
     print(f"networks: {', '.join(info.networks)}; parameters of the generator: {info.parameters:,}")
-    for key, value in {**info.config.to_dict(), "num_ws": info.config.num_ws, **info.details}.items():
-        print(f"  {key}: {value}")
+    values = {**info.config.to_dict(), "num_ws": info.config.num_ws, **info.details}
+    for key, value in list(values.items())[:_SHOWN_DETAILS]:
+        print(f"  {printable(str(key), 60)}: {printable(str(value))}")
+    if len(values) > _SHOWN_DETAILS:
+        print(f"  and {len(values) - _SHOWN_DETAILS} more")
     if torch.cuda.is_available() and "G_ema" in info.networks:
         found = look_at(load_generator(args.checkpoint).to("cuda"))
         share = f"float16 gives {100 * found.share:.2f} % of the 8-bit values of its pictures within 1 of float32's"
@@ -226,13 +248,13 @@ def _show_backends() -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from .checkpoints import load_generator, save_generator
-    from .training import load_networks, rebuild
+    from .checkpoints import read_checkpoint, save_generator
+    from .training import rebuild
 
-    generator = (
-        load_generator(args.source, args.weights) if args.ema is None else rebuild(args.source, args.ema, log.info)
-    )
-    discriminator = load_networks(args.source).D if args.keep_discriminator else None
+    check_target(args.target)
+    checkpoint = read_checkpoint(args.source)
+    generator = checkpoint.generator(args.weights) if args.ema is None else rebuild(args.source, args.ema, log.info)
+    discriminator = checkpoint.discriminator() if args.keep_discriminator else None
     if args.keep_discriminator and discriminator is None:
         raise ValueError(f"{args.source} holds no discriminator: leave out --keep-discriminator")
     details = {"source": args.source.name, "weights": args.weights if args.ema is None else f"average of {args.ema}"}
@@ -276,8 +298,8 @@ def _progress_line(pixels: int) -> Callable[[int, int], None]:
 
 def _size(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT in pixels, such as 2048x1152")
+    if len(parts) != 2 or not all(p.isdecimal() and len(p) < 100 and int(p) > 0 for p in parts):
+        raise argparse.ArgumentTypeError(f"{printable(text, 60)!r} is not WIDTHxHEIGHT in pixels, such as 2048x1152")
     return int(parts[0]), int(parts[1])
 
 
@@ -287,7 +309,9 @@ def _window(text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) != 4:
-        raise argparse.ArgumentTypeError(f"{text!r} is not TOP,LEFT,BOTTOM,RIGHT, such as 0.25,0.25,0.75,0.75")
+        raise argparse.ArgumentTypeError(
+            f"{printable(text, 60)!r} is not TOP,LEFT,BOTTOM,RIGHT, such as 0.25,0.25,0.75,0.75"
+        )
     return values
 
 

@@ -1,8 +1,13 @@
-"""The device that is meant by a name."""
+"""Devices by name, and how much memory they have free."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .errors import printable
 
 if TYPE_CHECKING:
     import torch
@@ -29,5 +34,27 @@ def device_of(name: str | None = None) -> torch.device:
     if name is None:
         return torch.device("cuda" if "cuda" in there else "cpu")
     if name.strip().lower() not in there:
-        raise ValueError(f"there is no device {name!r} here; there {'are' if there[1:] else 'is'} {', '.join(there)}")
+        raise ValueError(
+            f"there is no device {printable(name, 60)!r} here; there {'are' if there[1:] else 'is'} {', '.join(there)}"
+        )
     return torch.device(name.strip().lower())
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device; None where that is not known."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    with suppress(OSError, ValueError):  # a container's limit
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        found.append(limit - int((group / "memory.current").read_text()))
+    if not found and hasattr(os, "sysconf"):
+        with suppress(OSError, ValueError):
+            found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return max(min(found), 0) if found else None

@@ -1,7 +1,19 @@
 """Errors that a user can act on."""
 
+from __future__ import annotations
 
-class CheckpointError(ValueError):
+MESSAGE_LIMIT = 300  # characters of a message about a file
+_VALUE_LIMIT = 60
+
+
+class FileError(ValueError):
+    """A file that cannot be used. What is said of it is printable and short, whatever the file put into it."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message, MESSAGE_LIMIT))
+
+
+class CheckpointError(FileError):
     """A checkpoint file that cannot be used: names the file, what was found, what to do."""
 
 
@@ -9,7 +21,7 @@ class NewerFormatError(CheckpointError):
     """A file of a later version of this program: nothing is wrong with it."""
 
 
-class LatentsError(ValueError):
+class LatentsError(FileError):
     """A file of latents or directions that cannot be used, or not with this generator: says why and what to do."""
 
 
@@ -21,7 +33,30 @@ class TrainingError(RuntimeError):
     """A training run that cannot begin or go on: says why and what to change."""
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, of whichever device; torch says so in several ways."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
 def require(good: bool, message: str) -> None:
     """Raises ValueError with the message unless all is `good`."""
     if not good:
         raise ValueError(message)
+
+
+def printable(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """A text that may come from a file as a terminal may show it: on one line, controls escaped, its middle left out
+    where it is longer than `limit`."""
+    if len(text) > limit:
+        head = limit * 3 // 5
+        text = f"{text[:head]} ... {text[len(text) - (limit - head - 5) :]}"
+    if text.isprintable():
+        return text
+    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return escaped if len(escaped) <= limit else printable(escaped, limit)
+
+
+def shown(value: object) -> str:
+    """A value out of a file as a message may quote it."""
+    return printable(repr(value), _VALUE_LIMIT)

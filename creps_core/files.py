@@ -1,42 +1,240 @@
-"""Writing files so that no half-written one is ever left under its final name."""
+"""The one way in and the one way out of files: only regular files are read, and no half-written one is ever left
+under its final name."""
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
+import secrets
+import stat
 from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from .errors import printable
 
 if TYPE_CHECKING:
     import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
-def replace_file(path: str | os.PathLike[str], write: Callable[[str], object]) -> None:
-    """Create or replace `path` atomically: `write(partial)` writes a file beside it, which is then renamed.
+PARTIAL = ".partial"
+_NAME_LIMIT = 255  # bytes, of most file systems
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # network file systems
 
-    The folder is created if need be. Whatever `write` raises leaves an existing file as it was.
+Path_ = str | os.PathLike[str]
+
+
+def open_file(path: Path_) -> FileIO:
+    """A regular file to read, unbuffered. Pipes and devices, which may never end, are refused without waiting.
+
+    Raises:
+        OSError: there is no such file, it may not be read, or it is something else.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    file = FileIO(os.open(path, flags))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a file")
+    return file
+
+
+def read_exactly(file: FileIO | BytesIO, buffer: bytearray | memoryview) -> bool:
+    """Fill a buffer; False where the file ends before."""
+    view = memoryview(buffer)
+    while view:
+        count = file.readinto(view)
+        if not count:
+            return False
+        view = view[count:]
+    return True
+
+
+def check_target(path: Path_) -> Path:
+    """Where a file may be written, before any work is done for it: the path, links followed. Nothing is made.
+
+    Raises:
+        OSError: it is a folder or a device, its name is too long, or nothing may be written where it is to be; one
+            sentence that says what to do.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        write(str(partial))
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        target = path.resolve(strict=False) if path.is_symlink() else path
+        if target is not path and not target.parent.is_dir():
+            raise OSError(errno.ELOOP, "")
+        if not target.name or target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder: name a file in it")
+        if len(os.fsencode(target.name)) > _NAME_LIMIT:
+            raise OSError(errno.ENAMETOOLONG, "its name is too long")
+        if target.exists() and not target.is_file():
+            raise OSError(errno.EINVAL, "it is a device or a pipe, not a file")
+        folder = next(parent for parent in (target.absolute().parents) if parent.exists())
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"nothing may be written to the folder {folder}")
+    except (OSError, RuntimeError, ValueError) as error:  # loops of links; zero bytes in names
+        raise cannot_write(path, error) from error
+    return target
 
 
-def write_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
+def cannot_write(path: Path_, error: Exception, needed: str = "") -> OSError:
+    """The error to raise for one of writing `path`: one sentence, with the number of the original."""
+    number = getattr(error, "errno", None)
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if number in _NO_ROOM:
+        reason = f"there is no room ({reason}): free {needed or 'some'} or choose another disk"
+    elif number == errno.ENAMETOOLONG:
+        reason = "its name is too long: choose a shorter one"
+    elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = f"it may not be written ({reason}): choose another folder, or change its permissions"
+    elif number == errno.ELOOP or "Symlink loop" in reason:
+        reason = "it is a link that leads nowhere: name the file itself"
+    elif number in (errno.ENOTDIR, errno.EEXIST):
+        reason = "a part of its path is a file, not a folder"
+    result = OSError(f"{printable(str(path))}: cannot be written: {reason}")
+    result.errno = number
+    return result
+
+
+def partial_of(path: Path, token: str, kind: str = PARTIAL) -> Path:
+    """The hidden file beside `path` that a job writes to before it is renamed, or another of its files."""
+    ending = f".{token}{kind}"
+    room = _NAME_LIMIT - len(ending) - 1
+    return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:room])}{ending}")
+
+
+def replace_file(path: Path_, write: Callable[[BinaryIO], object]) -> None:
+    """Create or replace `path` atomically: `write(file)` fills a new file beside it, which is then renamed.
+
+    Any number of threads and processes may write to one path: each has a file of its own, and the last one stays. Its
+    folder is made if need be; the mode is that of the user's umask. Once this returns, the file outlasts a power cut.
+
+    Raises:
+        OSError: one sentence that says why; an existing file is as it was. What else `write` raises goes through.
+    """
+    target = check_target(path)
+    partial = partial_of(target, f"{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(partial, "xb") as file:
+                lock_file(file)
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+                if fcntl is None:
+                    file.close()  # Windows renames no open file
+                publish(partial, target)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def publish(partial: Path, target: Path) -> None:
+    """Give a whole file its final name, and have the folder keep that."""
+    os.replace(partial, target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's names outlast a power cut, where the system can."""
+    with suppress(OSError):  # Windows, and file systems that know no such thing
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def lock_file(file: BinaryIO | FileIO, *, wait: bool = False) -> bool:
+    """Lock an open file for this holder alone, until it is closed or its process ends, however it ends.
+
+    Returns:
+        Whether it is locked now; also True where the system has no locks.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        return error.errno in _NO_LOCKS
+    return True
+
+
+def remove_leftovers(folder: Path, pattern: str = f".*{PARTIAL}") -> list[str]:
+    """Remove the unfinished files of processes that are gone: those that nobody has locked. Their names."""
+    removed = []
+    for path in sorted(folder.glob(pattern)):
+        with suppress(OSError), path.open("rb") as file:
+            if lock_file(file):
+                path.unlink()
+                removed.append(path.name)
+    return removed
+
+
+def read_json(path: Path_, limit: int = 1 << 26) -> dict[str, Any]:
+    """A JSON object from a file of at most `limit` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is something else, or larger.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise ValueError(f"it has {size} bytes, more than {limit}")
+        data = bytearray(size)
+        if not read_exactly(file, data):
+            raise ValueError("it became shorter while it was read")
+    return parse_json(data.decode())
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """A JSON object, without the numbers that JSON does not have.
+
+    Raises:
+        ValueError: it is something else, is nested too deeply, or has a number without end.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
+
+
+def write_json(path: Path_, value: dict[str, Any]) -> None:
     """Create or replace a JSON file atomically."""
-    replace_file(path, lambda partial: Path(partial).write_text(json.dumps(value, indent=2) + "\n"))
+    replace_file(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
 
 
-def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
+def write_png(path: Path_, pixels: np.ndarray) -> None:
     """Create or replace a PNG atomically, from uint8 [H, W, 3] or [H, W]."""
     import numpy as np
     from PIL import Image
 
-    replace_file(path, lambda partial: Image.fromarray(np.ascontiguousarray(pixels)).save(partial, "PNG"))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    replace_file(path, lambda file: image.save(file, "PNG"))
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is not a number of JSON")
+
+
+def _finite(word: str) -> float:
+    value = float(word)
+    if not math.isfinite(value):
+        raise ValueError(f"{word[:20]} is too large")
+    return value

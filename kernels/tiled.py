@@ -230,7 +230,9 @@ class Bounds:
         for block in stage.blocks:
             for weight, bias in (block.fc0, block.fc1):
                 largest = ACTIVATION_GAIN * weight.norm(dim=1).max(), ACTIVATION_GAIN * bias.abs().max()
-                length = ACTIVATION_GAIN * torch.linalg.matrix_norm(weight, 2), ACTIVATION_GAIN * bias.norm()
+                finite = bool(weight.isfinite().all())  # the decomposition raises on others; clamps are kept then
+                spectral = torch.linalg.matrix_norm(weight, 2) if finite else torch.tensor(math.inf)
+                length = ACTIVATION_GAIN * spectral, ACTIVATION_GAIN * bias.norm()
                 self.layers.append([float(v) for v in (*largest, *length)])
 
     def needed(self, feature: Tensor) -> Iterator[bool]:
@@ -249,10 +251,13 @@ def store(image: Tensor, out: Tensor) -> None:
     """Write a picture [C, h, w] of about -1..1 into `out`; see `kernels.entangle` for its dtypes.
 
     Raises:
-        OverflowError: the picture is not finite, which low precision can cause.
+        OverflowError: the picture is not finite, which low precision can cause, or weights beyond all use.
     """
     if not torch.isfinite(image).all():
-        raise OverflowError("the picture has values that are not finite; render with precision float32")
+        raise OverflowError(
+            "the picture has values that are not finite; render with precision float32, and if it was that, the "
+            "weights of the generator or the latent are beyond all use"
+        )
     if out.dtype == torch.uint8:
         image = (image * 127.5 + 128).clamp_(0, 255)
     out.copy_(image)

@@ -9,11 +9,10 @@ import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
 
-from ..creps_core.rendering import BITS, Preview, memory_estimate, render_to_file
+from ..creps_core.rendering import BITS, MAX_SIDE, Preview, memory_estimate, render_to_file
 from . import bridge, inputs
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 
-MAX_FILE_SIDE = 131072
 _FORMATS = {"png": ".png", "tiff": ".tif"}
 _SMALLEST_TILE = 16
 
@@ -35,12 +34,8 @@ class RenderToFile(io.ComfyNode):
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latent was sampled for."),
                 LatentSocket.Input("latent", tooltip="What to render: one latent."),
-                io.Int.Input(
-                    "width", default=16384, min=1, max=MAX_FILE_SIDE, tooltip="Width of the picture in pixels."
-                ),
-                io.Int.Input(
-                    "height", default=16384, min=1, max=MAX_FILE_SIDE, tooltip="Height of the picture in pixels."
-                ),
+                io.Int.Input("width", default=16384, min=1, max=MAX_SIDE, tooltip="Width of the picture in pixels."),
+                io.Int.Input("height", default=16384, min=1, max=MAX_SIDE, tooltip="Height of the picture in pixels."),
                 io.Combo.Input(
                     "format",
                     options=list(_FORMATS),

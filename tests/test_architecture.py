@@ -27,7 +27,7 @@ FLOORS: dict[str, set[str]] = {
     "bench": {"kernels", "network", "checkpoints", "rendering", "latents", "training"},
     "evaluation": {"network", "checkpoints", "rendering", "latents", "comparison", "data", "training"},
 }
-"""Beside them lie `errors.py`, `files.py`, `duration.py`, `devices.py`, for everybody, and above them `cli.py`."""
+"""Beside them lie `errors.py`, `files.py`, `devices.py` and `duration.py`, for all; above lies `cli.py`."""
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution"}
 SOURCES = [ROOT / "__init__.py", *(path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py")))]
 

@@ -1,22 +1,26 @@
 """Generators as files: what comes in is checked, what goes out is safetensors. Here a checkpoint is refused.
 
-Read `own.py` first; official snapshots are read as data by `official.py`, the generators that come with the package are
-in `builtin.py`. A new file format begins beside `official.py`.
+Read `own.py` first: every reader goes through `read_checkpoint`. Tensors in files are read and written by
+`container.py`, become networks in `build.py`; official snapshots are read as data by `official.py`, the generators that
+come with the package are in `builtin.py`. A new file format begins beside `official.py`.
 """
 
 from .blend import blend_weights, swap_levels
+from .build import build_discriminator, build_generator, check_finite, shapes_of
 from .builtin import BUILTINS, load_builtin
+from .container import SEAL, TensorFile, open_tensors, read_header, write_tensors
 from .official import Network, is_pickle, read_snapshot
 from .own import (
     FORMAT_VERSION,
     HEADER_KEY,
-    build_generator,
+    Checkpoint,
     digest,
     fingerprint,
     inspect_checkpoint,
     is_training,
     load_generator,
     network_of,
+    read_checkpoint,
     read_own,
     save_generator,
 )
@@ -26,9 +30,14 @@ __all__ = [
     "BUILTINS",
     "FORMAT_VERSION",
     "HEADER_KEY",
+    "SEAL",
+    "Checkpoint",
     "Network",
+    "TensorFile",
     "blend_weights",
+    "build_discriminator",
     "build_generator",
+    "check_finite",
     "digest",
     "fingerprint",
     "inspect_checkpoint",
@@ -37,10 +46,15 @@ __all__ = [
     "load_builtin",
     "load_generator",
     "network_of",
+    "open_tensors",
+    "read_checkpoint",
+    "read_header",
     "read_own",
     "read_snapshot",
     "read_taught",
     "save_generator",
+    "shapes_of",
     "swap_levels",
     "write_taught",
+    "write_tensors",
 ]

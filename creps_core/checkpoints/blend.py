@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..network import Generator
-from .own import build_generator
+from .build import build_generator
 
 _LEVEL = re.compile(r"synthesis\.(?:b|decoder_)(\d+)\.")
 

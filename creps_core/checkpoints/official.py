@@ -8,7 +8,6 @@ Here the source is dropped and the attributes are kept as data (`_pickle_reader`
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
+from ..files import open_file
 from .pickle_objects import TORCH_MAGIC, Module, Objects
-from .pickle_reader import Interpreter, Stream, StreamError, shown
+from .pickle_reader import Interpreter, Source, Stream, StreamError, shown
 
 INSTRUCTION_LIMIT = 250_000  # a snapshot needs about 150 for each tensor: 80 000 at 1024 x 1024
 ENTRY_LIMIT = 20_000  # tensors, modules and arguments that a snapshot unfolds to; about 1000 at 1024 x 1024
@@ -47,8 +47,8 @@ class Snapshot:
 
 def is_pickle(path: str | os.PathLike[str]) -> bool:
     """Whether a file starts as pickles of protocol 2 to 5 do, whatever its name is."""
-    with open(path, "rb") as file:
-        return _is_pickle(file.read(2))
+    with open_file(path) as file:
+        return _is_pickle(file.read(2) or b"")
 
 
 def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
@@ -62,14 +62,16 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
         if not os.path.isfile(path):
             found = "is not a file" if os.path.exists(path) else "does not exist"
             raise StreamError(found, "Check the path")
-        with open(path, "rb") as file:
-            head = file.read(512)
+        with open_file(path) as file:
+            head = file.read(512) or b""
             if not _is_pickle(head):
                 raise _what_instead(head)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Snapshot(data).read()
+            size = os.fstat(file.fileno()).st_size
+            return _Snapshot(Source(file, size)).read()
     except StreamError as error:
         raise CheckpointError(f"{name}: {error}") from None
+    except MemoryError:
+        raise CheckpointError(f"{name}: does not fit into the free memory. Close other programs") from None
     except OSError as error:
         raise CheckpointError(f"{name}: cannot be read ({error.strerror}). Check the file") from None
     except Exception as error:  # whatever else a damaged or crafted file provokes
@@ -105,14 +107,14 @@ def _what_instead(head: bytes) -> StreamError:
 class _Snapshot:
     """Reads one file, and unfolds what it holds within limits that hold for all of it together."""
 
-    def __init__(self, data: mmap.mmap):
+    def __init__(self, data: Source):
         self.data = data
         self.entries_left = ENTRY_LIMIT
 
     def read(self) -> Snapshot:
         interpreter = Interpreter(INSTRUCTION_LIMIT)
-        objects = Objects(interpreter, len(self.data))
-        root = interpreter.read(Stream(self.data, 0, len(self.data)), objects.find)
+        objects = Objects(interpreter, self.data.size)
+        root = interpreter.read(Stream(self.data, 0, self.data.size), objects.find)
         if type(root) is int and root == TORCH_MAGIC:
             raise StreamError("was written by torch.save", CHOOSE)
         if not isinstance(root, dict):
@@ -137,7 +139,7 @@ class _Snapshot:
             raise StreamError(f"has arguments of {name} that are not a tuple")
         tensors = dict(self.tensors(name, module, ""))
         # Views can share a storage, so that a few bytes name terabytes; writers store each tensor whole.
-        if sum(tensor.nbytes for tensor in tensors.values()) > len(self.data):
+        if sum(tensor.nbytes for tensor in tensors.values()) > self.data.size:
             raise StreamError(f"has tensors in {name} that are together larger than the file")
         return Network(module.class_name, kwargs, args, tensors)
 

@@ -1,28 +1,27 @@
 """Every file format in, safetensors out; what is wrong with a file is said by `CheckpointError`.
 
-Our format is one safetensors file: the parameters under their official names, and in the header under the key
-`creps` a JSON object `{"version", "config", "sha256", ...}`. The digest covers config and weights.
+Our format is one safetensors file (`container.py`): the parameters under their official names, and in the header under
+the key `creps` a JSON object `{"version", "config", "sha256", ...}`. The digest covers config and weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, NewerFormatError
-from ..files import replace_file
-from ..network import Generator, GeneratorConfig
-from .official import Network, Snapshot, read_snapshot
+from ..files import Path_, check_target, open_file
+from ..network import DiscriminatorConfig, Generator, GeneratorConfig
+from .build import build_discriminator, build_generator, check_finite, check_shapes, resembles, shapes_of
+from .container import TensorFile, as_bytes, open_tensors, read_header, write_tensors
+from .official import Network, read_snapshot
 from .taught import is_taught, read_taught, write_taught
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ HEADER_KEY = "creps"
 WEIGHTS = ("G_ema", "G")
 _KEEP_FLOAT32 = ("freqs", "w_avg")  # a rounded frequency moves details, and both are small
 _HEADER_LIMIT = 1 << 20
-
-Path_ = str | os.PathLike[str]
+_OLD_FIELDS = ("version", "config", "sha256", "details", "discriminator")  # of files without a seal
+_OLD_FIELDS += ("kind", "recipe", "counters")
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,51 @@ class CheckpointInfo:
     parameters: int
     networks: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of any kind, read and checked; its networks are built on demand."""
+
+    path: Path
+    format: str  # as `creps info` says it
+    config: GeneratorConfig
+    tensors: dict[str, dict[str, Tensor]]  # of the networks that there are of G, D, G_ema
+    header: dict[str, Any] = field(default_factory=dict)  # of a file of ours
+    beside: dict[str, Tensor] = field(default_factory=dict)  # tensors of no network, see `taught.py`
+    discriminator_config: DiscriminatorConfig | str | None = None  # None: there is none; a text: why it is of no use
+    details: dict[str, Any] = field(default_factory=dict)
+    named: bool = True
+    """Whether G and G_ema are there by name; the one generator of a plain file is both."""
+
+    def refuse(self, problem: str) -> CheckpointError:
+        """The error to raise for a problem with this file."""
+        return CheckpointError(f"{self.path}: {problem}")
+
+    def generator(self, weights: str = "G_ema") -> Generator:
+        """One of its generators, on the CPU in float32, in evaluation mode, without gradients.
+
+        Raises:
+            CheckpointError: it is not in the file, or its tensors are not those of its config.
+        """
+        name = weights if self.named else "G_ema"
+        if name not in self.tensors:
+            raise self.refuse(f"holds {', '.join(self.tensors) or 'no networks'}, but not {name}")
+        generator = build_generator(self.config, self.tensors[name], self.refuse)
+        try:
+            read_taught(generator, self.header, self.beside)
+        except ValueError as error:
+            raise self.refuse(f"{error}; the file is damaged") from error
+        generator.name, generator.origin = self.path.stem, str(self.path)
+        return generator
+
+    def discriminator(self) -> Discriminator | None:
+        """Its discriminator, likewise; None if there is none."""
+        if self.discriminator_config is None:
+            return None
+        if isinstance(self.discriminator_config, str):
+            raise self.refuse(f"the discriminator in it cannot be built: {self.discriminator_config}")
+        return build_discriminator(self.discriminator_config, self.tensors["D"], self.refuse)
 
 
 def load_generator(path: Path_, weights: str = "G_ema") -> Generator:
@@ -66,15 +110,7 @@ def load_generator(path: Path_, weights: str = "G_ema") -> Generator:
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {list(WEIGHTS)}, not {weights!r}")
-    path = Path(path)
-    config, tensors, header, beside = _read(path, weights)
-    generator = build_generator(config, tensors, lambda problem: CheckpointError(f"{path}: {problem}"))
-    try:
-        read_taught(generator, header, beside)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}; the file is damaged") from error
-    generator.name, generator.origin = path.stem, str(path)
-    return generator
+    return read_checkpoint(path).generator(weights)
 
 
 def save_generator(
@@ -97,7 +133,9 @@ def save_generator(
 
     Raises:
         ValueError: `half` cannot hold a weight.
+        OSError: the file cannot be written; one sentence that says why.
     """
+    check_target(path)
     tensors = {name: _for_storage(name, tensor, half) for name, tensor in generator.state_dict().items()}
     header: dict[str, Any] = {"version": FORMAT_VERSION, "config": generator.config.to_dict()}
     if discriminator is not None:
@@ -110,62 +148,61 @@ def save_generator(
         "sha256": digest(generator.config, tensors),
         "details": dict(details or {}),
     }
-    replace_file(path, lambda partial: save_file(tensors, partial, metadata={HEADER_KEY: json.dumps(header)}))
+    write_tensors(path, tensors, HEADER_KEY, header)
 
 
 def inspect_checkpoint(path: Path_) -> CheckpointInfo:
     """What a file holds. It is read and checked like by `load_generator`, which raises the same errors."""
-    path = Path(path)
-    generator = load_generator(path)
+    checkpoint = read_checkpoint(path)
+    generator = checkpoint.generator()
     parameters = sum(p.numel() for p in generator.parameters())
-    if not _is_safetensors(path):
-        snapshot = read_snapshot(path)
-        details = {"training_set": snapshot.training_set}
-        return CheckpointInfo("official snapshot", generator.config, parameters, list(snapshot.networks), details)
-    with _open(path) as file:
-        header = _header(path, file.metadata())
-        dtypes = sorted({str(file.get_tensor(name).dtype).removeprefix("torch.") for name in file.keys()})  # noqa: SIM118
-    details = {"stored as": ", ".join(dtypes), "sha256": header["sha256"], **header.get("details", {})}
+    details = dict(checkpoint.details)
     if generator.labels is not None:
         details["labels"] = str(generator.labels)
     if generator.aspect != (1, 1):
         details["aspect"] = ":".join(map(str, generator.aspect))
-    kind = "creps training snapshot" if is_training(header) else "creps safetensors"
-    networks = [*(["G"] if is_training(header) else []), *(["D"] if "discriminator" in header else []), "G_ema"]
-    return CheckpointInfo(f"{kind}, version {header['version']}", generator.config, parameters, networks, details)
+    networks = list(checkpoint.tensors)
+    return CheckpointInfo(checkpoint.format, checkpoint.config, parameters, networks, details)
 
 
-def build_generator(
-    config: GeneratorConfig, tensors: Mapping[str, Tensor], error: Callable[[str], Exception] = ValueError
-) -> Generator:
-    """A generator of this config with these weights (official names; dead ones are dropped).
+def read_checkpoint(path: Path_) -> Checkpoint:
+    """Read a checkpoint of any kind, told by its content; nothing in it is executed.
 
-    Names and shapes are compared before memory is taken. `error` makes the exception of a message.
+    Raises:
+        CheckpointError: the file cannot be used; says why and what to do.
     """
-    # The random weights are replaced: the caller's random stream stays as it was.
-    with torch.random.fork_rng([]), torch.device("meta"):
-        generator = Generator(config)
-    wanted = generator.state_dict()
-    tensors = {name: tensor for name, tensor in tensors.items() if not _is_dead(name, config)}
-    problems = _differences(
-        {k: tuple(v.shape) for k, v in wanted.items()}, {k: tuple(v.shape) for k, v in tensors.items()}
+    path = Path(path)
+    if not _is_safetensors(path):
+        return _read_official(path)
+    config, header, tensors = read_own(path)
+    training = is_training(header)
+    names = [name for name in ("G", "D", "G_ema") if training or (name == "D" and "discriminator" in header)]
+    networks = {name: network_of(tensors, name) for name in names}
+    beside = {name: tensor for name, tensor in tensors.items() if is_taught(name)}
+    if not training:
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith("D.") and name not in beside}
+        networks["G_ema"] = own
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+    return Checkpoint(
+        path,
+        f"{'creps training snapshot' if training else 'creps safetensors'}, version {header['version']}",
+        config,
+        networks,
+        header,
+        beside,
+        DiscriminatorConfig.from_dict(header["discriminator"]) if "discriminator" in header else None,
+        {"stored as": ", ".join(dtypes), "sha256": header["sha256"], **header.get("details", {})},
+        named=training,
     )
-    if problems:
-        raise error(f"the weights do not belong to a CREPS generator of its config. {problems}{_resembles(tensors)}")
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise error(f"{name} holds values that are not finite: the file is damaged, or its training had diverged")
-    generator.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    return generator.eval().requires_grad_(False)
 
 
-def digest(config: GeneratorConfig, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over a config and its tensors as stored (names, dtypes, shapes, bytes), in hexadecimal."""
-    sha = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
+def digest(config: GeneratorConfig | None, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over a config, if there is one, and tensors as stored (names, dtypes, shapes, bytes), in hexadecimal."""
+    sha = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode() if config else b"")
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.view(-1).view(torch.uint8).numpy().data)
+        sha.update(as_bytes(tensor))
     return sha.hexdigest()
 
 
@@ -192,12 +229,12 @@ def official_config(network: Network) -> GeneratorConfig:
     if missing := [name for name in names if name not in args]:
         raise ValueError(f"its constructor's arguments lack {', '.join(missing)}")
     optional = {"biline_channels": args["biline_channels"]} if "biline_channels" in args else {}
-    mapping_layers = (args.get("mapping_kwargs") or {}).get("num_layers", 8)
+    mapping_layers = _inner(args, "mapping_kwargs").get("num_layers", 8)
     return GeneratorConfig(**{name: args[name] for name in names}, mapping_layers=mapping_layers, **optional)
 
 
 def read_own(path: Path_) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Tensor]]:
-    """Config of the generator, header and tensors of a file of ours, checked against its checksum.
+    """Config of the generator, header and tensors of a file of ours, checked: shapes, checksums, finite values.
 
     Names in a snapshot of the trainer begin with the network, `G.`, `D.`, `G_ema.`; in the file of a generator, those
     of the discriminator, if there is one, do.
@@ -205,21 +242,22 @@ def read_own(path: Path_) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Te
     Raises:
         CheckpointError: the file is damaged, or is not ours.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    with _open(path) as file:
-        header = _header(path, file.metadata())
-        try:
-            config = GeneratorConfig.from_dict(header["config"])
-        except ValueError as error:
-            raise CheckpointError(f"{path}: the generator in it cannot be built: {error}") from error
-        # Copies: the file may be overwritten while the generator lives.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    file = open_tensors(path, CheckpointError, NewerFormatError)
+    with file.file:
+        if HEADER_KEY not in file.metadata:
+            raise file.refuse(
+                "a safetensors file without a CREPS config in its header: weights of another model, or a bare "
+                "state dict. Convert the official .pkl with `creps convert`"
+            )
+        header = read_header(file, HEADER_KEY, _HEADER_LIMIT, FORMAT_VERSION, _OLD_FIELDS, _check_fields)
+        config = GeneratorConfig.from_dict(header["config"])
+        file.require_dtypes()
+        _check_networks(file, config, header)
+        tensors = file.read()
     if digest(config, tensors) != header["sha256"]:
-        raise CheckpointError(
-            f"{path}: the weights do not match their checksum: the file is damaged, download or copy it again"
-        )
+        raise file.refuse("the weights do not match their checksum: the file is damaged, download or copy it again")
+    for name, tensor in tensors.items():
+        check_finite(name, tensor, file.refuse)
     return config, header, tensors
 
 
@@ -233,71 +271,96 @@ def network_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
-def _read(path: Path, weights: str) -> tuple[GeneratorConfig, dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
-    """Config, the weights of one generator, the header and the tensors beside the networks."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    if not _is_safetensors(path):
-        return *_from_snapshot(path, read_snapshot(path), weights), {}, {}
-    config, header, tensors = read_own(path)
-    beside = {name: tensor for name, tensor in tensors.items() if is_taught(name)}
+def _check_fields(header: dict[str, Any]) -> None:
+    """Raise ValueError unless the fields of a header are what they must be."""
+    if not isinstance(header.get("config"), dict):
+        raise ValueError("there is no config in it")
+    if not isinstance(header.get("sha256"), str):
+        raise ValueError("it has no version or no checksum")
+    for name in ("details", "discriminator", "recipe", "counters"):
+        if not isinstance(header.get(name, {}), dict):
+            raise ValueError(f"its {name} are not an object")
+    try:
+        GeneratorConfig.from_dict(header["config"])
+    except ValueError as error:
+        raise ValueError(f"the generator in it cannot be built: {error}") from error
+    try:
+        if "discriminator" in header:
+            DiscriminatorConfig.from_dict(header["discriminator"])
+    except ValueError as error:
+        raise ValueError(f"the discriminator in it cannot be built: {error}") from error
+
+
+def _check_networks(file: TensorFile, config: GeneratorConfig, header: dict[str, Any]) -> None:
+    """Raise unless the tensors of a file, not read yet, are those of its configs."""
+    found = {name: entry.shape for name, entry in file.entries.items() if not is_taught(name)}
+    generator = shapes_of(config)
+    wanted: dict[str, dict[str, tuple[int, ...]]] = {"": generator}
     if is_training(header):
-        return config, network_of(tensors, weights), header, beside
-    own = {name: t for name, t in tensors.items() if not name.startswith("D.") and name not in beside}
-    return config, own, header, beside
+        wanted = {"G.": generator, "G_ema.": generator}
+        if "discriminator" not in header:
+            raise file.refuse("the config of its discriminator is missing: the file is damaged")
+        found = {name: shape for name, shape in found.items() if not name.startswith(("adam.", "state."))}
+    if "discriminator" in header:
+        wanted["D."] = shapes_of(DiscriminatorConfig.from_dict(header["discriminator"]))
+    names = {prefix + name: shape for prefix, shapes in wanted.items() for name, shape in shapes.items()}
+    check_shapes(names, found, "a CREPS generator", file.refuse)
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a JSON object begins behind the eight bytes of its length."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
+    """Whether a JSON object begins behind the eight bytes of its length.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with open_file(path) as file:
+            return (file.read(9) or b"")[8:] == b"{"
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _from_snapshot(path: Path, snapshot: Snapshot, weights: str) -> tuple[GeneratorConfig, dict[str, Tensor]]:
-    if weights not in snapshot.networks:
-        raise CheckpointError(f"{path}: holds {', '.join(snapshot.networks) or 'no networks'}, but not {weights}")
-    network = snapshot.networks[weights]
+def _read_official(path: Path) -> Checkpoint:
+    snapshot = read_snapshot(path)
+    networks = {name: network.tensors for name, network in snapshot.networks.items()}
+    network = snapshot.networks["G_ema"]
     if "synthesis.b4.input.freqs" not in network.tensors:
         raise CheckpointError(
-            f"{path}: its {weights} is not a CREPS generator.{_resembles(network.tensors)} "
+            f"{path}: its G_ema is not a CREPS generator.{resembles(network.tensors)} "
             "Use a snapshot of the CREPS authors (creps-*.pkl) or a file of `creps train` or `creps convert`"
         )
     try:
-        return official_config(network), network.tensors
+        config = official_config(network)
     except ValueError as error:
         raise CheckpointError(f"{path}: the generator in it cannot be built: {error}") from error
-
-
-def _open(path: Path):
+    judge = None
     try:
-        return safetensors.safe_open(path, "pt")
-    except Exception as error:  # the library's own errors differ between versions
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error}); download or copy it again") from error
+        if "D" in snapshot.networks:
+            judge = _official_discriminator(snapshot.networks["D"])
+    except ValueError as error:  # of no concern to who wants the generator
+        judge = str(error)
+    details = {"training_set": snapshot.training_set}
+    return Checkpoint(path, "official snapshot", config, networks, discriminator_config=judge, details=details)
 
 
-def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    text = (metadata or {}).get(HEADER_KEY)
-    if text is None:
-        raise CheckpointError(
-            f"{path}: a safetensors file without a CREPS config in its header: weights of another model, or a bare "
-            "state dict. Convert the official .pkl with `creps convert`"
-        )
-    try:
-        if len(text) > _HEADER_LIMIT:
-            raise ValueError(f"it is {len(text)} characters long")
-        header = json.loads(text)
-        if not isinstance(header, dict) or not isinstance(header.get("config"), dict):
-            raise ValueError("there is no config in it")
-        version = header.get("version")
-        if not isinstance(version, int) or not isinstance(header.get("sha256"), str):
-            raise ValueError("it has no version or no checksum")
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its CREPS header cannot be read ({error}); the file is damaged") from error
-    if version > FORMAT_VERSION:
-        raise NewerFormatError(
-            f"{path}: written in version {version} of the format, this program knows {FORMAT_VERSION}: update it"
-        )
-    return header
+def _official_discriminator(network: Network) -> DiscriminatorConfig:
+    """The config of an official discriminator, from its constructor's arguments."""
+    args = network.init_kwargs
+    if "img_resolution" not in args:
+        raise ValueError("its constructor's arguments lack img_resolution")
+    names = ("img_resolution", "img_channels", "c_dim", "channel_base", "channel_max")
+    size = _inner(args, "epilogue_kwargs").get("mbstd_group_size") or 4
+    return DiscriminatorConfig(**{name: args[name] for name in names if name in args}, mbstd_group_size=size)
+
+
+def _inner(args: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Arguments inside arguments, {} when missing."""
+    inner = args.get(name)
+    if not isinstance(inner, dict | None):
+        raise ValueError(f"its constructor's {name} are not a dictionary")
+    return inner or {}
 
 
 def _for_storage(name: str, tensor: Tensor, half: bool) -> Tensor:
@@ -307,44 +370,3 @@ def _for_storage(name: str, tensor: Tensor, half: bool) -> Tensor:
     if tensor.abs().max() > torch.finfo(torch.float16).max:
         raise ValueError(f"{name} has values beyond 65504, which float16 cannot hold: store it in float32")
     return tensor.half()
-
-
-def _is_dead(name: str, config: GeneratorConfig) -> bool:
-    """Parts of an official state dict that no picture depends on."""
-    dead = ["synthesis.b4.input.coords", "synthesis.decoder_8."]
-    if config.img_resolution > 4:
-        dead.append("synthesis.b4.tores.")
-    return name.startswith(tuple(dead))
-
-
-def _differences(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
-    parts = []
-    for title, names in (
-        ("Missing", wanted.keys() - found.keys()),
-        ("Not expected", found.keys() - wanted.keys()),
-    ):
-        if names:
-            parts.append(f"{title}: {_some(sorted(names))}.")
-    wrong = [
-        f"{k} {found[k]} instead of {wanted[k]}" for k in sorted(wanted.keys() & found.keys()) if found[k] != wanted[k]
-    ]
-    if wrong:
-        parts.append(f"Wrong shape: {_some(wrong)}.")
-    return " ".join(parts)
-
-
-def _some(items: list[str]) -> str:
-    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
-
-
-def _resembles(tensors: Mapping[str, Tensor]) -> str:
-    """A guess at what a foreign state dict is."""
-    for key, model in (
-        ("synthesis.input.freqs", "StyleGAN3"),
-        ("synthesis.b4.const", "StyleGAN2"),
-        ("b4.out.weight", "a StyleGAN2 discriminator"),
-        ("model.diffusion_model.input_blocks.0.0.weight", "a diffusion model"),
-    ):
-        if key in tensors:
-            return f" It looks like {model}."
-    return ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import struct
+from io import BytesIO
 from typing import Any
 
 import torch
 
-from .pickle_reader import Builder, Inert, Interpreter, Stream, StreamError, shown
+from .pickle_reader import Builder, Inert, Interpreter, Source, Stream, StreamError, pairs_of, shown
 
 TORCH_MAGIC, TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 UNSAFE = "Do not load the file with other programs; get it again from the CREPS authors"
@@ -101,11 +102,11 @@ class Objects:
             "numpy.dtype": Builder(_ScalarType),
             "numpy.core.multiarray.scalar": Builder(_scalar),
             "numpy._core.multiarray.scalar": Builder(_scalar),
-            "collections.OrderedDict": Builder(dict),
-            "dnnlib.util.EasyDict": Builder(dict),
+            "collections.OrderedDict": Builder(self.mapping),
+            "dnnlib.util.EasyDict": Builder(self.mapping),
             # how protocols 2 and 3 write sets and byte strings
-            "builtins.set": Builder(_list),
-            "__builtin__.set": Builder(_list),
+            "builtins.set": Builder(self.set),
+            "__builtin__.set": Builder(self.set),
             "_codecs.encode": Builder(self.encoded),
             **_DTYPES,
         }
@@ -148,8 +149,8 @@ class Objects:
             raise StreamError(f"has a torch storage of {stream.left} bytes that claims another size")
         if count == 0:
             return _Storage(torch.empty(0, dtype=dtype))
-        # The one copy of the numbers: the tensor keeps the bytearray, and the file can be closed.
-        raw = bytearray(memoryview(stream.data)[stream.position : stream.stop])
+        # The one copy of the numbers: the tensor keeps it, and the file can be closed.
+        raw = stream.data.into(stream.position, stream.stop)
         if dtype is torch.bool:  # bytes other than 0 and 1 are undefined in torch
             return _Storage(torch.frombuffer(raw, dtype=torch.uint8) != 0)
         return _Storage(torch.frombuffer(raw, dtype=dtype))
@@ -161,7 +162,21 @@ class Objects:
         self.text_left -= len(text)  # one text may be encoded many times
         if self.text_left < 0:
             raise StreamError("has byte strings that are together larger than the file")
-        return Stream(text.encode("latin-1"), 0, len(text))
+        return Stream(Source(BytesIO(text.encode("latin-1")), len(text)), 0, len(text))
+
+    def mapping(self, items: Any = ()) -> dict[str, Any]:
+        """A dictionary of another one or of pairs, copied at the cost of an instruction each."""
+        if not isinstance(items, dict):
+            items = pairs_of(items)
+        self.interpreter.charge(len(items))
+        return dict(items)
+
+    def set(self, items: Any = ()) -> list[Any]:
+        """A set, as a list."""
+        if not isinstance(items, list | tuple):
+            raise StreamError("makes a set of something that is not a list")
+        self.interpreter.charge(len(items))
+        return list(items)
 
 
 def _find_storage(name: str) -> torch.dtype:
@@ -183,12 +198,6 @@ def _scalar(dtype: Any, stream: Any) -> int | float | bool:
     if not isinstance(dtype, _ScalarType) or not isinstance(stream, Stream):
         raise StreamError("has a numpy value of an unknown form")
     return struct.unpack(dtype.layout, stream.rest())[0]
-
-
-def _list(items: Any = ()) -> list[Any]:
-    if not isinstance(items, list | tuple):
-        raise StreamError("makes a set of something that is not a list")
-    return list(items)
 
 
 def _tensor(

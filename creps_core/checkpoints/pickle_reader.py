@@ -4,15 +4,18 @@ Python's unpickler imports and calls whatever a stream names, sets attributes on
 what a length or a memo index claims. Here a stream can make dicts, lists, tuples, texts and numbers; every
 other object comes from a `find` function of the caller, which knows it by name. Instructions outside the
 list below are refused, nothing is hashed but texts, and no step recurses, so that nesting costs no stack.
+Instructions and copied values are charged to one budget: what a file may cost is known before it is read.
 """
 
 from __future__ import annotations
 
-import mmap
 import pickletools
 import struct
 from collections.abc import Callable
+from io import BytesIO, FileIO
 from typing import Any
+
+from ..files import read_exactly
 
 NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
 # Instruction -> struct layout of the number that follows it, or of the length of the bytes that follow it.
@@ -42,6 +45,8 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()
 EMPTY: dict[str, type] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": list}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 LINE_LIMIT = 256
+BUFFER = 1 << 16
+CUT_OFF = "The download was probably cut off; get the file again"
 
 
 class StreamError(ValueError):
@@ -61,12 +66,38 @@ def shown(text: str) -> str:
     return line if len(line) <= 100 else line[:97] + "..."
 
 
+class Source:
+    """A file, read in pieces as they are asked for: not mapped into memory, since a file that is cut while it is read
+    would end the process."""
+
+    def __init__(self, file: FileIO | BytesIO, size: int):
+        self.file, self.size = file, size
+        self.start, self.buffer = 0, b""
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes from start to stop, which is at most `size`."""
+        if start < self.start or stop > self.start + len(self.buffer):
+            if stop - start >= BUFFER:
+                return bytes(self.into(start, stop))
+            self.buffer = bytes(self.into(start, min(start + BUFFER, self.size)))
+            self.start = start
+        return self.buffer[start - self.start : stop - self.start]
+
+    def into(self, start: int, stop: int) -> bytearray:
+        """The same in memory of its own, which may be kept and written to."""
+        data = bytearray(stop - start)
+        self.file.seek(start)
+        if not read_exactly(self.file, data):
+            raise StreamError("became shorter while it was read", CUT_OFF)
+        return data
+
+
 class Stream:
-    """A window of a buffer, read front to back; byte strings inside it are windows too, not copies."""
+    """A window of a source, read front to back; byte strings inside it are windows too, not copies."""
 
     __slots__ = ("data", "position", "stop")
 
-    def __init__(self, data: bytes | mmap.mmap, start: int, stop: int):
+    def __init__(self, data: Source, start: int, stop: int):
         self.data = data
         self.position = start
         self.stop = stop
@@ -75,30 +106,33 @@ class Stream:
     def left(self) -> int:
         return self.stop - self.position
 
-    def window(self, count: int) -> Stream:
+    def skip(self, count: int) -> int:
+        """Go on behind so many bytes, which must be there; where they begin."""
         start = self.position
         if count > self.stop - start:
-            raise StreamError(
-                f"ends too early: {count} bytes should follow at byte {start}, {self.left} do",
-                "The download was probably cut off; get the file again",
-            )
+            raise StreamError(f"ends too early: {count} bytes should follow at byte {start}, {self.left} do", CUT_OFF)
         self.position = start + count
+        return start
+
+    def window(self, count: int) -> Stream:
+        start = self.skip(count)
         return Stream(self.data, start, start + count)
 
     def take(self, count: int) -> bytes:
-        return self.window(count).rest()
+        start = self.skip(count)
+        return self.data.read(start, start + count)
 
     def number(self, layout: str) -> Any:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
     def line(self) -> str:
-        end = self.data.find(b"\n", self.position, min(self.stop, self.position + LINE_LIMIT))
+        end = self.data.read(self.position, min(self.stop, self.position + LINE_LIMIT)).find(b"\n")
         if end < 0:
             raise StreamError(f"has no end of line within {LINE_LIMIT} bytes after byte {self.position}")
-        return self.take(end + 1 - self.position)[:-1].decode()
+        return self.take(end + 1)[:-1].decode()
 
     def rest(self) -> bytes:
-        return self.data[self.position : self.stop]
+        return self.data.read(self.position, self.stop)
 
 
 class Builder:
@@ -120,11 +154,17 @@ class Inert:
 
 
 class Interpreter:
-    """Reads pickles, protocols 2 to 5, within one limit on the number of instructions of them all."""
+    """Reads pickles, protocols 2 to 5, within one budget of instructions and copied values for them all."""
 
     def __init__(self, limit: int):
         self.limit = limit
         self.left = limit
+
+    def charge(self, count: int) -> None:
+        """Take so many instructions, or values that an instruction copies, off the budget."""
+        self.left -= count
+        if self.left < 0:
+            raise StreamError(f"has more than {self.limit} instructions, far more than a CREPS snapshot")
 
     def read(self, stream: Stream, find: Callable[[str], Any], *, references: bool = False) -> Any:
         """The value of the pickle at the start of `stream`, which afterwards stands behind it.
@@ -136,9 +176,7 @@ class Interpreter:
         outer: list[list[Any]] = []  # the stacks below each open MARK
         memo: dict[int, Any] = {}  # a dict, so that an index costs nothing
         while True:
-            self.left -= 1
-            if self.left < 0:
-                raise StreamError(f"has more than {self.limit} instructions, far more than a CREPS snapshot")
+            self.charge(1)
             code = stream.take(1)[0]
             name = NAMES.get(code, "")
             value: Any = None
@@ -223,6 +261,16 @@ class Interpreter:
                     return stack[0]
                 case _:
                     raise StreamError(f"uses the pickle instruction {name or hex(code)}, unlike any snapshot")
+
+
+def pairs_of(value: Any) -> list[tuple[str, Any]]:
+    """The pairs of a list of pairs whose first is a text: nothing else is ever hashed."""
+    if not isinstance(value, list | tuple):
+        raise StreamError("makes a dict of something that is not a dict or a list of pairs")
+    for pair in value:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or type(pair[0]) is not str:
+            raise StreamError("fills a dict wrongly: pairs are needed, and every key a text")
+    return value  # type: ignore[return-value]
 
 
 def _set_items(target: Any, items: list[Any]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -14,20 +12,23 @@ import numpy as np
 from einops import rearrange
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
+from .budget import Budget
 from .deep import eight_bits, load_deep, without_texts
 from .kinds import HEAD, formats, what_else
 from .sources import Unusable
 
-MAX_PIXELS = 1 << 28
-"""Of one picture. Pillow's own limit, which belongs to the whole program and is left alone, may be lower."""
+MAX_PIXELS = 1 << 27
+"""Of one picture; fewer where decoding takes more than `budget.DECODE_BYTES`: of transparent ones a third, say.
+Pillow's limit, which belongs to the whole program and is left alone, is 178 956 970 unless that lowers it."""
+MAX_PASSES = 100
+"""Of a progressive JPEG: each goes over all pixels, and a few bytes make one."""
 SMALLEST = 8
 """Pixels of the shorter side: smaller pictures are icons and counters, not pictures to learn from."""
 CROPS = ("center", "resize")
 MAX_ASPECT = 8
 """Of the longer side to the shorter one."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_BIG_PIXELS, _BIG_BYTES = 1 << 25, 1 << 26
-_big = threading.RLock()  # big pictures are decoded one at a time, or the threads' memory would add up
+_budget, _file_budget = Budget(), Budget()  # pixels; bytes of files. Who has the one asks for the other, never back
 _ANIMATIONS = {"GIF", "WEBP", "PNG", "AVIF"}
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNS = {
@@ -116,7 +117,9 @@ def decode(read: Callable[[], bytes], size: int, frame: Frame) -> tuple[np.ndarr
     Raises:
         Unusable: what is wrong with it; Unidentified, if no format of a picture is recognised.
     """
-    with _big if size > _BIG_BYTES else nullcontext():
+    if size == 0:
+        raise Unusable(EMPTY)
+    with _file_budget.take(size, f"a file of {size} bytes"):
         data = read()
         if not data:
             raise Unusable(EMPTY)
@@ -138,8 +141,9 @@ def _decoded(data: bytes, frame: Frame) -> tuple[np.ndarray, list[str]]:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Unusable(f"{width} x {height} pixels, more than {MAX_PIXELS}")
-            with _big if width * height > _BIG_PIXELS else nullcontext():
-                notes: list[str] = []
+            notes: list[str] = []
+            _reduce(image, frame, data)
+            with _budget.take(_memory(image, width * height), f"{width} x {height} pixels of {image.mode}"):
                 return square(_loaded(image, file, frame, notes), frame, notes, (width, height)), notes
     except Unusable:
         raise
@@ -153,6 +157,36 @@ def _decoded(data: bytes, frame: Frame) -> tuple[np.ndarray, list[str]]:
         if "MAX_TEXT" in str(error) and without_texts(data):
             raise _TooMuchText from None
         raise Unusable(f"broken or cut off ({error or type(error).__name__})") from error
+
+
+def _reduce(image: Image.Image, frame: Frame, data: bytes) -> None:
+    """Have a picture decoded at a fraction of its size where the format can: much cheaper. Twice the side is left, for
+    the better filter to reduce."""
+    extent = frame.extent(*image.size)
+    if image.format in ("JPEG", "MPO"):
+        if image.info.get("progressive") and (passes := data.count(b"\xff\xda")) > MAX_PASSES:
+            raise Unusable(f"a JPEG of {passes} passes, more than {MAX_PASSES}")
+        if extent >= 4 * frame.side(extent):
+            step = next(step for step in (8, 4, 2) if extent >= 2 * step * frame.side(extent))
+            image.draft(None, (image.width // step, image.height // step))
+    elif image.format == "JPEG2000" and extent >= 4 * frame.side(extent):
+        image.reduce = max(n for n in (1, 2, 3) if extent >= 2 * frame.side(extent) << n)  # type: ignore[method-assign]
+
+
+def _memory(image: Image.Image, pixels: int) -> int:
+    """Bytes that an opened picture takes while it is decoded and cut: copies of its pixels, as Pillow has them.
+
+    Args:
+        image: opened, to be decoded at `image.size`.
+        pixels: of the file.
+    """
+    deep = image.mode.startswith(("I", "F")) or ";16" in str(getattr(image, "tile", ""))
+    layers = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    bytes_each = 24 if deep else 20 if layers else 2 if image.mode in ("1", "L") else 8
+    if image.info.get("icc_profile"):
+        bytes_each += 8
+    least = 6 * pixels if image.info.get("progressive") else 0  # the coefficients of all of it
+    return image.width * image.height * bytes_each + least
 
 
 def square(image: Image.Image, frame: Frame, notes: list[str], size: tuple[int, int] | None = None) -> np.ndarray:
@@ -241,15 +275,10 @@ class _File(BytesIO):
 
 def _loaded(image: Image.Image, file: _File, frame: Frame, notes: list[str]) -> Image.Image:
     """The first frame, decoded, the right way up."""
-    extent = frame.extent(*image.size)
     if image.format in _ANIMATIONS and getattr(image, "is_animated", False):
         notes.append("animated, first frame")
-    elif image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+    elif image.format == "TIFF" and getattr(getattr(image, "tag_v2", None), "next", 0):  # to count them takes all day
         notes.append("several pages, first page")
-    # JPEG can be decoded at 1/2, 1/4 or 1/8: much cheaper. Twice the side is left, for the better filter to reduce.
-    if image.format in ("JPEG", "MPO") and extent >= 4 * frame.side(extent):
-        step = next(step for step in (8, 4, 2) if extent >= 2 * step * frame.side(extent))
-        image.draft(None, (image.width // step, image.height // step))
     # Pillow turns TIFF files itself, and then forgets that it did. PNG may have its EXIF behind the pixels.
     before = _orientation(image) if image.format == "TIFF" else 1
     # JPEG 2000 reads beyond the end of whole files too, and finds out by itself.

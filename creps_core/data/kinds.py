@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import cache
-from pathlib import PurePosixPath
 
 from PIL import Image
 
@@ -140,7 +139,8 @@ def printable(text: str) -> str:
 
 def ending(name: str) -> str:
     """The ending of a file's name in small letters with its dot; empty if there is none."""
-    return PurePosixPath(name).suffix.lower()
+    stem, dot, end = name.rpartition("/")[2].rpartition(".")
+    return f".{end}".lower() if dot and stem and end else ""
 
 
 def canonical(name: str) -> str:

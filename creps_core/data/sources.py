@@ -12,16 +12,19 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from ..errors import DatasetError
+from ..files import open_file
 from .kinds import HEAD, archive_kind, ending, hidden
 
 MAX_FILE = 1 << 29
 """Bytes of one file, unpacked. Larger ones are not read."""
 _MAX_TOTAL = 1 << 40  # bytes of all files of an archive together, unpacked
 _MAX_ENTRIES = 2_000_000
+_SHOWN_EMPTY = 1000  # empty entries that are taken one by one
 # Deflate reaches 1032:1 with nothing but repetitions, which is what bombs are made of, and night skies and line
 # drawings. One of these is unpacked like any file; all together may not make more than this.
 _MAX_RATIO, _RATIO_FROM, _MAX_INFLATED = 200, 1 << 20, 1 << 33
@@ -148,8 +151,8 @@ class _Folder(Source):
 
     def _head(self, name: str) -> bytes:
         try:
-            with (self.path / name).open("rb") as file:
-                return file.read(HEAD)
+            with open_file(self.path / name) as file:
+                return file.read(HEAD) or b""
         except OSError:
             return b""
 
@@ -162,12 +165,10 @@ class _Folder(Source):
     def read(self, name: str, limit: int = MAX_FILE) -> bytes:
         path = self.path / name
         try:
-            if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
-                raise Unusable("not a file any more")
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 length = os.fstat(file.fileno()).st_size
                 # It may grow meanwhile; but read(limit) would reserve all of the limit.
-                data = file.read(length + 1) if length <= limit else None
+                data = BufferedReader(file).read(length + 1) if length <= limit else None
         except OSError as error:
             raise Unusable(f"cannot be read ({error.strerror or error})") from error
         if data is None or len(data) > limit:
@@ -205,6 +206,10 @@ class _Zip(Source):
     def _look_through(self, entries: list[zipfile.ZipInfo], choose: Choice) -> None:
         if len(entries) > _MAX_ENTRIES:
             raise DatasetError(f"{self.path}: {len(entries)} entries, at most {_MAX_ENTRIES} are read; use a folder")
+        empty = [entry for entry in entries if not entry.file_size and not _is_folder(entry)]
+        if len(empty) > _SHOWN_EMPTY:  # of which a small archive may have millions
+            self.skipped.append((f"{len(empty):,} entries", "empty file"))
+            entries = [entry for entry in entries if entry.file_size]
         files = [(entry, _entry_name(entry)) for entry in entries if not _is_folder(entry)]
         runs = _run_folders(name for _, name in files)
         self.skipped += [(f"{run}/", "folder of a training run, no data") for run in sorted(runs) if run]

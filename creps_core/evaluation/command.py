@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from einops import repeat
 
-from ..files import write_json, write_png
+from ..files import check_target, write_json, write_png
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,8 +76,11 @@ def evaluate_command(args: argparse.Namespace) -> str:
         raise ValueError(
             "--data and --held-out are the same pictures; held-out ones are such as the training has not seen"
         )
+    device = device_of(args.device)
+    for name in ("distances.json", "nearest.png", "grid.png"):
+        check_target(args.out / name)
     generator = load_generator(args.checkpoint) if args.checkpoint else load_builtin(args.builtin)
-    generator.to(device_of(args.device))
+    generator.to(device)
     enlarged: dict[str, dict[int, int]] = {"training": {}, "held_out": {}}
 
     def at(path: Path, small: dict[int, int]) -> Callable[[int], Iterator[Tensor]]:

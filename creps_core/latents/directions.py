@@ -85,6 +85,8 @@ def find_directions(
     w = sample_w(generator, samples, seed).double()
     centred = w - w.mean(0)
     covariance = centred.mT @ centred / (len(w) - 1)
+    if not covariance.isfinite().all():
+        raise ValueError(f"the styles of {generator.name} are not finite numbers: its weights are beyond all use")
     count = min(count, config.w_dim)
     vectors = _leading(covariance if method == "PCA" else _sensitivity(generator, chosen), count)
     steps = (vectors @ covariance * vectors).sum(1).clamp_min(0).sqrt()
@@ -198,6 +200,8 @@ def _sensitivity(generator: Generator, layers: Sequence[int]) -> Tensor:
             weight = affine.weight.detach().to("cpu", torch.float64)
             if norm := weight.square().sum().item():
                 total += weight.mT @ weight / norm
+    if not total.isfinite().all():
+        raise ValueError(f"the weights of {generator.name} are beyond all use: they overflow")
     if not total.any():
         raise ValueError(f"no weight of {generator.name} depends on the styles {list(layers)}: choose others")
     return total

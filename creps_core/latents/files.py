@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checkpoints import HEADER_KEY, fingerprint
+from ..checkpoints import (
+    HEADER_KEY,
+    SEAL,
+    check_finite,
+    digest,
+    fingerprint,
+    open_tensors,
+    read_header,
+    write_tensors,
+)
 from ..errors import LatentsError
-from ..files import replace_file
 from ..network import Generator
 from .directions import Directions
 from .sampling import Latents, Origin
@@ -24,6 +28,10 @@ FORMAT_VERSION = 1
 LATENTS_KEY, DIRECTIONS_KEY = "creps_latents", "creps_directions"
 IF_DIFFERENT = ("refuse", "adapt")
 _HEADER_LIMIT = 1 << 24
+_MOST = 1 << 64  # of a seed
+_STYLES = 64  # more than any generator has
+_OLD_FIELDS = ("version", "name", "fingerprint")  # of files without a seal
+_OLD_FIELDS += ("seeds", "labels", "grid", "num_ws", "w_dim", "layers", "method")
 _KINDS = {LATENTS_KEY: "latents", DIRECTIONS_KEY: "directions"}
 
 Path_ = str | os.PathLike[str]
@@ -87,7 +95,7 @@ def load_directions(path: Path_, generator: Generator | None = None, if_differen
     tensors, header = _load(path, DIRECTIONS_KEY, ("vectors", "steps"))
     vectors, steps = tensors["vectors"], tensors["steps"]
     layers = _list(header, "layers", int)
-    if vectors.ndim != 2 or 0 in vectors.shape or steps.shape != vectors.shape[:1] or not layers or min(layers) < 0:
+    if vectors.ndim != 2 or 0 in vectors.shape or steps.shape != vectors.shape[:1] or not 0 < len(layers) <= _STYLES:
         raise LatentsError(f"{path}: the directions in it are damaged")
     method = str(header.get("method", ""))
     directions = Directions(vectors, steps, layers, method, header["fingerprint"], header["name"])
@@ -138,40 +146,35 @@ def _save(
 ) -> None:
     header = {"version": FORMAT_VERSION, "name": owner.name, "fingerprint": owner.fingerprint, **fields}
     stored = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
-    replace_file(path, lambda partial: save_file(stored, partial, metadata={key: json.dumps(header)}))
+    write_tensors(path, stored, key, {**header, "sha256": digest(None, stored)})
 
 
 def _load(path: Path_, key: str, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if not Path(path).is_file():
-        raise LatentsError(f"{path}: there is no such file")
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            # Copies: the file may be overwritten while they live.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # the library's own errors differ between versions
-        raise LatentsError(f"{path}: not a whole safetensors file ({error})") from error
-    if key not in metadata:
-        other = next((kind for k, kind in {**_KINDS, HEADER_KEY: "a generator"}.items() if k in metadata), None)
-        raise LatentsError(f"{path}: holds {other or 'something else'}, not {_KINDS[key]} of this pack")
-    try:
-        if len(metadata[key]) > _HEADER_LIMIT:
-            raise ValueError("it is too long")
-        header = json.loads(metadata[key])
-        version = header["version"]
-        if not all(isinstance(header[name], str) for name in ("name", "fingerprint")) or not isinstance(version, int):
-            raise ValueError("a field has the wrong type")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise LatentsError(f"{path}: its header cannot be read ({error!r}); the file is damaged") from error
-    if version > FORMAT_VERSION:
-        raise LatentsError(f"{path}: written in version {version} of the format, this program knows {FORMAT_VERSION}")
-    for name in names:
-        if name not in tensors:
-            raise LatentsError(f"{path}: {name} is missing; the file is damaged")
+    file = open_tensors(path, LatentsError)
+    with file.file:
+        if key not in file.metadata:
+            other = next(
+                (kind for k, kind in {**_KINDS, HEADER_KEY: "a generator"}.items() if k in file.metadata), None
+            )
+            raise file.refuse(f"holds {other or 'something else'}, not {_KINDS[key]} of this pack")
+        header = read_header(file, key, _HEADER_LIMIT, FORMAT_VERSION, _OLD_FIELDS, _check_fields)
+        for name in names:
+            if name not in file.entries:
+                raise file.refuse(f"{name} is missing; the file is damaged")
+        file.require_dtypes()
+        tensors = file.read()
+    if SEAL in header and digest(None, tensors) != header.get("sha256"):
+        raise file.refuse("its numbers do not match their checksum: the file is damaged, copy it again")
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise LatentsError(f"{path}: {name} holds values that are not finite numbers; the file is damaged")
-    return {name: tensor.float() for name, tensor in tensors.items()}, header
+        check_finite(name, tensor, file.refuse)
+    return tensors, header
+
+
+def _check_fields(header: dict[str, Any]) -> None:
+    """Raise ValueError unless the fields of a header are what they must be."""
+    if not all(isinstance(header[name], str) for name in ("name", "fingerprint")):
+        raise ValueError("a field has the wrong type")
 
 
 def _origin(tensors: Mapping[str, Tensor], ws: Tensor) -> Origin | None:
@@ -185,6 +188,8 @@ def _list(header: Mapping[str, Any], name: str, kind: type, count: int | None = 
     """A list of the header; empty if it is not one, or not one per latent."""
     values = header.get(name)
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        return []
+    if kind is int and not all(0 <= value < _MOST for value in values):
         return []
     return values if count in (None, len(values)) else []
 

@@ -11,6 +11,7 @@ RANK = 8
 
 FIRST_LEVEL = 4
 _LIMIT = 1 << 16
+_LIMITS = {"mapping_layers": 64}  # each layer is an object, whatever its size
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class GeneratorConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             lowest = 0 if field.name in ("z_dim", "c_dim") else 1
-            if type(value) is not int or not lowest <= value <= _LIMIT:
-                raise ValueError(f"{field.name} must be a whole number from {lowest} to {_LIMIT}, not {value!r}")
+            limit = _LIMITS.get(field.name, _LIMIT)
+            if type(value) is not int or not lowest <= value <= limit:
+                raise ValueError(f"{field.name} must be a whole number from {lowest} to {limit}, not {value!r}")
         if self.img_resolution < FIRST_LEVEL or self.img_resolution & (self.img_resolution - 1):
             raise ValueError(f"img_resolution must be a power of two and at least 4, not {self.img_resolution}")
         if self.img_channels not in (1, 3, 4):

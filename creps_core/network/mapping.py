@@ -11,6 +11,8 @@ from .config import GeneratorConfig
 from .layers import FullyConnected
 
 _LR_MULTIPLIER = 0.01
+MAX_PSI = 1000
+"""Either way: styles so far out have no picture, and do not overflow yet."""
 
 
 class MappingStack(nn.Module):
@@ -85,7 +87,8 @@ class Mapping(MappingStack):
             ws [N, num_ws, w_dim] in the dtype of the weights, float32 unless they were converted.
 
         Raises:
-            ValueError: shapes that do not fit the network, or a label that is missing or not expected.
+            ValueError: shapes that do not fit the network, a label that is missing or not expected, or psi is beyond
+                all use.
         """
         x = self.stack(z, c, self.w_avg.dtype)
         ws = repeat(x, "n w -> n layer w", layer=self.num_ws).contiguous()
@@ -93,7 +96,13 @@ class Mapping(MappingStack):
 
 
 def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-    """Move the first `cutoff` styles (None: all) of ws [N, num_ws, w_dim] towards w_avg [w_dim]: psi 1 not at all."""
+    """Move the first `cutoff` styles (None: all) of ws [N, num_ws, w_dim] towards w_avg [w_dim]: psi 1 not at all.
+
+    Raises:
+        ValueError: psi is not a number from -1000 to 1000.
+    """
+    if not -MAX_PSI <= psi <= MAX_PSI:
+        raise ValueError(f"truncation psi must be a number from -{MAX_PSI} to {MAX_PSI}, not {psi}")
     if psi == 1 or cutoff == 0:
         return ws
     head = torch.lerp(w_avg, ws[:, :cutoff], psi)

@@ -10,7 +10,7 @@ from .device import look_at, shape_of
 from .film import render_path, render_view, share, views_estimate
 from .large import BITS, Preview, render_to_file
 from .render import Progress, RenderCache, memory_estimate, render, render_bands
-from .spec import MAX_SUPERSAMPLE, PictureSpec
+from .spec import MAX_SIDE, MAX_SUPERSAMPLE, PictureSpec
 from .warp import QUALITIES
 from .window import FITS, WHOLE_FRAME, Window, fit_window, frame_size, full_size, sample_positions
 
@@ -18,6 +18,7 @@ __all__ = [
     "BITS",
     "EASINGS",
     "FITS",
+    "MAX_SIDE",
     "MAX_SUPERSAMPLE",
     "QUALITIES",
     "TIMINGS",

@@ -1,24 +1,19 @@
 """Pictures of any size straight to a file: memory stays flat, and a render that was stopped can be gone on with.
 
-Beside the file, while it is not whole, are two hidden ones: `.NAME.partial`, which becomes the file by being renamed,
-and `.NAME.journal`, which says what picture it is and how much of it is there.
+Beside the file, while it is not whole, are two hidden ones, see `unfinished.py`.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import math
 import os
 import shutil
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,20 +21,21 @@ from einops import rearrange
 from torch import Tensor
 
 from ..checkpoints import digest
-from ..files import replace_file
+from ..files import cannot_write, check_target
 from ..network import Generator
 from .device import precision_of
 from .render import Progress, bands_of
 from .spec import PictureSpec
+from .unfinished import Unfinished
 from .window import WHOLE_FRAME, Window
 from .writers import BLOCK, FORMATS, Writer
 
 BITS = (8, 16)
 PREVIEW_SIDE = 1024
 JOURNAL_SECONDS = 5.0
-_JOURNAL_VERSION = 1
+_JOURNAL_VERSION = 2
 _SPARE_BYTES = 32 << 20  # for the journal
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -104,6 +100,7 @@ def render_to_file(
         return bands_of(generator, ws, spec, progress=progress, dtype=dtype, band=band, first_row=first_row)
 
     bands(0, None)  # says what is wrong with the arguments before any file is touched
+    target = check_target(path)
     channels = generator.config.img_channels
     preview = preview or Preview(height, width, channels)
     job = {
@@ -115,38 +112,51 @@ def render_to_file(
         "format": writer_class.__name__,
     }
 
-    unfinished = _Unfinished(path, job)
-    state = unfinished.load() if resume else None
-    if state is None:
-        unfinished.discard()
-    _check_space(path, writer_class.most_bytes(height, width, channels, bits), unfinished.size)
-    with unfinished.open() as file:
-        writer = writer_class(file, height, width, channels, bits, text)
+    most = writer_class.most_bytes(height, width, channels, bits)
+    try:
+        unfinished = Unfinished(target, job, resume)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    writer = writer_class(unfinished.file, height, width, channels, bits, text)
+    try:
+        _check_space(path, most, unfinished.size)
         steps = _Steps(progress, height, writer.finish_work)
+        _go_on_or_begin(unfinished, writer, preview)
+        resumed_row, saved = writer.rows, time.monotonic()
+        for block in _blocks(bands(writer.rows, steps.render), height, writer.dtype):
+            writer.write(block)
+            preview.add(block)
+            if time.monotonic() - saved >= JOURNAL_SECONDS:
+                unfinished.save(writer.rows, writer.size, writer.parts, writer.state())
+                saved = time.monotonic()
+        writer.finish(steps.finish)
+        size = unfinished.done()
+    except BaseException as error:
+        unfinished.stopped()
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise OSError(_disk_full(path, unfinished, most)) from error
+        if isinstance(error, OSError) and error.errno:
+            raise cannot_write(path, error) from error
+        raise
+    finally:
+        writer.close()
+    return RenderedFile(path, size, resumed_row, preview.image)
+
+
+def _go_on_or_begin(unfinished: Unfinished, writer: Writer, preview: Preview) -> None:
+    """Take up what an earlier run left, if all of it is there; the preview is made from what is in the file."""
+    if unfinished.state is not None:
         try:
-            if state is None:
-                preview.restore(0, np.zeros(preview.image.shape))
-                writer.begin()
-            else:
-                writer.restore(int(state["rows"]), int(state["size"]), state)
-                preview.restore(writer.rows, state["preview"])
-            resumed_row, saved = writer.rows, time.monotonic()
-            for block in _blocks(bands(writer.rows, steps.render), height, writer.dtype):
-                writer.write(block)
+            writer.restore(unfinished.rows, unfinished.size, unfinished.parts, unfinished.state)
+            preview.clear()
+            for block in writer.written():
                 preview.add(block)
-                if time.monotonic() - saved >= JOURNAL_SECONDS:
-                    unfinished.save(writer, preview)
-                    saved = time.monotonic()
-            writer.finish(steps.finish)
-            os.fsync(file.fileno())
-        except BaseException as error:
-            unfinished.stopped(file)
-            if isinstance(error, OSError) and error.errno in _DISK_FULL:
-                raise OSError(unfinished.disk_full(writer_class.most_bytes(height, width, channels, bits))) from error
-            raise
-        finally:
-            writer.close()
-    return RenderedFile(path, unfinished.done(), resumed_row, preview.image)
+            return
+        except ValueError as error:
+            unfinished.begin_anew(str(error))
+            writer.reset()
+    preview.clear()
+    writer.begin()
 
 
 class Preview:
@@ -172,79 +182,10 @@ class Preview:
             image[row] += (sums / across / half - len(rows)) / (bottom - top)
         self.rows += len(block)
 
-    def restore(self, rows: int, image: np.ndarray) -> None:
-        """Go on after so many rows."""
-        self.rows = rows
-        self.image.copy_(torch.from_numpy(image))
-
-
-class _Unfinished:
-    """The two hidden files beside a picture that is not whole."""
-
-    def __init__(self, path: Path, job: dict[str, Any]):
-        self.path, self.job = path, job
-        self.partial, self.journal = (path.with_name(f".{path.name}.{kind}") for kind in ("partial", "journal"))
-        self.size = 0
-        """What the journal vouches for, in bytes."""
+    def clear(self) -> None:
+        """Begin again at the first row."""
         self.rows = 0
-
-    def load(self) -> dict[str, np.ndarray] | None:
-        """The state of an earlier run, if it made the same picture and its data is there."""
-        try:
-            with np.load(self.journal) as file:
-                state = {name: file[name] for name in file.files}
-            if json.loads(state["job"].tobytes()) != self.job or self.partial.stat().st_size < state["size"]:
-                return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-        self.rows, self.size = int(state["rows"]), int(state["size"])
-        return state
-
-    def save(self, writer: Writer, preview: Preview) -> None:
-        """Vouch for what is written."""
-        os.fsync(writer.file.fileno())
-        state = {
-            "job": np.frombuffer(json.dumps(self.job).encode(), np.uint8),
-            "rows": np.array(writer.rows),
-            "size": np.array(writer.size),
-            "preview": preview.image.numpy(),
-            **writer.state(),
-        }
-
-        def write(name: str) -> None:
-            with open(name, "wb") as file:
-                np.savez(file, **state)
-
-        replace_file(self.journal, write)
-        self.rows, self.size = writer.rows, writer.size
-
-    def open(self) -> FileIO:
-        return self.partial.open("r+b" if self.size else "w+b", buffering=0)
-
-    def stopped(self, file: FileIO) -> None:
-        """Keep what is of use to another run."""
-        if self.size:
-            file.truncate(self.size)
-        else:
-            file.close()
-            self.discard()
-
-    def discard(self) -> None:
-        self.partial.unlink(missing_ok=True)
-        self.journal.unlink(missing_ok=True)
-
-    def done(self) -> int:
-        """Put the file in its place; its size in bytes."""
-        os.replace(self.partial, self.path)
-        self.journal.unlink(missing_ok=True)
-        return self.path.stat().st_size
-
-    def disk_full(self, most_bytes: int) -> str:
-        kept = f"{self.rows} rows are kept: free" if self.rows else "Free"
-        return (
-            f"{self.path}: the disk is full. {kept} up to {_bytes(most_bytes - self.size)} and render the same picture "
-            "to the same file again"
-        )
+        self.image.zero_()
 
 
 class _Steps:
@@ -296,13 +237,20 @@ def _format(path: Path, bits: int) -> type[Writer]:
 
 
 def _check_space(path: Path, most_bytes: int, there: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     needed, free = most_bytes - there + _SPARE_BYTES, shutil.disk_usage(path.parent).free
     if needed > free:
         raise OSError(
             f"{path}: the picture may take {_bytes(needed)} of disk (if it does not compress), and {_bytes(free)} are "
             "free. Free some, choose another folder, or lower the size"
         )
+
+
+def _disk_full(path: Path, unfinished: Unfinished, most_bytes: int) -> str:
+    kept = f"{unfinished.rows} rows are kept: free" if unfinished.rows else "Free"
+    return (
+        f"{path}: the disk is full. {kept} up to {_bytes(most_bytes - unfinished.size)} and render the same picture to "
+        "the same file again"
+    )
 
 
 def _bytes(count: float) -> str:

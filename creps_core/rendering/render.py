@@ -74,7 +74,7 @@ def render(
 
     Raises:
         ValueError: an argument is out of range or does not fit the generator; names it.
-        OverflowError: half precision overflowed.
+        OverflowError: half precision overflowed, or the weights or the latent are beyond all use.
     """
     spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
     device, config = generator.mapping.w_avg.device, generator.config

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..errors import shown
 from ..network import GeneratorConfig
 from .window import SQUARE, WHOLE_FRAME, Aspect, Window, fit_window, sample_positions
 
 MAX_SUPERSAMPLE = 16
+MAX_SIDE = 131072
+"""Pixels on a side of a picture, in memory or in a file."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class PictureSpec:
     def __post_init__(self) -> None:
         for name in ("height", "width"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a whole number of pixels, at least 1, not {value!r}")
+            if type(value) is not int or not 1 <= value <= MAX_SIDE:
+                raise ValueError(f"{name} must be a whole number of pixels from 1 to {MAX_SIDE}, not {shown(value)}")
         k = self.supersample
         if type(k) is not int or not 1 <= k <= MAX_SUPERSAMPLE:
             raise ValueError(f"supersample must be a whole number from 1 to {MAX_SUPERSAMPLE}, not {k!r}")

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..errors import shown
+
 Window = tuple[float, float, float, float]
 """(top, left, bottom, right) in image coordinates."""
 Aspect = tuple[int, int]
@@ -15,6 +17,8 @@ SQUARE: Aspect = (1, 1)
 
 WHOLE_FRAME: Window = (0.0, 0.0, 1.0, 1.0)
 FITS = ("stretch", "crop", "extend")
+MAX_POSITION = 1e9
+"""Of an edge of a window: beyond it, neighbouring pixels of the finest detail are the same number."""
 
 
 def sample_positions(start: float, stop: float, size: int, supersample: int = 1) -> Tensor:
@@ -49,8 +53,11 @@ def fit_window(window: Window, height: int, width: int, fit: str = "stretch", as
     """
     if fit not in FITS:
         raise ValueError(f"fit must be one of {list(FITS)}, not {fit!r}")
-    if len(window) != 4 or not all(math.isfinite(v) for v in window):
-        raise ValueError(f"window must be four finite numbers (top, left, bottom, right), not {window!r}")
+    if len(window) != 4 or not all(abs(v) <= MAX_POSITION for v in window):
+        raise ValueError(
+            "window must be four finite numbers (top, left, bottom, right) from "
+            f"-{MAX_POSITION:g} to {MAX_POSITION:g}, not {shown(tuple(window))}"
+        )
     top, left, bottom, right = window
     if top == bottom or left == right:
         raise ValueError(f"window {tuple(window)} is empty: bottom must differ from top, and right from left")

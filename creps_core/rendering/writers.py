@@ -1,7 +1,7 @@
 """Picture files that are written from top to bottom and can be gone on with after a stop: PNG and tiled TIFF.
 
 A writer takes the picture in blocks of `BLOCK` rows and only ever appends. After each block, `size` bytes of the file
-and the arrays of `state` are all that another writer needs to go on, and the file comes out the same, bit by bit.
+and the numbers of `state` are all that another writer needs to go on, and the file comes out the same, bit by bit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from itertools import pairwise
@@ -23,6 +23,7 @@ BLOCK = 256
 """Rows of pixels that a writer takes at a time; also the side of a TIFF's tiles."""
 _LEVEL = 4  # of zlib: 6 takes three times as long for files that are 14 % smaller
 _PNG_CHUNK = 1 << 20  # bytes compressed by themselves: a thread's piece of work
+_PNG_HEAD = 8 + 25 + 14  # signature, header, and the chunk with the first two bytes of the deflate stream
 
 
 class Writer(ABC):
@@ -44,6 +45,9 @@ class Writer(ABC):
         self.rows = 0
         self.size = 0
         """What `rows` rows take of the file, in bytes."""
+        self.parts: list[list[int]] = []
+        """[end, CRC-32] of what `begin` and each block wrote: whoever goes on can see whether it is still there."""
+        self._crc = 0
         self.finish_work = 0.0  # share of the work of rendering that `finish` is, about
         self.pool = ThreadPoolExecutor(max(1, torch.get_num_threads()), "creps-write")  # zlib releases Python's lock
 
@@ -55,9 +59,15 @@ class Writer(ABC):
     def begin(self) -> None:
         """Write what precedes the first row."""
 
-    def restore(self, rows: int, size: int, state: Mapping[str, np.ndarray]) -> None:
-        """Go on after `rows` rows: drop what the file has beyond `size` bytes."""
-        self.rows, self.size = rows, size
+    def restore(self, rows: int, size: int, parts: list[list[int]], state: Mapping[str, Any]) -> None:
+        """Go on after `rows` rows: drop what the file has beyond `size` bytes.
+
+        Raises:
+            ValueError: these are not the rows and the state of such a picture.
+        """
+        if not 0 < rows <= self.height or (rows % BLOCK and rows != self.height):
+            raise ValueError(f"{rows} rows are not whole blocks")
+        self.rows, self.size, self.parts = rows, size, parts
         self.file.truncate(size)
         self.file.seek(size)
 
@@ -65,9 +75,21 @@ class Writer(ABC):
     def write(self, block: np.ndarray) -> None:
         """Append the next block, [BLOCK, width, channels], fewer rows at the bottom."""
 
-    def state(self) -> dict[str, np.ndarray]:
-        """What `restore` needs beside the file."""
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs beside the file, as JSON."""
         return {}
+
+    def reset(self) -> None:
+        """Forget what `restore` took up: the file is empty."""
+        self.rows, self.size, self.parts = 0, 0, []
+
+    @abstractmethod
+    def written(self) -> Iterator[np.ndarray]:
+        """The blocks that are in the file, read back from it; leaves it at its end.
+
+        Raises:
+            ValueError: they cannot be decoded.
+        """
 
     @abstractmethod
     def finish(self, after: Callable[[int], None]) -> None:
@@ -84,12 +106,15 @@ class Writer(ABC):
 
     def append(self, data: bytes) -> None:
         """Write all of it, which one call of an unbuffered file need not do."""
+        self._crc = zlib.crc32(data, self._crc)
         view = memoryview(data)
         while view:
             view = view[self.file.write(view) :]
 
     def _written(self, rows: int) -> None:
         self.rows, self.size = self.rows + rows, self.file.tell()
+        self.parts.append([self.size, self._crc])
+        self._crc = 0
 
 
 class PngWriter(Writer):
@@ -105,12 +130,51 @@ class PngWriter(Writer):
         self.append(b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", b"\x78\x9c"))
         self._written(0)
 
-    def restore(self, rows: int, size: int, state: Mapping[str, np.ndarray]) -> None:
-        super().restore(rows, size, state)
-        self.checksum = int(state["checksum"])
+    def restore(self, rows: int, size: int, parts: list[list[int]], state: Mapping[str, Any]) -> None:
+        super().restore(rows, size, parts, state)
+        self.checksum = _number(state, "checksum")
 
-    def state(self) -> dict[str, np.ndarray]:
-        return {"checksum": np.array(self.checksum)}
+    def state(self) -> dict[str, Any]:
+        return {"checksum": self.checksum}
+
+    def written(self) -> Iterator[np.ndarray]:
+        self.file.seek(_PNG_HEAD)
+        whole, samples = 1, self.channels * self.dtype.itemsize
+        for top in range(0, self.rows, BLOCK):
+            block = np.empty((min(BLOCK, self.rows - top), self.width * samples), np.uint8)
+            done = 0
+            while done < len(block):
+                data = self._piece()
+                whole = zlib.adler32(data, whole)
+                rows = np.frombuffer(data, np.uint8).reshape(-1, 1 + block.shape[1])
+                for row in rows:
+                    if row[0] == 1:  # the difference to the left
+                        pixels = row[1:].reshape(-1, samples)
+                        np.cumsum(pixels, 0, np.uint8, out=block[done].reshape(-1, samples))
+                    else:
+                        np.add(row[1:], block[done - 1], out=block[done])
+                    done += 1
+            pixels = block.view(self.dtype.newbyteorder(">")).astype(self.dtype, copy=False)
+            yield pixels.reshape(len(block), self.width, self.channels)
+        if whole != self.checksum:
+            raise ValueError("its pixels do not match their checksum")
+        self.file.seek(self.size)
+
+    def reset(self) -> None:
+        super().reset()
+        self.checksum = 1
+
+    def _piece(self) -> bytes:
+        """The next chunk of the file, decompressed."""
+        head = self.file.read(8)
+        if len(head or b"") < 8 or head[4:] != b"IDAT":
+            raise ValueError("a piece of its data is missing")
+        size = int.from_bytes(head[:4], "big")
+        data = self.file.read(size + 4)
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[:size])
+        except zlib.error as error:
+            raise ValueError(f"its data are damaged ({error})") from error
 
     def write(self, block: np.ndarray) -> None:
         samples = np.ascontiguousarray(block, self.dtype.newbyteorder(">")).reshape(len(block), -1).view(np.uint8)
@@ -169,6 +233,9 @@ class TiffWriter(Writer):
         self, file: FileIO, height: int, width: int, channels: int, bits: int = 8, text: Mapping[str, str] | None = None
     ):
         super().__init__(file, height, width, channels, bits, text)
+        self.parts: list[list[int]] = []
+        """[end, CRC-32] of what `begin` and each block wrote: whoever goes on can see whether it is still there."""
+        self._crc = 0
         self.finish_work = 0.04 if max(height, width) > BLOCK else 0.0
         self.stored = self.dtype.newbyteorder("<")
         self.first = 0  # where the tiles begin
@@ -198,16 +265,40 @@ class TiffWriter(Writer):
                     software="creps",
                     metadata=None,
                 )
-        self.file.seek(0, 2)
+        self.file.seek(0)
+        while data := self.file.read(_PNG_CHUNK):
+            self._crc = zlib.crc32(data, self._crc)
         self.first = self.file.tell()
         self._written(0)
 
-    def restore(self, rows: int, size: int, state: Mapping[str, np.ndarray]) -> None:
-        super().restore(rows, size, state)
-        self.first, self.sizes = int(state["first"]), state["sizes"].tolist()
+    def restore(self, rows: int, size: int, parts: list[list[int]], state: Mapping[str, Any]) -> None:
+        super().restore(rows, size, parts, state)
+        self.first, self.sizes = _number(state, "first"), state["sizes"]
+        wanted = math.ceil(rows / BLOCK) * math.ceil(self.width / BLOCK)
+        if not isinstance(self.sizes, list) or not all(type(n) is int and n > 0 for n in self.sizes):
+            raise ValueError("its tiles are damaged")
+        if len(self.sizes) != wanted or self.first + sum(self.sizes) != size:
+            raise ValueError(f"it has {len(self.sizes)} tiles instead of {wanted}")
 
-    def state(self) -> dict[str, np.ndarray]:
-        return {"first": np.array(self.first), "sizes": np.array(self.sizes, np.int64)}
+    def state(self) -> dict[str, Any]:
+        return {"first": self.first, "sizes": self.sizes}
+
+    def reset(self) -> None:
+        super().reset()
+        self.first, self.sizes = 0, []
+
+    def written(self) -> Iterator[np.ndarray]:
+        self.file.seek(self.first)
+        across = math.ceil(self.width / BLOCK)
+        for top in range(0, self.rows, BLOCK):
+            sizes = self.sizes[top // BLOCK * across :][:across]
+            data, ends = memoryview(self.file.read(sum(sizes))), np.cumsum([0, *sizes])
+            try:
+                tiles = [self._decompress(data[a:b]) for a, b in pairwise(ends)]
+            except (zlib.error, ValueError) as error:
+                raise ValueError(f"its tiles are damaged ({error})") from error
+            yield np.concatenate(tiles, 1)[: min(BLOCK, self.rows - top), : self.width]
+        self.file.seek(self.size)
 
     def write(self, block: np.ndarray) -> None:
         self.sizes += self._append_tiles(block)[1]
@@ -243,7 +334,7 @@ class TiffWriter(Writer):
         differences[:, 1:] -= tile[:, :-1]
         return zlib.compress(differences.tobytes(), _LEVEL)
 
-    def _decompress(self, data: bytes) -> np.ndarray:
+    def _decompress(self, data: bytes | memoryview) -> np.ndarray:
         differences = np.frombuffer(zlib.decompress(data), self.stored).reshape(BLOCK, BLOCK, self.channels)
         return np.cumsum(differences, 1, dtype=self.dtype)
 
@@ -319,6 +410,13 @@ def _joined_adler32(first: int, second: int, length: int) -> int:
     low = (first & 0xFFFF) + (second & 0xFFFF) - 1
     high = (first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)
     return high % base << 16 | low % base
+
+
+def _number(state: Mapping[str, Any], name: str) -> int:
+    value = state.get(name)
+    if type(value) is not int or value < 0:
+        raise ValueError("its journal is damaged")
+    return value
 
 
 def _incompressible(size: int) -> int:

@@ -128,7 +128,7 @@ def _save_turned(
     out = rearrange(pixels, "n h w c -> n c h w")
     render_view(generator, ws, view, height=height, width=width, out=out, progress=progress)
     image = Image.fromarray(pixels[0].squeeze(-1).numpy())
-    replace_file(path, lambda partial: image.save(partial, "PNG" if path.suffix == ".png" else "TIFF"))
+    replace_file(path, lambda file: image.save(file, "PNG" if path.suffix == ".png" else "TIFF"))
 
 
 def free_path(folder: Path, name: str, kind: str) -> Path:

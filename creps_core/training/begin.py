@@ -16,6 +16,7 @@ from ..data import Pictures, same_aspect, written_aspect
 from ..errors import CheckpointError, NewerFormatError, TrainingError
 from ..network import DiscriminatorConfig, GeneratorConfig
 from .identity import DATA_OPTIONS, Identity
+from .memory import check_memory
 from .parallel import Process
 from .recipe import Recipe, r1_gamma_for
 from .run import Run
@@ -137,12 +138,13 @@ def _new(run: Run, wish: Wish, device: torch.device | str, process: Process) -> 
     channels = wish.shape.get("channels") or (networks.G.config.img_channels if networks else 3)
     if not wish.source:
         raise ValueError(f"a new run needs pictures to learn from: give {wish.words.data}")
+    shape = networks.G.config if networks else _new_config(wish, resolution, channels, 0)
+    check_memory(shape, _judge_config(wish, shape, resolution), recipe, process.world, device)
     aspect = written_aspect(networks.G_ema.aspect) if networks else None
     pictures, identity = _opened(wish, Identity(choice=seed, aspect=aspect), recipe, resolution, channels)
     notes = []
     if networks is None:
-        levels = {"img_resolution": resolution, **wish.generator}
-        config = GeneratorConfig(**{**levels, "img_channels": channels, "c_dim": pictures.c_dim})
+        config = _new_config(wish, resolution, channels, pictures.c_dim)
         options = {} if wish.bandwidth is None else {"bandwidth": wish.bandwidth}
         generator = new_generator(config, seed, **options)
         networks = Networks(generator, generator, None)
@@ -157,11 +159,19 @@ def _new(run: Run, wish: Wish, device: torch.device | str, process: Process) -> 
         elif networks.G.config.c_dim != pictures.c_dim:
             notes.append(f"labels of {pictures.c_dim} numbers are new to the start: it begins to learn them")
         networks = refit(networks, pictures.c_dim, channels, seed)
-    wanted = discriminator_config_for(networks.G.config, resolution)
-    discriminator = judge_for(networks, DiscriminatorConfig.from_dict(wanted.to_dict() | wish.discriminator), seed)
+    discriminator = judge_for(networks, _judge_config(wish, networks.G.config, resolution), seed)
     trainer = Trainer(networks.G, discriminator, recipe, generator_ema=networks.G_ema, device=device, process=process)
     run.describe(identity, [])
     return Beginning(trainer, pictures, notes)
+
+
+def _new_config(wish: Wish, resolution: int, channels: int, c_dim: int) -> GeneratorConfig:
+    levels = {"img_resolution": resolution, **wish.generator}
+    return GeneratorConfig(**{**levels, "img_channels": channels, "c_dim": c_dim})
+
+
+def _judge_config(wish: Wish, config: GeneratorConfig, resolution: int) -> DiscriminatorConfig:
+    return DiscriminatorConfig.from_dict(discriminator_config_for(config, resolution).to_dict() | wish.discriminator)
 
 
 def _go_on(run: Run, wish: Wish, device: torch.device | str, process: Process) -> Beginning:

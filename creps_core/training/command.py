@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from .begin import Wish
     from .run import Run
 
+from ..errors import printable
+
 log = logging.getLogger("CREPS")
 
+_MOST = 10**15  # pictures
 _SHAPE = {
     "channel_base": 65536,
     "channel_max": 1024,
@@ -217,6 +220,11 @@ def _count(text: str) -> int:
     """300000, 300k or 25M."""
     factor = {"k": 1000, "K": 1000, "M": 1_000_000}.get(text[-1:], 1)
     try:
-        return round(float(text[:-1] if factor > 1 else text) * factor)
+        number = float(text[:-1] if factor > 1 else text) * factor
+        if not 0 <= number <= _MOST:
+            raise ValueError(f"beyond {_MOST}")
+        return round(number)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pictures such as 300000, 300k or 25M") from None
+        raise argparse.ArgumentTypeError(
+            f"{printable(text, 60)!r} is not a number of pictures such as 300000, 300k or 25M"
+        ) from None

@@ -6,10 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import shown
+
 AUGMENTS = ("ada", "fixed", "none")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 NON_FINITE = ("skip", "clean")
 LOSSES = ("nonsaturating", "relativistic")
+_MOST = 1 << 48  # of any number that is not whole: beyond all use, and far from overflowing
+_LARGEST_BATCH = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,15 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and type(value) is not int:
-                raise ValueError(f"{field.name} must be a whole number, not {value!r}")
-            if field.type == "float" and (type(value) not in (int, float) or not 0 <= value < float("inf")):
-                raise ValueError(f"{field.name} must be a number of at least 0, not {value!r}")
+            if field.type == "int" and (type(value) is not int or value >= 1 << 63):
+                raise ValueError(f"{field.name} must be a whole number below 2^63, not {shown(value)}")
+            if field.type == "float" and (type(value) not in (int, float) or not 0 <= value <= _MOST):
+                raise ValueError(f"{field.name} must be a number from 0 to {_MOST}, not {shown(value)}")
         for name in ("batch", "total", "pl_batch_shrink", "ada_interval", "ada_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.batch > _LARGEST_BATCH:
+            raise ValueError(f"batch must be at most {_LARGEST_BATCH}, not {self.batch}")
         for name in ("micro_batch", "r1_interval", "pl_interval", "freeze_d", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
@@ -78,6 +84,8 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """Inverse of `to_dict`; ValueError when a field is unknown or out of range."""
+        if not isinstance(values, dict):
+            raise ValueError(f"a recipe is an object, not {shown(values)}")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown fields {unknown}; this version knows {sorted(known)}")

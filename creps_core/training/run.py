@@ -241,7 +241,7 @@ def _train(
 
 def teach(trainer: Trainer, pictures: Pictures) -> None:
     """Tell the networks what they learn from: the labels to draw, and what will be kept of them with the generator."""
-    trainer.labels = pictures.all_labels()
+    trainer.labels = pictures.all_labels()  # class numbers stay numbers: vectors of them may take gigabytes
     found = pictures.label_counts()
     labels = None if found is None else LabelSet(*_at_most(*found), pictures.class_names)
     for generator in (trainer.G, trainer.G_ema):
@@ -508,7 +508,7 @@ def _forget_after(path: Path, shown: int) -> None:
     """Drop the statistics of steps that a killed run took after its last snapshot: they will be taken again."""
     if path.is_file():
         text = "".join(json.dumps(line) + "\n" for line in _lines(path) if line["shown"] <= shown)
-        replace_file(path, lambda partial: Path(partial).write_text(text))
+        replace_file(path, lambda file: file.write(text.encode()))
 
 
 def _tensorboard(folder: Path):

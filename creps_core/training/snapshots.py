@@ -8,21 +8,19 @@ generator's config, and of the header. The loader reads the generators from it a
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ...kernels.graphs import Graph
 from ..checkpoints import (
     FORMAT_VERSION,
     HEADER_KEY,
+    build_discriminator,
     build_generator,
     digest,
     is_training,
@@ -30,10 +28,10 @@ from ..checkpoints import (
     read_own,
     read_taught,
     write_taught,
+    write_tensors,
 )
-from ..errors import CheckpointError
-from ..files import replace_file
-from ..network import Discriminator, DiscriminatorConfig
+from ..errors import CheckpointError, shown
+from ..network import DiscriminatorConfig
 from .averages import Averages
 from .parallel import Process
 from .recipe import Recipe
@@ -41,6 +39,8 @@ from .trainer import Trainer
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _COUNTERS = ("steps", "shown", "skipped")
+_MOST_AVERAGES = 4
+_MOST = 1 << 48  # of a counter: a thousand pictures a second for nine thousand years
 
 
 def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[str, Any] | None = None) -> None:
@@ -75,8 +75,7 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
         **taught,
         "sha256": digest(trainer.G.config, tensors),
     }
-    header["header_sha256"] = _header_digest(header)
-    replace_file(path, lambda partial: save_file(tensors, partial, metadata={HEADER_KEY: json.dumps(header)}))
+    write_tensors(path, tensors, HEADER_KEY, header)
 
 
 def load_snapshot(
@@ -120,19 +119,13 @@ def load_state(
 
     if not is_training(header):
         raise error("holds a generator, not the state of a training, which is in a snapshot-*.safetensors")
-    checksum = _header_digest(header)
-    if header.get("header_sha256", checksum) != checksum:
-        raise error("its header does not match its checksum: the file is damaged, copy it again or go back to another")
     try:
         old = Recipe.from_dict(header["recipe"])
-        discriminator = Discriminator(DiscriminatorConfig.from_dict(header["discriminator"]))
-        counters = {name: int(header["counters"][name]) for name in _COUNTERS}
+        judge = DiscriminatorConfig.from_dict(header["discriminator"])
+        counters = {name: _counter(header["counters"], name) for name in _COUNTERS}
     except (KeyError, TypeError, ValueError) as problem:
         raise error(f"its header cannot be used ({problem})") from problem
-    try:
-        discriminator.load_state_dict(network_of(tensors, "D"))
-    except RuntimeError as problem:
-        raise error(f"the discriminator in it does not fit its config ({problem})") from problem
+    discriminator = build_discriminator(judge, network_of(tensors, "D"), error)
     generator, average = (build_generator(config, network_of(tensors, name), error) for name in ("G", "G_ema"))
     try:
         read_taught(average, header, tensors)
@@ -145,6 +138,8 @@ def load_state(
         for key, parameter in trainer.parameters[name].items():
             moments = network_of(tensors, f"adam.{name}.{key}")
             if moments.keys() == set(_MOMENTS):
+                for m, value in moments.items():
+                    _check_shape(f"adam.{name}.{key}.{m}", value, () if m == "step" else parameter.shape, error)
                 # The count of steps is where Adam keeps it; the others lie in memory as the parameter.
                 home = parameter.device if optimizer.defaults["fused"] else "cpu"
                 optimizer.state[parameter] = {
@@ -155,23 +150,44 @@ def load_state(
         if name != "augment_p" or trainer.recipe.augment == "ada":
             if f"state.{name}" not in tensors:
                 raise error(f"state.{name} is missing")
+            _check_shape(f"state.{name}", tensors[f"state.{name}"], value.shape, error)
             value.copy_(tensors[f"state.{name}"])
     for name, value in counters.items():
         setattr(trainer, name, value)
     if found := header.get("averages"):
-        trainer.averages = averages = Averages(trainer.G, found["since"], found["widths"])
+        trainer.averages = averages = Averages(trainer.G, *_averages(found, error))
         for name, value in averages.tensors().items():
             if name not in tensors:
                 raise error(f"{name} is missing")
+            _check_shape(name, tensors[name], tuple(value.shape), error)
             value.detach().copy_(tensors[name])
     details = header.get("details")
     return trainer, {**(details if isinstance(details, dict) else {}), "recipe": old.to_dict()}
 
 
-def _header_digest(header: dict[str, Any]) -> str:
-    """SHA-256 over the rest of a header: a damaged counter or learning rate looks like any other."""
-    rest = {name: value for name, value in header.items() if name != "header_sha256"}
-    return hashlib.sha256(json.dumps(json.loads(json.dumps(rest)), sort_keys=True).encode()).hexdigest()
+def _averages(found: Any, error: Callable[[str], Exception]) -> tuple[int, list[float]]:
+    """Since when, and of what widths, as a header says."""
+    try:
+        since, widths = _counter(found, "since"), found["widths"]
+        if not (isinstance(widths, list) and 1 <= len(widths) <= _MOST_AVERAGES):
+            raise ValueError(f"widths must be 1 to {_MOST_AVERAGES} numbers, not {shown(widths)}")
+        if not all(isinstance(width, float) and 0 < width < 1 for width in widths):
+            raise ValueError(f"widths must lie between 0 and 1, not {shown(widths)}")
+    except (KeyError, TypeError, ValueError) as problem:
+        raise error(f"its header cannot be used (averages: {problem})") from problem
+    return since, widths
+
+
+def _counter(counters: dict[str, Any], name: str) -> int:
+    value = counters[name]
+    if type(value) is not int or not 0 <= value <= _MOST:
+        raise ValueError(f"{name} must be a whole number from 0 to {_MOST}, not {shown(value)}")
+    return value
+
+
+def _check_shape(name: str, tensor: Tensor, wanted: tuple[int, ...], error: Callable[[str], Exception]) -> None:
+    if tensor.shape != wanted:
+        raise error(f"{name} has the shape {list(tensor.shape)} instead of {list(wanted)}: the file is damaged")
 
 
 def _scalars(trainer: Trainer) -> dict[str, Tensor]:

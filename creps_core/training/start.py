@@ -9,17 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints import (
-    Network,
-    build_generator,
-    is_pickle,
-    is_training,
-    load_generator,
-    network_of,
-    read_own,
-    read_snapshot,
-)
-from ..errors import CheckpointError
+from ..checkpoints import read_checkpoint
+from ..errors import require
 from ..network import BANDWIDTH, Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from .growth import grow, transfer
 from .refit import refit_discriminator, refit_generator
@@ -42,7 +33,11 @@ def new_generator(config: GeneratorConfig, seed: int, bandwidth: float = BANDWID
         seed: of the weights; torch's own generator is left as it was.
         bandwidth: standard deviation of the Fourier frequencies, in periods per picture. The authors' 10 suits rich
             photographs; smooth subjects and small networks learn faster with less.
+
+    Raises:
+        ValueError: the bandwidth is not a number from 0 to 1e6.
     """
+    require(0 <= bandwidth <= 1e6, f"bandwidth must be a number from 0 to 1e6, not {bandwidth}")
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         generator = Generator(config, "new")
@@ -109,42 +104,7 @@ def load_networks(path: str | os.PathLike[str]) -> Networks:
     Raises:
         CheckpointError: the file cannot be used.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    if is_pickle(path):
-        snapshot = read_snapshot(path)
-        average = load_generator(path, "G_ema")
-        current = load_generator(path, "G") if "G" in snapshot.networks else average
-        network = snapshot.networks.get("D")
-        return Networks(current, average, _official_discriminator(path, network) if network else None)
-    config, header, tensors = read_own(path)
-    discriminator = None
-    if "discriminator" in header:
-        try:
-            discriminator = Discriminator(DiscriminatorConfig.from_dict(header["discriminator"]))
-            discriminator.load_state_dict(network_of(tensors, "D"))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: the discriminator in it cannot be built: {error}") from error
-    average = load_generator(path)
-    current = build_generator(config, network_of(tensors, "G")) if is_training(header) else average
-    return Networks(current, average, discriminator)
-
-
-def _official_discriminator(path: Path, network: Network) -> Discriminator:
-    """The discriminator of an official snapshot."""
-    args = dict(network.init_kwargs)
-    epilogue = args.get("epilogue_kwargs") or {}
-    names = ("img_resolution", "img_channels", "c_dim", "channel_base", "channel_max")
-    try:
-        config = DiscriminatorConfig(
-            **{name: args[name] for name in names if name in args},
-            mbstd_group_size=epilogue.get("mbstd_group_size") or 4,
-        )
-        discriminator = Discriminator(config)
-        discriminator.load_state_dict(
-            {name: tensor for name, tensor in network.tensors.items() if not name.endswith("resample_filter")}
-        )
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: the discriminator in it cannot be built: {error}") from error
-    return discriminator
+    checkpoint = read_checkpoint(path)
+    average = checkpoint.generator()
+    current = checkpoint.generator("G") if "G" in checkpoint.tensors else average
+    return Networks(current, average, checkpoint.discriminator())

@@ -105,7 +105,7 @@ class Trainer:
         self.pl_mean = torch.zeros([], device=self.device)
         self.averages: Averages | None = None  # begin with the first step, or with those of a snapshot
         self.steps = self.shown = 0
-        self.labels: Tensor | None = None  # of the data set, to draw from: classes [M], or [M, c_dim]
+        self.labels: Tensor | None = None  # classes [M] or [M, c_dim] of the data set, to draw from
         self.autocast, self._tf32 = _autocast_dtype(recipe.precision, self.device), recipe.precision in ("auto", "tf32")
         self._relative = recipe.loss == "relativistic"
         self._skips = {name: Skips(self.device) for name in self.parameters}
@@ -163,8 +163,8 @@ class Trainer:
             c = z.new_zeros(batch, config.c_dim)
             if self.labels is not None and config.c_dim:
                 self.labels = self.labels.to(self.device)
-                c = self.labels[torch.randint(len(self.labels), (batch,), generator=rng, device=self.device)]
-                c = F.one_hot(c, config.c_dim).float() if c.ndim == 1 else c
+                drawn = self.labels[torch.randint(len(self.labels), (batch,), generator=rng, device=self.device)]
+                c = drawn if drawn.ndim > 1 else c.scatter_(1, drawn[:, None], 1.0)
             draws[phase] = Draw(z, c)
         return draws
 

@@ -21,6 +21,24 @@ import torch
 from comfyui_creps.creps_core.checkpoints import is_pickle, read_snapshot
 from comfyui_creps.creps_core.errors import CheckpointError
 from paths import GOLDEN
+from pickle_files import (
+    MARK,
+    STOP,
+    call,
+    doubled,
+    integer,
+    many,
+    module,
+    name,
+    opcode,
+    pairs,
+    scalar,
+    snapshot,
+    storage,
+    tensor,
+    text,
+    weights,
+)
 from safetensors import safe_open
 
 OFFICIAL = GOLDEN / "official_layout.pkl"
@@ -55,12 +73,12 @@ def test_official_tensors(official, name):
         expected = {key.removeprefix(f"{name}."): file.get_tensor(key) for key in keys}
     tensors = official.networks[name].tensors
     assert set(tensors) == set(expected)
-    for key, tensor in tensors.items():
-        assert tensor.dtype == expected[key].dtype
-        assert torch.equal(tensor, expected[key]), key
-        assert not tensor.requires_grad
-        assert type(tensor) is torch.Tensor
-        tensor.mul_(1)  # writable
+    for key, found in tensors.items():
+        assert found.dtype == expected[key].dtype
+        assert torch.equal(found, expected[key]), key
+        assert not found.requires_grad
+        assert type(found) is torch.Tensor
+        found.mul_(1)  # writable
 
 
 def test_official_arguments(official):
@@ -110,21 +128,21 @@ def official_modules():
     class EasyDict(dict):
         pass
 
-    for item, module in [
+    for item, home in [
         (_reconstruct_persistent_obj, "torch_utils.persistence"),
         (SynthesisInput, "training.networks_creps"),
         (EasyDict, "dnnlib.util"),
     ]:
-        item.__module__, item.__qualname__ = module, item.__name__
-        setattr(modules[module], item.__name__, item)
+        item.__module__, item.__qualname__ = home, item.__name__
+        setattr(modules[home], item.__name__, item)
     sys.modules.update(modules)
     try:
         yield types.SimpleNamespace(Input=SynthesisInput, EasyDict=EasyDict, rebuild=_reconstruct_persistent_obj)
     finally:
-        for name, module in before.items():
-            sys.modules.pop(name)
-            if module is not None:
-                sys.modules[name] = module
+        for old, kept in before.items():
+            sys.modules.pop(old)
+            if kept is not None:
+                sys.modules[old] = kept
 
 
 def new_snapshot(protocol: int, source: str = "") -> tuple[bytes, dict[str, torch.Tensor], dict]:
@@ -190,9 +208,9 @@ def test_new_writers(tmp_path, protocol):
     assert type(network.init_kwargs["gain"]) is float
     assert network.init_args == (1, [2.5, "three"], True)
     assert list(network.tensors) == list(tensors)
-    for key, tensor in network.tensors.items():
-        assert tensor.dtype == tensors[key].dtype
-        assert torch.equal(tensor, tensors[key]), key
+    for key, found in network.tensors.items():
+        assert found.dtype == tensors[key].dtype
+        assert torch.equal(found, tensors[key]), key
     assert not trace.exists()
     assert "training" not in sys.modules
 
@@ -247,80 +265,6 @@ def test_no_file(tmp_path):
 
 
 # -- hostile files ----------------------------------------------------------------------------------
-
-MARK, STOP = b"(", b"."
-
-
-def name(module: str, attribute: str) -> bytes:
-    return f"c{module}\n{attribute}\n".encode()
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-
-def integer(value: int) -> bytes:
-    body = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-    return b"\x8a" + bytes([len(body)]) + body
-
-
-def many(*values: bytes) -> bytes:
-    """A tuple."""
-    return MARK + b"".join(values) + b"t"
-
-
-def pairs(**values: bytes) -> bytes:
-    """A dict."""
-    return b"}(" + b"".join(text(key) + value for key, value in values.items()) + b"u"
-
-
-def call(module: str, attribute: str, *arguments: bytes) -> bytes:
-    return name(module, attribute) + many(*arguments) + b"R"
-
-
-def module(**state: bytes) -> bytes:
-    meta = pairs(type=text("class"), class_name=text("Generator"), state=pairs(**state))
-    return call("torch_utils.persistence", "_reconstruct_persistent_obj", meta)
-
-
-def snapshot(**state: bytes) -> bytes:
-    return b"\x80\x04" + pairs(G_ema=module(**state)) + STOP
-
-
-def storage(numel: int = 4, count: int | None = None, data: bytes = bytes(16), kind=("torch", "FloatStorage")) -> bytes:
-    """The call for a torch storage of `numel` numbers, which says `count` before the data."""
-    key = text("0")
-    stream = b"\x80\x02" + integer(0x1950A86A20F9469CFC6C) + STOP + b"\x80\x02" + integer(1001) + STOP
-    stream += b"\x80\x02" + pairs(little_endian=b"\x88") + STOP
-    stream += b"\x80\x02" + many(text("storage"), name(*kind), key, text("cpu"), integer(numel), b"N") + b"Q" + STOP
-    stream += b"\x80\x02](" + key + b"e" + STOP + struct.pack("<q", numel if count is None else count) + data
-    return call("torch.storage", "_load_from_bytes", b"B" + struct.pack("<I", len(stream)) + stream)
-
-
-def tensor(store: bytes, offset=0, size=(4,), stride=(1,)) -> bytes:
-    numbers = [many(*map(integer, values)) for values in (size, stride)]
-    return call("torch._utils", "_rebuild_tensor_v2", store, integer(offset), *numbers, b"\x89", b"}")
-
-
-def weights(*arguments, **options) -> bytes:
-    return snapshot(_parameters=pairs(w=tensor(*arguments, **options)))
-
-
-def scalar(code: str, data: bytes, state: bytes = b"") -> bytes:
-    dtype = call("numpy", "dtype", text(code), b"\x89", b"\x88") + state
-    return call("numpy.core.multiarray", "scalar", dtype, b"C" + bytes([len(data)]) + data)
-
-
-def opcode(code: bytes) -> bytes:
-    return b"\x80\x04N" + code + bytes(40)
-
-
-def doubled(seed: bytes, template: bytes, levels: int = 20) -> bytes:
-    """Each level holds the one before (IN, then memo M) twice."""
-    for level in range(levels):
-        seed = template.replace(b"IN", seed + b"q%c" % level).replace(b"M", b"h%c" % level)
-    return seed
-
 
 DEEP = 190_000
 HOSTILE = {

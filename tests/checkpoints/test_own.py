@@ -145,7 +145,7 @@ def huge_shape(header: dict) -> dict:
 HEADERS = {
     "config not JSON": (change_creps, lambda creps: "{", "cannot be read"),
     "config nested too deeply": (change_creps, lambda creps: "[" * 100_000, "cannot be read"),
-    "config a list": (change_creps, lambda creps: [1], "no config"),
+    "config a list": (change_creps, lambda creps: [1], "not a JSON object"),
     "no version": (change_creps, lambda creps: {"config": creps["config"]}, "no version"),
     "a later version": (change_creps, lambda creps: {**creps, "version": 99}, "update"),
     "odd first level": (change_creps, with_config(channel_max=31), "even number"),

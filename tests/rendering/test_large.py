@@ -68,6 +68,12 @@ def left_behind(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def hidden(folder: Path, kind: str) -> Path:
+    """The one partial or journal in a folder."""
+    (path,) = folder.glob(f".*.{kind}")
+    return path
+
+
 def halved(picture: np.ndarray) -> np.ndarray:
     """Means of 2 x 2; an odd edge is repeated."""
     height, width = (-(-n // 2) for n in picture.shape[:2])
@@ -211,12 +217,12 @@ def test_a_stopped_render_goes_on(kind: str, bits: int, tmp_path: Path, monkeypa
     monkeypatch.setattr(large, "JOURNAL_SECONDS", 0)
     size, path = {"height": 900, "width": 90, "bits": bits}, tmp_path / f"p.{kind}"
     whole = render_to_file(GENERATOR, WS, tmp_path / f"whole.{kind}", **size)
-    partial, journal = f".p.{kind}.partial", f".p.{kind}.journal"
     for share in (0.5, 0.8, 0.999):
         with pytest.raises(Cancelled):
             render_to_file(GENERATOR, WS, path, progress=stop_at(share), **size)
-        assert left_behind(tmp_path) == [journal, partial, f"whole.{kind}"]
-    with (tmp_path / partial).open("ab") as file:
+        assert len(left_behind(tmp_path)) == 3
+        assert hidden(tmp_path, "journal").stat().st_size < 5000
+    with hidden(tmp_path, "partial").open("ab") as file:
         file.write(b"what came after the journal")
     shown = Preview(900, 90, 3)
     calls = []
@@ -240,7 +246,7 @@ def test_early_stops_leave_nothing(tmp_path: Path):
 @pytest.mark.parametrize(
     "change", ["seed", "weights", "size", "window", "bits", "precision", "resume", "damage", "loss"]
 )
-def test_only_the_same_picture_goes_on(change: str, tmp_path: Path, monkeypatch):
+def test_only_the_same_picture_goes_on(change: str, tmp_path: Path, monkeypatch, caplog):
     monkeypatch.setattr(large, "JOURNAL_SECONDS", 0)
     options, path = {"height": 600, "width": 50}, tmp_path / "p.png"
     with pytest.raises(Cancelled):
@@ -252,10 +258,10 @@ def test_only_the_same_picture_goes_on(change: str, tmp_path: Path, monkeypatch)
         generator = make_generator()
         generator.synthesis.b4.input.freqs.add_(1e-3)
     elif change == "damage":
-        journal = tmp_path / ".p.png.journal"
+        journal = hidden(tmp_path, "journal")
         journal.write_bytes(journal.read_bytes()[:-100])
     elif change == "loss":
-        os.truncate(tmp_path / ".p.png.partial", 100)
+        os.truncate(hidden(tmp_path, "partial"), 100)
     else:
         options |= {
             "size": {"width": 51},
@@ -266,7 +272,15 @@ def test_only_the_same_picture_goes_on(change: str, tmp_path: Path, monkeypatch)
         }[change]
     file = render_to_file(generator, ws, path, **options)
     assert file.resumed_row == 0
-    assert left_behind(tmp_path) == ["p.png"]
+    # That of another picture is not dropped, and said to be there.
+    if change in ("resume", "damage", "loss"):
+        assert left_behind(tmp_path) == ["p.png"]
+    else:
+        assert len(left_behind(tmp_path)) == 3
+        assert "unfinished render of another picture" in caplog.text
+        path.unlink()
+        assert render_to_file(GENERATOR, WS, path, height=600, width=50).resumed_row > 0
+        return
     if "bits" not in options:
         options.pop("resume", None)
         assert_same(read(path), rendered(generator, ws, **options))
@@ -291,14 +305,13 @@ def test_a_killed_render_goes_on(kind: str, tmp_path: Path):
     path = tmp_path / f"p.{kind}"
     command = [sys.executable, "-c", KILLED, str(path), str(TESTS), str(TESTS / "helpers")]
     process = subprocess.Popen(command)
-    journal = tmp_path / f".p.{kind}.journal"
-    while process.poll() is None and not journal.exists():
+    while process.poll() is None and not list(tmp_path.glob(".*.journal")):
         time.sleep(0.02)
     time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not path.exists()
-    assert journal.exists()
+    assert hidden(tmp_path, "journal").exists()
     subprocess.run(command, check=True)
     whole = tmp_path / f"whole.{kind}"
     render_to_file(GENERATOR, WS, whole, height=12000, width=80)

@@ -1,0 +1,109 @@
+"""Networks from their tensors: names and shapes are compared before any memory is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..network import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+
+Refuse = Callable[[str], Exception]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def build_generator(config: GeneratorConfig, tensors: Mapping[str, Tensor], error: Refuse = ValueError) -> Generator:
+    """A generator of this config with these weights (official names; dead ones are dropped), float32, in evaluation
+    mode, without gradients. `error` makes the exception of a message."""
+    generator = _empty(Generator, config)
+    tensors = {name: tensor for name, tensor in tensors.items() if not _is_dead(name, config)}
+    _fill(generator, tensors, "a CREPS generator", error)
+    return generator
+
+
+def build_discriminator(
+    config: DiscriminatorConfig, tensors: Mapping[str, Tensor], error: Refuse = ValueError
+) -> Discriminator:
+    """The same for a discriminator."""
+    discriminator = _empty(Discriminator, config)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
+    _fill(discriminator, tensors, "a discriminator", error)
+    return discriminator
+
+
+def shapes_of(config: GeneratorConfig | DiscriminatorConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's tensors by name, without a network."""
+    network = _empty(Generator if isinstance(config, GeneratorConfig) else Discriminator, config)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def check_shapes(wanted: Shapes, found: Shapes, what: str, error: Refuse) -> None:
+    """Raise unless names and shapes are those of `what`."""
+    if problems := _differences(wanted, found):
+        raise error(f"the weights do not belong to {what} of its config. {problems}{resembles(found)}")
+
+
+def check_finite(name: str, tensor: Tensor, error: Refuse) -> None:
+    """Raise unless all values are finite numbers."""
+    if not torch.isfinite(tensor).all():
+        raise error(f"{name} holds values that are not finite: the file is damaged, or its training had diverged")
+
+
+def resembles(names: Mapping[str, object]) -> str:
+    """A guess at what a foreign state dict is."""
+    for key, model in (
+        ("synthesis.input.freqs", "StyleGAN3"),
+        ("synthesis.b4.const", "StyleGAN2"),
+        ("b4.out.weight", "a StyleGAN2 discriminator"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "a diffusion model"),
+    ):
+        if key in names:
+            return f" It looks like {model}."
+    return ""
+
+
+def _empty(network: Callable[..., Any], config: object) -> Any:
+    """A network whose tensors have shapes, and no memory."""
+    # The random weights are replaced: the caller's random stream stays as it was.
+    with torch.random.fork_rng([]), torch.device("meta"):
+        return network(config)
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], what: str, error: Refuse) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    check_shapes(wanted, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, what, error)
+    weights = {name: tensor.float() for name, tensor in tensors.items()}
+    for name, tensor in weights.items():
+        check_finite(name, tensor, error)
+    network.load_state_dict(weights, assign=True)
+    network.eval().requires_grad_(False)
+
+
+def _is_dead(name: str, config: GeneratorConfig) -> bool:
+    """Parts of an official state dict that no picture depends on."""
+    dead = ["synthesis.b4.input.coords", "synthesis.decoder_8."]
+    if config.img_resolution > 4:
+        dead.append("synthesis.b4.tores.")
+    return name.startswith(tuple(dead))
+
+
+def _differences(wanted: Shapes, found: Shapes) -> str:
+    parts = []
+    for title, names in (
+        ("Missing", wanted.keys() - found.keys()),
+        ("Not expected", found.keys() - wanted.keys()),
+    ):
+        if names:
+            parts.append(f"{title}: {_some(sorted(names))}.")
+    wrong = [
+        f"{k} {found[k]} instead of {wanted[k]}" for k in sorted(wanted.keys() & found.keys()) if found[k] != wanted[k]
+    ]
+    if wrong:
+        parts.append(f"Wrong shape: {_some(wrong)}.")
+    return " ".join(parts)
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
