@@ -41,7 +41,6 @@ def explore_command(args: argparse.Namespace) -> None:
             "creps explore needs aiohttp: pip install 'creps[explore]', or pip install aiohttp"
         ) from error
     from ..checkpoints import BUILTINS, load_builtin, load_generator
-    from ..devices import device_of
     from ..network import Generator
     from .host import Generators
 
