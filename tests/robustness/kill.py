@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -152,7 +153,8 @@ def interrupted(process: subprocess.Popen[str], rng: random.Random) -> None:
 def full(process: subprocess.Popen[str], rng: random.Random) -> None:
     """No file may grow beyond a size that is drawn: the system's own error, in the midst of a write."""
     size = rng.choice([2_000, 20_000, 100_000, 300_000])
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))
+    with suppress(ProcessLookupError):
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))
 
 
 def two_at_once(kind: str, folder: Path) -> str:
