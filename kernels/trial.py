@@ -72,7 +72,7 @@ def candidates(capability: int, channels: int, exact: bool) -> list[Config]:
     if padded(channels) > 32:
         first, others = Config((8, 8), 4, 1, 8), [Config((8, 16), 8, 1, parts) for parts in (8, 4)]
         others.append(Config((8, 8), 8, 1, 8))
-        tiny = [Config((4, 8), 8, 1, 8), Config((4, 8), 4, 1, 8)] if capability == 10 else []
+        tiny = [Config((4, 8), warps, 1, 8) for warps in ((8, 4) if exact else (4, 8))] if capability == 10 else []
         return [first, *tiny, *others]
     if exact:
         small, large = Config((8, 8), 4, 2, 8), Config((8, 16), 8, 1, 4)
