@@ -66,12 +66,19 @@ def candidates(capability: int, channels: int, exact: bool) -> list[Config]:
     """Configurations for a GPU's major compute capability, the fastest first.
 
     Their order was measured on compute capability 9.0 (Triton 3.6.0); elsewhere it is that of fewest spilled registers.
+    On 10 the products of 64 pixels and more go through tensor memory. Triton 3.4 and 3.6 want more of it than there is,
+    for the float32-grade ones and for wide lines, which cannot be launched; tiles of 32 pixels do without.
     """
     if padded(channels) > 32:
-        return [Config((8, 8), 4, 1, 8), Config((8, 16), 8, 1, 8), Config((8, 16), 8, 1, 4), Config((8, 8), 8, 1, 8)]
+        first, others = Config((8, 8), 4, 1, 8), [Config((8, 16), 8, 1, parts) for parts in (8, 4)]
+        others.append(Config((8, 8), 8, 1, 8))
+        tiny = [Config((4, 8), warps, 1, 8) for warps in ((8, 4) if exact else (4, 8))] if capability == 10 else []
+        return [first, *tiny, *others]
     if exact:
         small, large = Config((8, 8), 4, 2, 8), Config((8, 16), 8, 1, 4)
         others = [Config((8, 8), 8, 1, 4), Config((8, 16), 4, 1, 4), Config((8, 16), 8, 1, 8)]
+        if capability == 10:
+            return [large, Config((4, 8), 4, 2, 4), Config((4, 8), 2, 2, 8), *others]
         return [small, large, *others] if capability >= 12 else [large, *others]
     if capability in (9, 10):
         return [Config((8, 16), 4, 2, 2), Config((8, 16), 4, 2, 4), Config((8, 8), 4, 2, 4), Config((8, 8), 4, 1, 4)]

@@ -123,7 +123,7 @@ class TestInterpreted:
 
     def test_every_configuration(self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
         """Whatever a GPU may be given. The number of warps and stages means nothing to the interpreter."""
-        found = {config for major in (8, 9, 12) for config in trial.candidates(major, 32, dtype == EXACT)}
+        found = {config for major in (8, 9, 10, 12) for config in trial.candidates(major, 32, dtype == EXACT)}
         case = make_case((9, 5), channels=32, levels=1)
         for config in sorted({config._replace(warps=4, stages=1) for config in found}):
             monkeypatch.setattr(trial, "candidates", lambda *_, config=config: [config])
