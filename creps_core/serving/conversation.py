@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from aiohttp import WSMsgType, web
 from ..explorer import MAX_SIDE, MAX_STAGE, Cancelled, Frame, Latest, Request, Session, Stage, read_scene
 from .host import Host, Lent
 from .saving import Saving
+
+log = logging.getLogger("CREPS")
 
 MAX_MESSAGE = 1 << 16
 """Bytes from the page; a scene with all its key frames takes half of it."""
@@ -126,6 +129,8 @@ class Conversation:
             raise
         except Exception as error:  # the page shows it; the explorer goes on with the next look
             self._session = None
+            if not isinstance(error, ValueError):  # those have a message for the user
+                log.exception("the explorer could not draw a frame")
             self._post({"error": f"{error}" or type(error).__name__, "id": request.number})
             return
         self._wait({"waiting": False})

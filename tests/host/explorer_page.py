@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, TimeoutError
 
 SOON_MS = 60_000  # far more than is needed
 _FIND = "const found = [...document.querySelectorAll('*')].map(one => one.explorer).filter(one => one?.scene)[0]"
@@ -29,8 +29,15 @@ class ExplorerPage:
         return self.ask("found.scene")
 
     def until(self, condition: str) -> None:
-        """Wait for something about the explorer `found`."""
-        self.page.wait_for_function(f"() => {{ {_FIND}; return {condition}; }}", timeout=SOON_MS)
+        """Wait for something about the explorer `found`; if it does not come, says what the page shows."""
+        try:
+            self.page.wait_for_function(f"() => {{ {_FIND}; return {condition}; }}", timeout=SOON_MS)
+        except TimeoutError as error:
+            state = self.ask(
+                "[found.chip.textContent, found.link.ready, found.source, found.stage.busy, found.film.time, "
+                "{...found.asker, owner: 0, sent: 0}]"
+            )
+            raise AssertionError(f"never {condition}: {state}") from error
 
     def until_sharp(self) -> None:
         """Wait until what is on screen is every pixel of what is wanted."""

@@ -4,6 +4,7 @@ import { latentOf, readLook } from "./scene.mjs";
 
 const REST_MS = 60; // without a change, until the sharp picture is asked for
 const PATIENCE_MS = 420; // that it may take; else one that is nearly as sharp comes first
+const RETRIES = 3, RETRY_MS = 1000; // after an error, ever later
 const THUMB = 160; // pixels of a key's picture
 const KEPT = 240; // questions that may still be answered
 
@@ -19,6 +20,7 @@ export class Asker {
         this.shown = { id: 0, view: null };
         this.pace = 0; // ms per pixel of the last sharp picture
         this.draft = false; // whether one is to be asked for
+        this.failures = 0; // since the last picture, or something moved
         this.sharp = ""; // what was asked for since something moved: "", "nearly", "whole"
     }
 
@@ -32,6 +34,7 @@ export class Asker {
         this.lastTime = time ?? this.lastTime;
         this.draft = true;
         this.sharp = "";
+        this.failures = 0;
         clearTimeout(this.resting);
         if (!this.asking) this.asking = requestAnimationFrame(() => this.ask());
     }
@@ -99,12 +102,23 @@ export class Asker {
             bitmap.close();
             return;
         }
+        this.failures = 0;
         this.shown = { id: header.id, view: header.view };
         // Of a draft a good part of the time does not depend on its size: a sharp picture tells more.
         if (header.sharp || !this.pace) this.pace = header.draw / (header.width * header.height);
         stage.take({ bitmap, view: header.view, stage: asked.stage, latent: asked.latent, sharp: header.sharp });
         this.owner.showed(header, asked, blob.size);
         if (asked.sharp && !this.draft) this.resting = setTimeout(() => this.rest(), 0);
+    }
+
+    /** There is no picture: ask again, in case that the reason passes. */
+    failed() {
+        if (this.failures++ >= RETRIES) return;
+        clearTimeout(this.resting);
+        this.resting = setTimeout(() => {
+            [this.draft, this.sharp] = [true, ""];
+            this.ask();
+        }, RETRY_MS * this.failures);
     }
 
     /** Forget what was asked: it was about another generator. */

@@ -238,6 +238,7 @@ export class Explorer {
             this.saver.heard(message.saving);
         } else if (message.error) {
             this.state(message.error, "error");
+            if (!message.refused) this.asker.failed();
         }
     }
 
