@@ -12,6 +12,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ NARROWEST, WIDEST = 0.01, 0.28
 """The widths that can be asked for; an even average of the whole training has 0.289."""
 
 
+@lru_cache
 def power_of(width: float) -> float:
     """gamma of a width: the largest solution of width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)).
 

@@ -23,6 +23,7 @@ from ..network import Discriminator, Generator
 from .augment import AdaptiveProbability, Alterations, Augment
 from .averages import Averages
 from .captured import Captured, Tensors, graphs_for
+from .gradients import Skips, adam, added, clean, not_finite
 from .parallel import Process
 from .patches import WHOLE, box_positions
 from .recipe import Recipe
@@ -99,8 +100,8 @@ class Trainer:
             "D": {name: p for name, p in self.D.named_parameters() if p not in frozen},
         }
         self.optimizers = {
-            "G": _adam(self.parameters["G"], recipe.g_lr, recipe.pl_interval if recipe.pl_weight else 0),
-            "D": _adam(self.parameters["D"], recipe.d_lr, recipe.r1_interval if recipe.r1_gamma else 0),
+            "G": adam(self.parameters["G"], recipe.g_lr, recipe.pl_interval if recipe.pl_weight else 0),
+            "D": adam(self.parameters["D"], recipe.d_lr, recipe.r1_interval if recipe.r1_gamma else 0),
         }
         self.pl_mean = torch.zeros([], device=self.device)
         self.averages: Averages | None = None  # begin with the first step, or with those of a snapshot
@@ -313,7 +314,7 @@ class Trainer:
                 rows["real"] = _as_floats(rows["real"])
             loss = losses[phase](rows, ws) / len(parts)
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            total = [_sum(a, b, p) for a, b, p in zip(total, gradients, parameters, strict=True)]
+            total = [added(a, b, p) for a, b, p in zip(total, gradients, parameters, strict=True)]
         for parameter in parameters:
             parameter.requires_grad_(False)
         means = {
@@ -413,7 +414,7 @@ class Trainer:
             clean(found)
             optimizer.step()
         else:
-            bad = _not_finite(found)
+            bad = not_finite(found)
             self._skips[network].count(bad)
             if optimizer.defaults["fused"]:
                 setattr(optimizer, "found_inf", bad)  # noqa: B010 - as `torch.amp.GradScaler` tells it
@@ -488,73 +489,11 @@ class Trainer:
                     p.allow_tf32 = allowed
 
 
-class Skips:
-    """Counts the steps that a network skipped, on the device."""
-
-    def __init__(self, device: torch.device):
-        self._counts = torch.zeros(3, device=device)  # in all, in a row up to now, and the longest such row
-
-    @torch.no_grad()
-    def count(self, bad: Tensor) -> None:
-        """`bad` is 1 if a step is skipped, 0 if not."""
-        total, row, longest = self._counts.unbind()
-        row = (row + 1) * bad
-        self._counts.copy_(torch.stack((total + bad, row, longest.maximum(row))))
-
-    @property
-    def total(self) -> int:
-        """Steps skipped. Waits for the device."""
-        return int(self._counts[0])
-
-    @property
-    def longest(self) -> int:
-        """The most in a row. Waits for the device."""
-        return int(self._counts[2])
-
-
-def clean(gradients: list[Tensor]) -> None:
-    """The authors' clean-up, in place: nan -> 0, +-inf -> +-1e5."""
-    for gradient in gradients:
-        torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
-
-
-def _not_finite(tensors: Sequence[Tensor]) -> Tensor:
-    """1.0 if any value of any tensor is not finite, else 0.0; stays on the device."""
-    norms = torch._foreach_norm(list(tensors), math.inf)  # pyright: ignore[reportPrivateImportUsage]
-    largest = torch.stack(norms)
-    return largest.isfinite().all().logical_not().float()
-
-
-def _sum(total: Tensor | None, gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
-    """The sum of two gradients, as the parameter lies in memory: fused optimisers go by addresses."""
-    if gradient is None:
-        return total
-    if total is not None:
-        gradient = total + gradient
-    if gradient.stride() != parameter.stride():
-        gradient = torch.empty_like(parameter).copy_(gradient)
-    return gradient
-
-
 def _as_floats(pictures: Tensor) -> Tensor:
     """uint8 pictures in -1..1; others as they are, but for the memory format."""
     if pictures.dtype == torch.uint8:
         pictures = pictures.float().div_(127.5).sub_(1)
     return pictures.contiguous(memory_format=torch.channels_last)
-
-
-def _adam(parameters: dict[str, nn.Parameter], lr: float, interval: int) -> torch.optim.Adam:
-    """Adam, with its rates adjusted for the extra steps of lazy regularisation (StyleGAN2, appendix B)."""
-    ratio = interval / (interval + 1) if interval else 1.0
-    types = {p.device.type for p in parameters.values()}
-    return torch.optim.Adam(
-        list(parameters.values()),
-        lr=lr * ratio,
-        betas=(0.0, 0.99**ratio),
-        eps=1e-8,
-        fused=types <= {"cpu", "cuda"},  # other devices may lack it
-        capturable=types == {"cuda"},
-    )
 
 
 def _trainable(module, device: torch.device):

@@ -15,6 +15,7 @@ from comfyui_creps.creps_core.data import Pictures, from_images
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.training import Recipe, Run, Trainer, load_snapshot, train
 from comfyui_creps.creps_core.training.parallel import Process, join, leave
+from fake_graph import FakeGraph
 from networks import make_generator
 
 SIDE = 16
@@ -59,6 +60,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     place = join()
     here = Run(Path(sys.argv[1]), tick=4, snapshot_every=8)
-    fixed = {"augment": "none", "total": 8, "batch": 8} if "--no-augment" in sys.argv else {}
+    fixed = {"total": 32, "batch": 8, "make_graph": FakeGraph} if "--graphs" in sys.argv else {}
     train(here, go_on(here, place, **fixed), make_pictures())
     leave()

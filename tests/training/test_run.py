@@ -267,17 +267,24 @@ def test_bad_arguments_are_explained(folder: Path, tmp_path: Path, caplog, argum
 
 
 def test_two_processes_are_one(tmp_path: Path):
-    """Their groups of the minibatch standard deviation are those of the whole batch, which is twice as large."""
+    """Their groups of the minibatch standard deviation are those of the whole batch, which is twice as large.
+
+    In the last of four steps their phases are graphs, with gradients averaged outside.
+    """
     alone, together = run_in(tmp_path / "alone"), tmp_path / "together"
-    trainer = make_trainer(Process(), augment="none", total=8, batch=8)
+    trainer = make_trainer(Process(), total=32, batch=8)
     train(alone, trainer, make_pictures())
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    subprocess.run([*launch, str(SCRIPT), str(together), "--no-augment"], check=True, capture_output=True)
-    found = load_file(run_in(together).snapshots()[-1])
-    for name, wanted in load_file(alone.snapshots()[-1]).items():
-        # The first moment is the gradient of the last phase, for beta is 0; the second one knows those before it.
-        if name.endswith(("exp_avg", "exp_avg_sq", "w_avg")) or name == "state.pl_mean":
-            assert (found[name] - wanted).abs().max() <= 1e-5 * wanted.abs().max() + 1e-9, name
+    subprocess.run([*launch, str(SCRIPT), str(together), "--graphs"], check=True, capture_output=True)
+    found, wanted = (load_file(run.snapshots()[-1]) for run in (run_in(together), alone))
+    # The first moment is the gradient of the last phase, for beta is 0; the second one knows those before it. Some
+    # gradients are nothing but what others leave when they cancel: what counts is the largest of a network.
+    moments = [(f"adam.{network}.", moment) for network in "GD" for moment in ("exp_avg", "exp_avg_sq")]
+    for begins, ends in (*moments, ("G.", "w_avg"), ("state.", "pl_mean")):
+        names = [name for name in wanted if name.startswith(begins) and name.endswith(f".{ends}")]
+        largest = max(wanted[name].abs().max() for name in names)
+        for name in names:
+            assert (found[name] - wanted[name]).abs().max() <= 5e-4 * largest, name
 
 
 def test_a_damaged_header_is_noticed(whole: Run, tmp_path: Path):
