@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
 CODE = __init__.py setup.py creps_core kernels nodes tests benchmarks recipes
 
-.PHONY: picture explore test test-matrix check format gpu clean
+.PHONY: fuzz kill soak picture explore test test-matrix check format gpu clean
 
 picture: $(VENV)/standalone.stamp  ## render the built-in generator to picture.png
 	$(BIN)/creps render --seed 42 --size 2048x1152 --out picture.png
@@ -29,6 +29,15 @@ check: $(VENV)/test.stamp
 
 gpu:  ## test and measure this machine's GPU, at most 6 minutes; needs torch, Triton and pytest, no network
 	$(PYTHON) benchmarks/gpu.py --out gpu-report.txt
+
+fuzz: $(VENV)/test.stamp  ## N mutated files, read under limits of time and memory
+	$(BIN)/python tests/robustness/fuzz.py --count $(or $(N),2000)
+
+kill: $(VENV)/test.stamp  ## N trainings and renders of each kind killed, stopped, short of disk
+	$(BIN)/python tests/robustness/kill.py --count $(or $(N),20)
+
+soak: $(VENV)/test.stamp  ## N prompts in a real ComfyUI (tests/host/comfy_host.py), with its memory
+	$(BIN)/python tests/robustness/soak.py --count $(or $(N),1000)
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix $(CODE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ HEADER_KEY = "creps"
 WEIGHTS = ("G_ema", "G")
 _KEEP_FLOAT32 = ("freqs", "w_avg")  # a rounded frequency moves details, and both are small
 _HEADER_LIMIT = 1 << 20
+_AVERAGE = re.compile(r"average\d{1,3}\.(.+)")  # of other widths, in a snapshot of the trainer
 _OLD_FIELDS = ("version", "config", "sha256", "details", "discriminator")  # of files without a seal
 _OLD_FIELDS += ("kind", "recipe", "counters")
 
@@ -300,7 +302,11 @@ def _check_networks(file: TensorFile, config: GeneratorConfig, header: dict[str,
         wanted = {"G.": generator, "G_ema.": generator}
         if "discriminator" not in header:
             raise file.refuse("the config of its discriminator is missing: the file is damaged")
-        found = {name: shape for name, shape in found.items() if not name.startswith(("adam.", "state."))}
+        for name in [name for name in found if name.startswith(("adam.", "state.", "average"))]:
+            shape = found.pop(name)
+            inner = _AVERAGE.fullmatch(name)
+            if name.startswith("average") and (inner is None or generator.get(inner[1]) != shape):
+                raise file.refuse(f"{name} is not the average of a generator of its config: the file is damaged")
     if "discriminator" in header:
         wanted["D."] = shapes_of(DiscriminatorConfig.from_dict(header["discriminator"]))
     names = {prefix + name: shape for prefix, shapes in wanted.items() for name, shape in shapes.items()}
