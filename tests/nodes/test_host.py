@@ -83,11 +83,11 @@ def client(host: ComfyHost) -> Iterator[ComfyClient]:
 
 
 def prompt_with(class_type: str, **inputs: Any) -> tuple[Prompt, str]:
-    """A bundled prompt with exactly one such node, some inputs of it replaced; and the id of that node."""
+    """A bundled prompt that samples latents and has exactly one such node, some inputs of it replaced; and its id."""
     for file in PROMPTS:
         prompt = json.loads(file.read_text(encoding="utf-8"))
         nodes = [node_id for node_id, node in prompt.items() if node["class_type"] == class_type]
-        if len(nodes) == 1:
+        if len(nodes) == 1 and any(node["class_type"] == "CREPS_SampleLatents" for node in prompt.values()):
             prompt[nodes[0]]["inputs"].update(inputs)
             return prompt, nodes[0]
     return pytest.skip(f"no workflow with one {class_type}")
