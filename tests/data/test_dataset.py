@@ -80,7 +80,7 @@ def test_links(tmp_path: Path):
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the administrator may read everything")
 def test_unreadable_files(tmp_path: Path):
-    folder = write(tmp_path, {"a.png": encoded(colours(0)), "b.png": b"", "locked/c.png": b""})
+    folder = write(tmp_path, {"a.png": encoded(colours(0)), "b.png": encoded(colours(1)), "locked/c.png": b""})
     (folder / "b.png").chmod(0)
     (folder / "locked").chmod(0)
     try:
