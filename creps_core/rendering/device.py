@@ -96,7 +96,7 @@ class DeviceRenderer:
                 for i in range(len(ws)):
                     for top, bottom, paint in picture.bands(i):
                         paint(out[i, :, top:bottom])
-                transfer.finish(precision.pixels)
+                transfer.finish()
                 return out
 
             self._look = look(generator, draw)
@@ -142,7 +142,8 @@ class DevicePicture:
         self.ws = ws.to(device, torch.float32)
         self.y, self.x = (positions.to(device) for positions in spec.positions())
         self.channels = padded(config.biline_channels) if self.fused else config.biline_channels
-        self.transfer, self.dtype = transfer, precision.pixels
+        self.transfer = transfer
+        transfer.dtype = precision.pixels
         self.stage = None
         if self.fused:
             self.stage = renderer.stage(precision.pixels, fused.configuration(device, precision.pixels, shape))

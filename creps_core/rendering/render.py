@@ -90,7 +90,7 @@ def render(
         for top, bottom, paint in picture.bands(i):
             paint(out[i, :, top:bottom])
     if own is not None:
-        own.finish(picture.dtype)
+        own.finish()
     return out
 
 
@@ -156,7 +156,7 @@ def bands_of(
         for top, bottom, paint in picture.bands(0, band, first_row):
             paint(pixels[:, : bottom - top])
             if transfer is not None:
-                transfer.finish(picture.dtype)
+                transfer.finish()
             yield top, pixels[:, : bottom - top]
 
     return bands()
@@ -196,7 +196,7 @@ class RenderCache:
     def finish(self) -> None:
         """Wait until all pictures have arrived; raises OverflowError if one was not finite."""
         if self.transfer is not None:
-            self.transfer.finish(torch.float16)
+            self.transfer.finish()
 
     def turn_to(self, synthesis: Any, styles: Tensor, dtype: torch.dtype, backend: str) -> None:
         """Forget everything unless it belongs to these weights, this latent and this way of computing."""

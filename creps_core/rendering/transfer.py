@@ -20,6 +20,8 @@ class Transfer:
         self.device, self.depth = device, depth
         self.overflow = torch.zeros(1, dtype=torch.int32, device=device)
         """int32 [1], set by whoever renders."""
+        self.dtype = torch.float32
+        """Of the products, set likewise: for the advice when a picture is not finite."""
         self._under_way: list[tuple[torch.cuda.Event, Tensor, Tensor]] = []
         self._pinned: list[Tensor] = []
 
@@ -36,15 +38,11 @@ class Transfer:
         event.record()
         self._under_way.append((event, pinned, out))
 
-    def finish(self, dtype: torch.dtype) -> None:
-        """Wait until all pictures have arrived; raises OverflowError if one was not finite.
-
-        Args:
-            dtype: of the products, for the advice.
-        """
+    def finish(self) -> None:
+        """Wait until all pictures have arrived; raises OverflowError if one was not finite."""
         while self._under_way:
             self._land()
-        fused.check(self.overflow, dtype)
+        fused.check(self.overflow, self.dtype)
 
     def _land(self) -> None:
         event, pinned, out = self._under_way.pop(0)

@@ -316,7 +316,7 @@ def test_a_transfer_keeps_the_order_of_pictures(monkeypatch: pytest.MonkeyPatch)
         source.fill_(i)
         transfer.send(source, film[i])
     assert not torch.equal(film[:, 0, 0, 0], torch.arange(7.0)), "the last ones are under way"
-    transfer.finish(torch.float16)
+    transfer.finish()
     assert torch.equal(film[:, 0, 0, 0], torch.arange(7.0))
     assert len(transfer._pinned) == 2
 
