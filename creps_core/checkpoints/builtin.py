@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..network import Generator
+from .alpenglow import build_alpenglow
 from .own import load_generator
 from .textures import build_textures
 
@@ -26,6 +27,7 @@ _ALPINE = Path(__file__).parent / "alpine.safetensors"  # holds its discriminato
 BUILTINS: dict[str, Builtin] = {
     builtin.name: builtin
     for builtin in [
+        Builtin("alpenglow", "A mountain lake at any hour, sharp at any size: weights that are a program.", build_alpenglow),
         Builtin("alpine", "Mountain lakes at any hour: trained with this package.", partial(load_generator, _ALPINE)),
         Builtin("textures", "Abstract textures: designed random weights, not trained.", build_textures),
     ]

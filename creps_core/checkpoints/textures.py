@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..network import RANK, Generator, GeneratorConfig
+from .program import State, bends
 
 _SEED = 6  # chosen by eye
 _FORM, _HUES = 60, 4  # latents that shape the lines, latents that turn the palette
@@ -59,23 +60,19 @@ def build_textures() -> Generator:
         """About normal, within 3.5 deviations; multiples of 1/1024, so that sums are exact in any order."""
         return (sum(rng.randint(-887, 888, shape, np.int32) for _ in range(4)) + np.zeros(shape)) / 1024
 
-    state = _State()
+    state = _State(_CONFIG.w_dim)
     _fill_mapping(state)
     _fill_lines(state, normal)
     _fill_decoders(state, normal)
     _fill_palette(state, normal)
     with torch.random.fork_rng(devices=[]):  # the usual initialisation must not move torch's random stream
         generator = Generator(_CONFIG, "textures")
-    tensors = {name: torch.from_numpy(np.array(value, np.float32, order="C")) for name, value in state.items()}
-    generator.load_state_dict(tensors)
+    generator.load_state_dict(state.tensors())
     return generator.eval().requires_grad_(False)
 
 
-class _State(dict[str, np.ndarray]):
+class _State(State):
     """A state dict in the making."""
-
-    def layer(self, name: str, weight: np.ndarray, bias: np.ndarray | float = 0.0) -> None:
-        self[f"{name}.weight"], self[f"{name}.bias"] = weight, np.zeros(len(weight)) + bias
 
     def modulated(
         self, name: str, weight: np.ndarray, style: np.ndarray | None = None, mean: np.ndarray | float = 1.0
@@ -85,7 +82,7 @@ class _State(dict[str, np.ndarray]):
         inputs = weight.shape[1]
         self.layer(f"{name}.affine", np.zeros((inputs, _CONFIG.w_dim)) if style is None else style, mean)
 
-    def demodulated(self, name: str, rows: np.ndarray, bias: np.ndarray | float, shape: tuple[int, int]) -> np.ndarray:
+    def rows(self, name: str, rows: np.ndarray, bias: np.ndarray | float, shape: tuple[int, int]) -> np.ndarray:
         """A layer that computes these rows, padded with zeros to its shape; returns the gain of each output."""
         weight = np.zeros(shape)
         weight[: rows.shape[0], : rows.shape[1]] = rows
@@ -161,14 +158,14 @@ def _fill_palette(state: _State, normal: Callable[..., np.ndarray]) -> None:
     tone, patch = (field - field.mean() for field in normal(2, features))
     rows = np.append(np.tile(tone * _TONE[0], (folds, 1)), np.tile(patch * _PATCH[0], (2, 1)), 0)
     offsets = np.append(_TONE[1] - _FOLDS, [_PATCH[1], _PATCH[1] - 1])
-    gains = state.demodulated("synthesis.block0.fc0", rows / math.sqrt(features), offsets, (4 * features, features))
+    gains = state.rows("synthesis.block0.fc0", rows / math.sqrt(features), offsets, (4 * features, features))
     place = np.abs((_FOLDS + 1) % 2 - 1) * (_STOPS - 1)
     rows, offsets = np.zeros((_STOPS + 1, folds + 2)), np.zeros(_STOPS + 1)
     for j in range(_STOPS):
-        rows[j, :folds], offsets[j] = _bends(_FOLDS, np.maximum(1 - np.abs(place - j), 0))
-    rows[-1, folds:], offsets[-1] = _bends(np.arange(2), np.arange(2))
+        rows[j, :folds], offsets[j] = bends(_FOLDS, np.maximum(1 - np.abs(place - j), 0))
+    rows[-1, folds:], offsets[-1] = bends(np.arange(2), np.arange(2))
     repeats = [copies] * _STOPS + [1]
-    gains = state.demodulated(
+    gains = state.rows(
         "synthesis.block0.fc1",
         np.repeat(rows / gains, repeats, 0),
         np.repeat(offsets, repeats),
@@ -179,18 +176,12 @@ def _fill_palette(state: _State, normal: Callable[..., np.ndarray]) -> None:
     _paint(state, "synthesis.block0.tores", first, gains[:-1], 4 * features)
 
     gate = np.append(np.kron(np.eye(_STOPS), np.eye(copies)[0]), np.ones((_STOPS, 1)), 1) / gains  # both - 1 > 0
-    gains = state.demodulated(
+    gains = state.rows(
         "synthesis.block1.fc0", np.append(gate, -gate, 0), np.repeat([-1, 1], _STOPS), (2 * features, 4 * features)
     )
     relu = np.kron([1, 0.2], np.eye(_STOPS)) / 0.96 / gains
-    gains = state.demodulated("synthesis.block1.fc1", np.repeat(relu, copies, 0), 0, (2 * features, 2 * features))
+    gains = state.rows("synthesis.block1.fc1", np.repeat(relu, copies, 0), 0, (2 * features, 2 * features))
     _paint(state, "synthesis.block1.tores", second - first, gains, 2 * features)
-
-
-def _bends(knots: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:
-    """A piecewise linear function with flat ends, as weights of leaky(x - knot) and an offset."""
-    bends = np.diff(np.diff(values) / np.diff(knots), prepend=0, append=0) / 0.8
-    return bends, values[0] + 0.2 * math.fsum(bends * knots)
 
 
 def _colours(palette: tuple, amber: float, green: float, own: float) -> np.ndarray:

@@ -1,0 +1,70 @@
+"""What the latents mean: z becomes w, in which every property of the scene is a linear function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..program import Layer, Value, total
+from .colours import HOURS
+
+Z_DIM, W_DIM = 64, 112
+FORM = 44  # the first latents, which give the waves their shapes; each of the others means one thing
+_ENDS = (-1.9, -0.9, 0.9, 1.9)  # between these deviations, a normal number becomes an even one
+_HOURS = (-1.5, -0.95, -0.45, 0.0, 0.45, 0.95, 1.5)  # deviations at which the hours are struck
+
+PROPERTIES = {
+    # name: range over the seeds; lengths in frames, y upwards from the water
+    "sun x": (0.2, 0.8),
+    "sun height": (0.1, 0.5),
+    "sun size": (0.0008, 0.003),  # radius squared
+    "waterline": (0.62, 0.72),  # y of the picture, downwards
+    "mist": (-0.06, 0.08),  # how far it rises
+    "snow line": (0.06, 0.34),
+    "clouds": (-1.1, 0.8),
+    "bank": (-0.32, -0.19),  # height of the near bank
+    "mountains": (0.7, 1.25),  # height, as a factor
+    "woods": (-0.5, 0.5),  # height of wooded shores, in firs
+}
+
+
+class Meaning:
+    """The units of w, and what they say of a scene."""
+
+    def __init__(self, rng: np.random.RandomState) -> None:
+        self.layer = Layer()
+        self._rng = rng
+        z = [Value({i: 1.0}, 0.0, -4.0, 4.0) for i in range(Z_DIM)]
+        self._form = [self.layer.keep(value) for value in z[:FORM]]
+        rest = iter(z[FORM:])
+        self.properties = {name: self._even(rest, *ends) for name, ends in PROPERTIES.items()}
+        hour = next(rest)
+        self.hours = [self.layer.curve(hour, _HOURS, row) for row in np.eye(len(HOURS)).tolist()]
+        """How much of each hour there is; together 1."""
+
+    def _even(self, rest: Iterator[Value], low: float, high: float) -> Value:
+        shares = [0.0, *(0.5 * (1 + math.erf(end / math.sqrt(2))) for end in _ENDS[1:-1]), 1.0]
+        return self.layer.curve(next(rest), _ENDS, [low + (high - low) * share for share in shares])
+
+    def wander(self, mean: float, deviation: float) -> Value:
+        """A number that the form latents change, normally distributed; no two such are alike."""
+        mix = normal(self._rng, FORM)
+        mix *= deviation / math.sqrt(math.fsum(mix * mix))
+        return total([latent * float(factor) for latent, factor in zip(self._form, mix, strict=True)]) + mean
+
+    def average(self) -> np.ndarray:
+        """The expectation of the units of w, [W_DIM]: E leaky(a z + b) for normal z."""
+        mean = np.zeros(W_DIM)
+        for i, unit in enumerate(self.layer.units):
+            (a,), b = unit.terms.values(), unit.const
+            density = math.exp(-((b / a) ** 2) / 2) / math.sqrt(2 * math.pi)
+            positive = b * 0.5 * (1 + math.erf(b / abs(a) / math.sqrt(2))) + abs(a) * density
+            mean[i] = (positive + 0.2 * (b - positive)) * math.sqrt(2)
+        return mean
+
+
+def normal(rng: np.random.RandomState, *shape: int) -> np.ndarray:
+    """About normal, within 3.5 deviations, from a stream that NumPy has frozen."""
+    return (sum(rng.randint(-887, 888, shape, np.int32) for _ in range(4)) + np.zeros(shape)) / 1024
