@@ -17,7 +17,7 @@ from .lines import write_lines
 from .meaning import W_DIM, Z_DIM, Meaning
 from .pixels import write_pixels
 
-_SEED = 3  # of the numbers that are nobody's choice; this one by eye
+_SEED = 4  # of the numbers that are nobody's choice; this one by eye
 _CONFIG = GeneratorConfig(64, z_dim=Z_DIM, w_dim=W_DIM, mapping_layers=1, channel_base=640, channel_max=116)
 
 

@@ -23,7 +23,7 @@ PROPERTIES = {
     "waterline": (0.62, 0.72),  # y of the picture, downwards
     "mist": (-0.06, 0.08),  # how far it rises
     "snow line": (0.06, 0.34),
-    "clouds": (-1.1, 0.8),
+    "clouds": (-1.6, 0.6),
     "bank": (-0.32, -0.19),  # height of the near bank
     "mountains": (0.7, 1.25),  # height, as a factor
     "woods": (-0.5, 0.5),  # height of wooded shores, in firs
