@@ -86,7 +86,8 @@ class FindDirections(io.ComfyNode):
                     options=list(METHODS),
                     default="SeFa",
                     tooltip="SeFa: what its weights react to most, for the chosen styles. PCA (GANSpace): along what "
-                    "its own latents vary most.",
+                    "its own latents vary most. Named: those that a generator knows by a name, such as the built-in "
+                    "alpenglow.",
                 ),
                 io.String.Input("layers", default="all", tooltip=f"Styles to look at and to change: {_LAYERS}."),
                 io.Int.Input("count", default=10, min=1, max=512, tooltip="How many directions, the strongest first."),

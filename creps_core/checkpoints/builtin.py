@@ -27,7 +27,7 @@ _ALPINE = Path(__file__).parent / "alpine.safetensors"  # holds its discriminato
 BUILTINS: dict[str, Builtin] = {
     builtin.name: builtin
     for builtin in [
-        Builtin("alpenglow", "A mountain lake at any hour, sharp at any size: weights that are a program.", build_alpenglow),
+        Builtin("alpenglow", "A mountain lake at any hour, sharp at any size: written weights.", build_alpenglow),
         Builtin("alpine", "Mountain lakes at any hour: trained with this package.", partial(load_generator, _ALPINE)),
         Builtin("textures", "Abstract textures: designed random weights, not trained.", build_textures),
     ]

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-_SLOPE, _GAIN = 0.2, math.sqrt(2)  # of the activation
+GAIN = math.sqrt(2)
+"""What a fully connected unit is, as a multiple of the one that was meant."""
+_SLOPE = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Value:
 
     def __mul__(self, factor: float) -> Value:
         ends = sorted((self.low * factor, self.high * factor))
-        return Value({unit: f * factor for unit, f in self.terms.items()}, self.const * factor, *ends, self.of)
+        return Value(
+            {unit: f * factor for unit, f in self.terms.items()}, self.const * factor, ends[0], ends[1], self.of
+        )
 
     def __neg__(self) -> Value:
         return self * -1.0
@@ -84,7 +88,7 @@ class Layer:
             self._known[key] = len(self.units)
             self.units.append(replace(value, terms=terms))
         ends = [x if x > 0 else _SLOPE * x for x in (value.low, value.high)]
-        return Value({self._known[key]: 1.0}, 0.0, *ends, self._number)
+        return Value({self._known[key]: 1.0}, 0.0, ends[0], ends[1], self._number)
 
     def copy(self, value: Value) -> Value:
         """A unit of its own, for a value that is not negative."""
@@ -118,7 +122,9 @@ class Layer:
     def curve(self, value: Value, knots: Sequence[float], heights: Sequence[float]) -> Value:
         """Straight lines between the points (knot, height), level beyond them."""
         factors, offset = bends(np.array(knots), np.array(heights))
-        parts = [self.leaky(value - knot) * float(factor) for knot, factor in zip(knots, factors, strict=True) if factor]
+        parts = [
+            self.leaky(value - knot) * float(factor) for knot, factor in zip(knots, factors, strict=True) if factor
+        ]
         return (total(parts) + offset).within(min(heights), max(heights))
 
     def least(self, value: Value, bound: Value) -> Value:
@@ -150,14 +156,14 @@ class State(dict[str, np.ndarray]):
 
     def affine(self, name: str, styles: Sequence[Value]) -> None:
         """Styles, as values of the units of w."""
-        rows = matrix(styles, self._w_dim) * (math.sqrt(self._w_dim) / _GAIN)
+        rows = matrix(styles, self._w_dim) * (math.sqrt(self._w_dim) / GAIN)
         self.layer(name, rows, np.array([style.const for style in styles]))
 
     def connected(self, name: str, layer: Layer, gains: np.ndarray, outputs: int, rate: float = 1.0) -> np.ndarray:
         """A fully connected layer (learning rate multiplier `rate`) of inputs with these gains; its own gains."""
         weight, bias = _stored(layer, gains, outputs)
         self.layer(name, weight * math.sqrt(weight.shape[1]) / rate, bias / rate)
-        return np.full(outputs, _GAIN)
+        return np.full(outputs, GAIN)
 
     def demodulated(self, name: str, layer: Layer, gains: np.ndarray, outputs: int) -> np.ndarray:
         """A modulated layer of inputs with these gains and styles of 1; its own gains."""
@@ -166,7 +172,7 @@ class State(dict[str, np.ndarray]):
         norms[norms == 0] = 1
         self.layer(name, weight, bias / norms)
         self.affine(f"{name}.affine", [Value(const=1.0)] * len(gains))
-        return _GAIN / norms
+        return GAIN / norms
 
     def branch(
         self,

@@ -1,7 +1,7 @@
-"""What a checkpoint of ours says of the pictures that its generator was trained on: labels, aspect.
+"""What a checkpoint of ours says beside its weights: labels and aspect of the training pictures, named directions.
 
 Labels are the tensors `labels.values` ([K] classes or [K, c_dim]) and `labels.counts` [K], both float32, with the names
-of classes in the header.
+of classes in the header. Directions are the tensor `directions.vectors` [K, w_dim] float32, with names in the header.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ..network import Generator, LabelSet
 
-_PREFIX = "labels."
+_PREFIX, _DIRECTIONS = "labels.", "directions.vectors"
 _MAX_NAMES = 1 << 19  # characters of the header
 
 
 def is_taught(name: str) -> bool:
     """Whether a tensor of a file is one of these, and none of a network."""
-    return name.startswith(_PREFIX)
+    return name.startswith(_PREFIX) or name == _DIRECTIONS
 
 
 def write_taught(generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -29,11 +29,15 @@ def write_taught(generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor
     header: dict[str, Any] = {}
     if generator.aspect != (1, 1):
         header["aspect"] = list(generator.aspect)
+    tensors: dict[str, Tensor] = {}
+    if generator.directions:
+        header["directions"] = list(generator.directions)
+        tensors[_DIRECTIONS] = torch.stack([v.to("cpu", torch.float32) for v in generator.directions.values()])
     if (labels := generator.labels) is None:
-        return header, {}
+        return header, tensors
     names = {str(number): name for number, name in labels.names.items()}
     header["classes"] = names if len(json.dumps(names)) <= _MAX_NAMES else {}
-    return header, {
+    return header, tensors | {
         f"{_PREFIX}values": labels.values.to("cpu", torch.float32).contiguous(),
         f"{_PREFIX}counts": labels.counts.to("cpu", torch.float32).contiguous(),
     }
@@ -43,12 +47,13 @@ def read_taught(generator: Generator, header: Mapping[str, Any], tensors: Mappin
     """Let a generator know what its file says; returns it.
 
     Raises:
-        ValueError: these are no labels of this generator, or no aspect.
+        ValueError: these are no labels or directions of this generator, or no aspect.
     """
     aspect = header.get("aspect", [1, 1])
     if not (isinstance(aspect, list) and len(aspect) == 2 and all(type(v) is int and 0 < v < 1 << 16 for v in aspect)):
         raise ValueError(f"its aspect is {str(aspect)[:60]}, not two whole numbers")
     generator.aspect = (aspect[0], aspect[1])
+    generator.directions = _read_directions(generator, header.get("directions", []), tensors.get(_DIRECTIONS))
     values, counts = (tensors.get(f"{_PREFIX}{name}") for name in ("values", "counts"))
     if values is None or counts is None:
         return generator
@@ -65,3 +70,13 @@ def read_taught(generator: Generator, header: Mapping[str, Any], tensors: Mappin
     known = {int(k): v for k, v in pairs if str(k).isdecimal() and len(str(k)) < 6 and isinstance(v, str)}
     generator.labels = LabelSet(values, counts, known)
     return generator
+
+
+def _read_directions(generator: Generator, names: Any, vectors: Tensor | None) -> dict[str, Tensor]:
+    if vectors is None:
+        return {}
+    good = isinstance(names, list) and all(isinstance(name, str) and 0 < len(name) <= 80 for name in names)
+    good = good and 0 < len(names) == len(set(names)) and vectors.shape == (len(names), generator.config.w_dim)
+    if not (good and torch.isfinite(vectors).all() and (vectors.norm(dim=1) > 0).all()):
+        raise ValueError("its directions do not belong to this generator")
+    return dict(zip(names, vectors.float(), strict=True))

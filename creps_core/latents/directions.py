@@ -19,7 +19,7 @@ from ..network import FullyConnected, Generator, ModulatedLinear
 from .ranges import parse_indices, parse_layers
 from .sampling import Latents
 
-METHODS = ("SeFa", "PCA")
+METHODS = ("SeFa", "PCA", "Named")
 MAX_DIRECTIONS = 512
 _DEVIATION_SAMPLES = 2048
 _PORTION = 1024
@@ -39,6 +39,8 @@ class Directions:
     fingerprint: str = ""
     name: str = ""
     """Of the generator, as in `Latents`."""
+    titles: tuple[str, ...] = ()
+    """What each does, where that is known."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -61,18 +63,19 @@ def find_directions(
     the generator itself varies most.
 
     A strength of 1 is one standard deviation of sampled styles along the direction; for SeFa, which may find
-    directions in which they hardly vary, at least the deviation of an average direction.
+    directions in which they hardly vary, at least the deviation of an average direction. `Named` are those that a
+    generator knows by a name, as the built-in `alpenglow` does, in steps of its own.
 
     Args:
         generator: on any device.
-        method: `SeFa | PCA`.
+        method: `SeFa | PCA | Named`.
         layers: styles to look at, and to change, see `parse_layers`. PCA finds the same directions for all.
         count: how many; there are at most w_dim.
         samples: for PCA, of the mapping; also for the standard deviations.
         seed: of the samples.
 
     Raises:
-        ValueError: an argument is out of range, or no weight depends on the chosen styles.
+        ValueError: an argument is out of range, no weight depends on the chosen styles, or no direction has a name.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {list(METHODS)}, not {method!r}")
@@ -82,6 +85,8 @@ def find_directions(
     if samples < 2:
         raise ValueError(f"samples must be at least 2, not {samples}")
     chosen = parse_layers(layers, config.num_ws)
+    if method == "Named":
+        return _named(generator, chosen, count)
     w = sample_w(generator, samples, seed).double()
     centred = w - w.mean(0)
     covariance = centred.mT @ centred / (len(w) - 1)
@@ -93,6 +98,16 @@ def find_directions(
     if method == "SeFa":
         steps = steps.clamp_min((covariance.trace() / config.w_dim).sqrt().item())
     return Directions(vectors.float(), steps.float(), chosen, method, fingerprint(generator), generator.name)
+
+
+def _named(generator: Generator, layers: list[int], count: int) -> Directions:
+    if not generator.directions:
+        raise ValueError(f"{generator.name} has no directions with names: use SeFa or PCA")
+    titles = tuple(generator.directions)[:count]
+    moves = torch.stack([generator.directions[title].cpu() for title in titles])
+    steps = moves.norm(dim=1)
+    mark = fingerprint(generator)
+    return Directions(moves / steps[:, None], steps, layers, "Named", mark, generator.name, titles)
 
 
 def sample_w(generator: Generator, count: int, seed: int = 0) -> Tensor:
@@ -169,11 +184,15 @@ def strip(
     ws = repeat(latents.ws, "n layer w -> n row column layer w", row=len(order), column=columns).clone()
     ws[..., chosen, :] += moves[:, :, None]
     several = len(latents) > 1
-    rows = [f"{f'{title}, ' * several}direction {i}" for title in latents.titles() for i in order]
+    rows = [f"{f'{title}, ' * several}{_title(directions, i)}" for title in latents.titles() for i in order]
     heads = [f"{strength:+.3g}" if strength else "0" for strength in strengths.tolist()]
     labels = [f"{row}: {head}" for row in rows for head in heads]
     ws = rearrange(ws, "n row column layer w -> (n row column) layer w")
     return latents.derived(ws, labels=labels, grid=(rows, heads))
+
+
+def _title(directions: Directions, index: int) -> str:
+    return directions.titles[index] if directions.titles else f"direction {index}"
 
 
 def style_matrices(generator: Generator, layer: int) -> list[FullyConnected]:

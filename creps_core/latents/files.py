@@ -85,7 +85,8 @@ def load_latents(path: Path_, generator: Generator | None = None, if_different: 
 def save_directions(directions: Directions, path: Path_) -> None:
     """Write directions atomically, with name and fingerprint of the generator."""
     tensors = {"vectors": directions.vectors, "steps": directions.steps}
-    _save(path, DIRECTIONS_KEY, directions, tensors, {"layers": directions.layers, "method": directions.method})
+    fields = {"layers": directions.layers, "method": directions.method, "titles": list(directions.titles)}
+    _save(path, DIRECTIONS_KEY, directions, tensors, fields)
 
 
 def load_directions(path: Path_, generator: Generator | None = None, if_different: str = "refuse") -> Directions:
@@ -98,13 +99,16 @@ def load_directions(path: Path_, generator: Generator | None = None, if_differen
     if vectors.ndim != 2 or 0 in vectors.shape or steps.shape != vectors.shape[:1] or not 0 < len(layers) <= _STYLES:
         raise LatentsError(f"{path}: the directions in it are damaged")
     method = str(header.get("method", ""))
-    directions = Directions(vectors, steps, layers, method, header["fingerprint"], header["name"])
+    titles = tuple(_list(header, "titles", str)) if header.get("titles") else ()
+    if titles and len(titles) != len(vectors):
+        raise LatentsError(f"{path}: the directions in it are damaged")
+    directions = Directions(vectors, steps, layers, method, header["fingerprint"], header["name"], titles)
     if generator is None or directions.fingerprint == fingerprint(generator):
         return directions
     _refuse(directions, generator, if_different, path, vectors.shape[1])
     num_ws = generator.config.num_ws
     kept = sorted({min(layer, num_ws - 1) for layer in layers})
-    return Directions(vectors, steps, kept, method, fingerprint(generator), generator.name)
+    return Directions(vectors, steps, kept, method, fingerprint(generator), generator.name, titles)
 
 
 def _fitted(latents: Latents, generator: Generator, if_different: str, path: Path_) -> Latents:

@@ -139,12 +139,13 @@ class Generator(nn.Module):
         self.origin = ""  # the file it was loaded from, which may hold its discriminator as well
         self.labels: LabelSet | None = None  # those it was trained with, as far as they are known
         self.aspect: tuple[int, int] = (1, 1)  # width and height of the pictures that its frame stands for
+        self.directions: dict[str, Tensor] = {}  # [w_dim] each: ways through w that are known by a name
         self.mapping = Mapping(config)
         self.synthesis = Synthesis(config)
 
     def taught_as(self, other: Generator) -> Generator:
         """Take over what is known of the pictures that another generator was trained on; returns itself."""
-        self.labels, self.aspect = other.labels, other.aspect
+        self.labels, self.aspect, self.directions = other.labels, other.aspect, other.directions
         return self
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, size: int | None = None) -> Tensor:

@@ -9,7 +9,7 @@ const SIZES = [
     ["1080x1920", "Portrait"], ["1080x1350", "Portrait 4:5"], ["2520x1080", "Cinema 21:9"],
 ];
 const WALKS = [
-    ["random", "Random"], ["SeFa", "SeFa"], ["PCA", "PCA"], ["seeds", "Two seeds"], ["linked", "Linked"],
+    ["random", "Random"], ["SeFa", "SeFa"], ["PCA", "PCA"], ["Named", "Named"], ["seeds", "Two seeds"], ["linked", "Linked"],
 ];
 
 export class Panel {

@@ -6,7 +6,7 @@ export const LIMITS = {
 };
 export const LAYERS = ["all", "coarse", "middle", "fine"];
 export const EASINGS = ["ease in and out", "linear", "ease in", "ease out"];
-export const REACH = { random: 3, SeFa: 4, PCA: 3, seeds: 1.25, linked: 4 };
+export const REACH = { random: 3, SeFa: 4, PCA: 3, Named: 4, seeds: 1.25, linked: 4 };
 
 export const HOME = Object.freeze({ x: 0.5, y: 0.5, zoom: 1, rotation: 0 });
 

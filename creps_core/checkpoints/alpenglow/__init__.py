@@ -18,7 +18,7 @@ from .meaning import W_DIM, Z_DIM, Meaning
 from .pixels import write_pixels
 
 _SEED = 4  # of the numbers that are nobody's choice; this one by eye
-_CONFIG = GeneratorConfig(64, z_dim=Z_DIM, w_dim=W_DIM, mapping_layers=1, channel_base=640, channel_max=116)
+_CONFIG = GeneratorConfig(16, z_dim=Z_DIM, w_dim=W_DIM, mapping_layers=1, channel_base=640, channel_max=116)
 
 
 def build_alpenglow() -> Generator:
@@ -32,4 +32,7 @@ def build_alpenglow() -> Generator:
     with torch.random.fork_rng(devices=[]):  # the usual initialisation must not move torch's random stream
         generator = Generator(_CONFIG, "alpenglow")
     generator.load_state_dict(state.tensors())
+    generator.directions = {
+        name: torch.from_numpy(vector.astype(np.float32)) for name, vector in meaning.directions().items()
+    }
     return generator.eval().requires_grad_(False)

@@ -18,7 +18,7 @@ from ..program import Layer, State, Value, total
 from .meaning import PROPERTIES, Meaning, normal
 
 RANGES = 7
-"""Far mountains, two ranges with faces and snow, hills, a wood, the shore, and the near bank, which no water mirrors."""
+"""Far mountains, two ranges with faces and snow, hills, a wood, a shore; and the near bank, never mirrored."""
 HEROES = (1, 2)
 MOUNTAINS, WOODS, BANK = range(4), (4, 5), 6
 _Y_LANE = RANK - 1
@@ -52,6 +52,7 @@ _VALLEY = 0.45  # how much lower mountains are under the sun
 _RAMP = 1e-3  # cycles per frame of a wave that is straight for all practical purposes
 
 _Amplitude = Value | float
+_Wave = tuple[float, _Amplitude, _Amplitude]  # frequency, and amplitudes of sine and cosine
 
 
 def write_lines(state: State, meaning: Meaning, config: GeneratorConfig, rng: np.random.RandomState) -> dict[str, int]:
@@ -86,7 +87,11 @@ class _Inputs:
         self.rng = rng
 
     def wave(
-        self, line: int, lanes: Mapping[int, tuple[float, _Amplitude, _Amplitude]], high: float = 1.0, low: float | None = None
+        self,
+        line: int,
+        lanes: Mapping[int, tuple[float, _Amplitude, _Amplitude]],
+        high: float = 1.0,
+        low: float | None = None,
     ) -> Value:
         """sine * sin + cosine * cos of frequency * position, in these lanes: (frequency, sine, cosine)."""
         wave, self._used = self._used, self._used + 1
@@ -101,11 +106,13 @@ class _Inputs:
 
     def constant(self, line: int, lanes: Mapping[int, _Amplitude], low: float, high: float) -> Value:
         """A number in each of these lanes, and 0 in the others."""
-        return self.wave(line, {lane: (0.0, 0.0, value) for lane, value in lanes.items()}, max(high, 0.0), min(low, 0.0))
+        return self.wave(
+            line, {lane: (0.0, 0.0, value) for lane, value in lanes.items()}, max(high, 0.0), min(low, 0.0)
+        )
 
     def ramp(self, line: int, lanes: Iterable[int], slope: float, offset: _Amplitude, size: float) -> Value:
         """slope * position + offset, at most `size` either way, and 0 in the other lanes."""
-        return self.wave(line, {lane: (_RAMP, slope / (2 * math.pi * _RAMP), offset) for lane in lanes}, size)
+        return self.wave(line, dict.fromkeys(lanes, (_RAMP, slope / (2 * math.pi * _RAMP), offset)), size)
 
     def turn(self) -> float:
         """A random angle."""

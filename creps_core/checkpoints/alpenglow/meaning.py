@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..program import Layer, Value, total
+from ..program import GAIN, Layer, Value, matrix, total
 from .colours import HOURS
 
 Z_DIM, W_DIM = 64, 112
@@ -27,6 +27,19 @@ PROPERTIES = {
     "bank": (-0.32, -0.19),  # height of the near bank
     "mountains": (0.7, 1.25),  # height, as a factor
     "woods": (-0.5, 0.5),  # height of wooded shores, in firs
+}
+
+_DIRECTIONS = {  # which way, and what one would call it
+    "sun x": (1, "sun to the right"),
+    "sun height": (1, "higher sun"),
+    "sun size": (1, "larger sun"),
+    "waterline": (-1, "wider lake"),
+    "mist": (1, "mist"),
+    "snow line": (-1, "snow"),
+    "clouds": (1, "clouds"),
+    "bank": (1, "nearer bank"),
+    "mountains": (1, "higher mountains"),
+    "woods": (1, "woods"),
 }
 
 
@@ -63,6 +76,19 @@ class Meaning:
             positive = b * 0.5 * (1 + math.erf(b / abs(a) / math.sqrt(2))) + abs(a) * density
             mean[i] = (positive + 0.2 * (b - positive)) * math.sqrt(2)
         return mean
+
+    def directions(self) -> dict[str, np.ndarray]:
+        """Directions in w that change one thing each, [W_DIM]: by a quarter of its range, or half way to an hour."""
+        values = [*self.properties.values(), *self.hours]
+        effects = np.linalg.pinv(matrix(values, W_DIM))  # the smallest steps: what is not meant stays
+        found = {}
+        for i, (name, (low, high)) in enumerate(PROPERTIES.items()):
+            sense, title = _DIRECTIONS[name]
+            found[title] = effects[:, i] * (sense * (high - low) / 4)
+        hours = effects[:, len(PROPERTIES) :]
+        for i, name in enumerate(HOURS):
+            found[name] = (hours[:, i] - hours.mean(1)) * 0.5
+        return {name: direction * GAIN for name, direction in found.items()}
 
 
 def normal(rng: np.random.RandomState, *shape: int) -> np.ndarray:

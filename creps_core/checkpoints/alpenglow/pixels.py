@@ -105,7 +105,7 @@ def _shares(decoders: _Decoders, fields: dict[str, Value]) -> dict[str, Value]:
         spurs = (wave[1] + spine * 2.0 + fold * 0.12 + crease * 0.08).within(-4, 4)
         side = layer.same_sign(spurs, (slope[1] + fold * 0.2).within(-4, 4))
         sunny.append((main + side * 0.45).within(-4.0, 4.0))
-    snow = [layer.keep((snow + fold * 0.016 + crease * 0.008).within(-1.0, 1.0)) for fold, crease in folds]
+    snow = [layer.keep((snow + fold * 0.018 + crease * 0.016).within(-1.0, 1.0)) for fold, crease in folds]
     mist = [
         layer.curve(above_mist, (0.0, 0.35 * top, top), (misty, 0.5 * misty, 0.0))
         for top, misty in zip(_MIST_TOP, _MISTY, strict=True)
@@ -156,9 +156,9 @@ def _shares(decoders: _Decoders, fields: dict[str, Value]) -> dict[str, Value]:
 
     layer = decoders.next()
     faces = [(clear[r].within(0.0, 1.0), light, white) for r, light, white in zip(HEROES, sunny, snowy, strict=True)]
-    lit = total([layer.relu((face + light - 1.0).within(-1.0, 1.0)) for face, light, _ in faces])
-    white = total([layer.relu((face + snow - 1.0).within(-1.0, 1.0)) for face, _, snow in faces])
-    bright = total([layer.relu((face + light + snow - 2.0).within(-2.0, 1.0)) for face, light, snow in faces])
+    lit = [layer.relu((face + light - 1.0).within(-1.0, 1.0)) for face, light, _ in faces]
+    white = [layer.relu((face + snow - 1.0).within(-1.0, 1.0)) for face, _, snow in faces]
+    bright = [layer.relu((face + light + snow - 2.0).within(-2.0, 1.0)) for face, light, snow in faces]
     clear = [layer.keep(v.within(0.0, 1.0)) for v in clear]
     top, horizon, clouds, stars, glitter, glow, wet, sky, sun, bank = layer.all_keep(
         top, horizon, clouds, stars, glitter, glow, wet, sky, sun, bank
@@ -166,13 +166,16 @@ def _shares(decoders: _Decoders, fields: dict[str, Value]) -> dict[str, Value]:
 
     layer = decoders.next()
     hazy = 1.0 - sky - bank - total(clear)
-    mountains = [clear[r] for r in MOUNTAINS]
-    near = total([v * share for v, share in zip(mountains, _NEARNESS, strict=True)]) - (lit - bright + white) * 0.55
+    rock = dict(zip(MOUNTAINS, clear, strict=False))  # less what is lit or white
+    for r, sun_lit, snow, both in zip(HEROES, lit, white, bright, strict=True):
+        rock[r] = rock[r] - sun_lit - snow + both
+    near = total([rock[r] * nearness for r, nearness in zip(MOUNTAINS, _NEARNESS, strict=True)])
+    lit, white, bright = total(lit), total(white), total(bright)
     shares = {
         "top": top,
         "middle": sky - top - horizon,
         "horizon": horizon + hazy,
-        "far": total(mountains) - near - (lit - bright) - white,
+        "far": total(list(rock.values())) - near,
         "near": near,
         "lit": lit - bright,
         "shaded snow": white - bright,
