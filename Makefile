@@ -11,7 +11,7 @@ CODE = __init__.py setup.py creps_core kernels nodes tests benchmarks recipes
 .PHONY: fuzz kill soak picture explore test test-matrix check format gpu clean
 
 picture: $(VENV)/standalone.stamp  ## render the built-in generator to picture.png
-	$(BIN)/creps render --seed 42 --size 2048x1152 --out picture.png
+	$(BIN)/creps render --seed 3 --size 2048x1152 --fit extend --out picture.png
 
 explore: $(VENV)/explore.stamp  ## fly through the built-in generators in the browser
 	$(BIN)/creps explore
