@@ -53,7 +53,8 @@ class InterpolateLatents(io.ComfyNode):
                     options=list(EASINGS),
                     default="linear",
                     tooltip="Speed between two keys: linear is even, smooth is slow at every key, ease-in slow at the "
-                    "beginning, ease-out at the end.",
+                    "beginning, ease-out at the end. even: every step changes the picture by as much, over the whole "
+                    "path.",
                 ),
                 io.Boolean.Input("closed", default=True, tooltip="Return to the first key: a loop without a seam."),
             ],

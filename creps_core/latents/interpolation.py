@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..network import Generator, Label
+from ..rendering import render
 from .sampling import Latents, Origin, check_belongs, from_origin, sample_latents
 
 CURVES = ("linear", "spherical", "cubic")
@@ -22,7 +23,11 @@ _EASINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "ease-in": lambda t: t * t,
     "ease-out": lambda t: t * (2 - t),
 }
-EASINGS = tuple(_EASINGS)
+EVEN = "even"
+EASINGS = (*_EASINGS, EVEN)
+_LOOK = 48  # side of the pictures by which an even pace is found
+_LOOKS = 2, 1024  # per frame, and about how many at most
+_PORTION = 64  # at a time
 
 
 def interpolate(
@@ -45,7 +50,8 @@ def interpolate(
         space: `ws` blends the styles, directly from picture to picture; `z` goes through the mapping, so that every
             latent on the way is as likely as a sampled one.
         curve: see `path`.
-        easing: see `path`.
+        easing: see `path`, or `even`: the pictures change by about as much in every step (found by looking at
+            small ones). The path as a whole is timed so: a key is near a frame, not one.
         closed: return to the first key.
 
     Raises:
@@ -54,23 +60,51 @@ def interpolate(
     if space not in SPACES:
         raise ValueError(f"space must be one of {list(SPACES)}, not {space!r}")
     check_belongs(generator, keys)
-    options = {"frames": frames, "curve": curve, "easing": easing, "closed": closed}
-    if space == "ws":
-        centre = generator.mapping.w_avg.to("cpu") if curve == "spherical" else None
-        return keys.derived(path(keys.ws, centre=centre, **options))
-    origin = keys.origin
-    if origin is None:
+    if space == "z" and keys.origin is None:
         raise ValueError(
             "these latents have no z: they were averaged, mixed, edited, projected or moved towards one another. "
             "Interpolate them in ws, or use latents as they were sampled"
         )
-    linear = {**options, "curve": "linear"}  # of what is no point in a space: labels, and how much to truncate
-    on_the_way = Origin(
-        path(origin.z, **options),
-        path(origin.psi, **linear),
-        None if origin.c is None else path(origin.c, **linear),
+    if easing == EVEN:
+        times = _even_times(generator, keys, frames, space, curve, closed)
+        return _through(generator, keys, space, curve, closed, times)
+    return _through(generator, keys, space, curve, closed, _times(len(keys), frames, easing, closed))
+
+
+def _through(generator: Generator, keys: Latents, space: str, curve: str, closed: bool, times: Tensor) -> Latents:
+    if space == "ws":
+        centre = generator.mapping.w_avg.to("cpu") if curve == "spherical" else None
+        return keys.derived(_at(keys.ws, times, curve, closed, centre))
+    origin = keys.origin
+    assert origin is not None
+    on_the_way = Origin(  # labels, and how much to truncate, are no points in a space
+        _at(origin.z, times, curve, closed),
+        _at(origin.psi, times, "linear", closed),
+        None if origin.c is None else _at(origin.c, times, "linear", closed),
     )
     return keys.derived(from_origin(generator, on_the_way), origin=on_the_way)
+
+
+def _even_times(generator: Generator, keys: Latents, frames: int, space: str, curve: str, closed: bool) -> Tensor:
+    """Moments of the frames at which a path has come the same way on, as its pictures go."""
+    wanted = _times(len(keys), frames, "linear", closed)
+    segments = len(keys) if closed else len(keys) - 1
+    per_frame, most = _LOOKS
+    looks = min(per_frame * frames, max(most // segments, per_frame))
+    moments = torch.arange(segments * looks + 1, dtype=torch.float64) / looks
+    way = [torch.zeros(1, dtype=torch.float64)]
+    last = None
+    for portion in moments.split(_PORTION):
+        ws = _through(generator, keys, space, curve, closed, portion).ws
+        seen = render(generator, ws, height=_LOOK, width=_LOOK, supersample=2).clamp(-1, 1).cpu().double()
+        seen = seen if last is None else torch.cat([last, seen])
+        way.append(seen.diff(dim=0).square().mean((1, 2, 3)).sqrt())
+        last = seen[-1:]
+    length = torch.cat(way).cumsum(0)
+    if length[-1] == 0:
+        return wanted
+    goals = torch.arange(len(wanted), dtype=torch.float64) * (length[-1] / (segments * frames))
+    return torch.from_numpy(np.interp(goals.numpy(), length.numpy(), moments.numpy()))
 
 
 def path(
@@ -101,24 +135,36 @@ def path(
     Raises:
         ValueError: an argument is out of range.
     """
-    if curve not in CURVES:
-        raise ValueError(f"curve must be one of {list(CURVES)}, not {curve!r}")
+    return _at(keys, _times(len(keys), frames, easing, closed), curve, closed, centre)
+
+
+def _times(count: int, frames: int, easing: str, closed: bool) -> Tensor:
+    """When the frames are, in segments: [F] float64."""
     if easing not in _EASINGS:
         raise ValueError(f"easing must be one of {list(EASINGS)}, not {easing!r}")
-    count = len(keys)
     if count < 2:
         raise ValueError(f"a path needs at least two latents, not {count}")
     segments = count if closed else count - 1
     if frames < 1 or segments * frames > MAX_FRAMES:
         raise ValueError(f"{segments} segments of {frames} frames: from 1 to {MAX_FRAMES} in all are possible")
-    t = _EASINGS[easing](torch.arange(frames, dtype=keys.dtype) / frames)
-    t = t.view(-1, *[1] * (keys.ndim - 1))
+    t = _EASINGS[easing](torch.arange(frames, dtype=torch.float64) / frames)
+    times = (torch.arange(segments, dtype=torch.float64)[:, None] + t).flatten()
+    return times if closed else torch.cat([times, times.new_tensor([segments])])
+
+
+def _at(keys: Tensor, times: Tensor, curve: str, closed: bool, centre: Tensor | None = None) -> Tensor:
+    """Points of a curve through keys [K, ..., D] at times, in segments; a closed one ends where it began."""
+    if curve not in CURVES:
+        raise ValueError(f"curve must be one of {list(CURVES)}, not {curve!r}")
+    count = len(keys)
     if closed:
-        around = [keys[(i - 1) % count] for i in range(count + 3)]
+        around = torch.stack([keys[(i - 1) % count] for i in range(count + 3)])
     else:  # a straight run into the first key and out of the last
-        around = [2 * keys[0] - keys[1], *keys, 2 * keys[-1] - keys[-2]]
-    pieces = [_segment(around[i : i + 4], t, curve, centre) for i in range(segments)]
-    return torch.cat(pieces if closed else [*pieces, keys[-1:]])
+        around = torch.cat([2 * keys[:1] - keys[1:2], keys, 2 * keys[-1:] - keys[-2:-1]])
+    segments = len(around) - 3
+    number = times.floor().long().clamp(0, segments - 1)
+    t = (times - number).to(keys.dtype).view(-1, *[1] * (keys.ndim - 1))
+    return _segment([around[number + i] for i in range(4)], t, curve, centre)
 
 
 def random_walk(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from comfyui_creps.creps_core import Generator, sample
+from comfyui_creps.creps_core import Generator, load_builtin, render, sample
 from comfyui_creps.creps_core.latents import (
     CURVES,
     EASINGS,
@@ -24,7 +24,7 @@ OTHER = make_generator(img_resolution=64)
 
 
 @pytest.mark.parametrize("curve", CURVES)
-@pytest.mark.parametrize("easing", EASINGS)
+@pytest.mark.parametrize("easing", [easing for easing in EASINGS if easing != "even"])
 @pytest.mark.parametrize("closed", [False, True])
 def test_paths_pass_their_keys(curve: str, easing: str, closed: bool):
     keys = torch.randn(4, 3, 16, generator=torch.Generator().manual_seed(0))
@@ -82,3 +82,27 @@ def test_random_walk_loops_smoothly_and_is_normal():
     for wrong in ({"frames": 0}, {"smoothness": 0.0}, {"reach": 1.5}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             random_walk(GENERATOR, 0, **{"frames": 5, "smoothness": 2.0, **wrong})
+
+
+def test_an_even_pace_is_even_to_the_eye():
+    """Through keys that lie far apart and near to each other, every step changes the picture by about as much."""
+    generator = load_builtin("alpine")
+    keys = sample_latents(generator, [3, 8, 16])
+    near = keys.derived(torch.cat([keys.ws, torch.lerp(keys.ws[2:], keys.ws[:1], 0.1)]))
+
+    def steps(easing: str) -> torch.Tensor:
+        ws = interpolate(generator, near, frames=6, curve="linear", easing=easing, closed=True).ws
+        pictures = render(generator, torch.cat([ws, ws[:1]]), height=40, width=56, supersample=2).clamp(-1, 1)
+        return pictures.diff(dim=0).square().mean((1, 2, 3)).sqrt()
+
+    plain, even = steps("linear"), steps("even")
+    assert len(even) == len(plain) == 24
+    assert plain.max() > 10 * plain.min()
+    assert even.max() < 1.5 * even.median()
+    assert even.min() > 0.6 * even.median()
+
+
+def test_an_even_pace_of_a_path_that_stands_still():
+    generator = load_builtin("alpine")
+    keys = sample_latents(generator, [3, 3])
+    assert len(interpolate(generator, keys, frames=3, easing="even")) == 4
