@@ -1,7 +1,8 @@
 """The smallest backend on which ComfyUI's own web UI starts: its static files plus canned answers.
 
 The UI is the PyPI package `comfyui-frontend-package`; no ComfyUI and no torch are involved. Nothing can run
-here: the stub shows whether our workflows open, and lets the UI convert them to the API format.
+here: the stub shows whether our workflows open, and lets the UI convert them to the API format. Pictures are plain, of
+the size that their names say ("512x256.png").
 
 By hand, to look at the nodes in a browser:  python tests/host/stub_backend.py [port]
 """
@@ -9,6 +10,7 @@ By hand, to look at the nodes in a browser:  python tests/host/stub_backend.py [
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import sys
 import threading
@@ -19,6 +21,7 @@ from typing import Any
 
 import comfyui_frontend_package
 from aiohttp import web
+from PIL import Image
 
 STATIC = Path(comfyui_frontend_package.__file__).parent / "static"
 OBJECT_INFO = Path(__file__).with_name("object_info.json")
@@ -84,6 +87,12 @@ def build_app(nodes: dict[str, Any], settings: dict[str, Any], explorer: Handler
         name = request.match_info["name"]
         return web.json_response(answers[name]) if name in answers else web.Response(status=404)
 
+    async def view(request: web.Request) -> web.Response:
+        sides = [int(side) for side in request.query["filename"].partition(".")[0].split("x")]
+        content = io.BytesIO()
+        Image.new("RGB", (sides[0], sides[1]), "peru").save(content, "PNG")
+        return web.Response(body=content.getvalue(), content_type="image/png")
+
     async def accept(_: web.Request) -> web.Response:
         return web.json_response({})  # the UI stores settings and drafts; nothing here reads them back
 
@@ -100,6 +109,7 @@ def build_app(nodes: dict[str, Any], settings: dict[str, Any], explorer: Handler
     app.router.add_get("/", index)
     app.router.add_get("/ws", socket)
     app.router.add_get(EXPLORER, explorer)
+    app.router.add_get("/api/view", view)
     app.router.add_get("/api/{name:.*}", canned)
     app.router.add_route("*", "/api/{name:.*}", accept)
     app.router.add_static(EXTENSION, PACK / "web")

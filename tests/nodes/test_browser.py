@@ -1,7 +1,7 @@
 """Tier 1: the bundled workflows in ComfyUI's own web UI, in a real Chromium, without ComfyUI itself.
 
 The UI learns the nodes from tests/host/object_info.json, which test_host.py compares with a running ComfyUI.
-After a change of a workflow:  pytest tests/test_browser.py --update-api  rewrites workflows/api/*.json.
+`pytest tests/nodes/test_browser.py --update-api` rewrites workflows/api/*.json, as recipes/templates.py does.
 Pictures of the opened workflows go to CREPS_SCREENSHOTS, if set.
 """
 
@@ -11,9 +11,10 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
+from browser import stub_ui
 from paths import ROOT
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.json"))
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip; on CI, where the browser belongs to the set-up, fail."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 @pytest.fixture(scope="module", params=["classic", "vue"])
@@ -36,16 +32,7 @@ def renderer(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def ui(renderer: str) -> Iterator[WebUI]:
-    try:
-        from stub_backend import OBJECT_INFO, StubBackend
-        from web_ui import NO_CHROMIUM, find_chromium, open_ui
-    except ModuleNotFoundError as error:
-        unavailable(f"{error}: pip install -e '.[test]'")
-    if find_chromium() is None:
-        unavailable(NO_CHROMIUM)
-    nodes = json.loads(OBJECT_INFO.read_text())["nodes"]
-    settings = {"Comfy.VueNodes.Enabled": renderer == "vue"}
-    with StubBackend(nodes, settings) as stub, open_ui(stub.url) as web_ui:
+    with stub_ui(vue=renderer == "vue") as web_ui:
         yield web_ui
 
 

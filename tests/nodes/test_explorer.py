@@ -12,11 +12,12 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from browser import need_browser, stub_ui
 from comfyui_creps.creps_core import load_builtin, render
 from comfyui_creps.creps_core.explorer import Walker, read_scene
 from comfyui_creps.creps_core.latents import load_latents
@@ -34,20 +35,6 @@ WORKFLOW = ROOT / "workflows" / "00 Explore.json"
 PROMPT = ROOT / "workflows" / "api" / "00 Explore.json"
 RENDERERS = {"classic": False, "vue": True}
 LARGE = {"width": 8192, "height": 8192}
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip; on CI, where the browser belongs to the set-up, fail."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-
-
-def need_browser() -> None:
-    try:
-        from web_ui import NO_CHROMIUM, find_chromium
-    except ModuleNotFoundError as error:
-        unavailable(f"{error}: pip install -e '.[test]'")
-    if find_chromium() is None:
-        unavailable(NO_CHROMIUM)
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +109,13 @@ def test_on_the_stub_backend(renderer: str) -> None:
     from aiohttp import web
     from comfyui_creps.creps_core.serving.conversation import converse
     from comfyui_creps.creps_core.serving.host import Generators
-    from stub_backend import OBJECT_INFO, StubBackend
-    from web_ui import open_ui
 
     generators = Generators({"builtin: alpine": make_generator})
 
     async def explorer(request: web.Request) -> web.StreamResponse:
         return await converse(request, generators)
 
-    nodes = json.loads(OBJECT_INFO.read_text())["nodes"]
-    settings = {"Comfy.VueNodes.Enabled": RENDERERS[renderer]}
-    with StubBackend(nodes, settings, explorer) as stub, open_ui(stub.url) as ui:
+    with stub_ui(vue=RENDERERS[renderer], explorer=explorer) as ui:
         fly_in(ui, renderer, "stub")
         ui.page.evaluate("() => app.rootGraph.nodes.find(n => n.type === 'CREPS_Explorer').disconnectInput(0)")
         ui.page.get_by_text("link a generator to model").wait_for()
