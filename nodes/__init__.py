@@ -10,6 +10,7 @@ from .blend import BlendGenerators
 from .camera import CameraPath, MakeView, RenderPath, WarpView
 from .compare import CompareUpscaling, RenderForUpscaling, ScaleConsistency
 from .explore import Explorer
+from .favourites import LoadFavourite, SaveFavourite
 from .large import RenderToFile
 from .latents import SampleLatents, SampleSeeds, TruncateLatents
 from .live import register_route
@@ -35,6 +36,8 @@ NODES: list[type[io.ComfyNode]] = [
     ContactSheet,
     SaveLatents,
     LoadLatents,
+    SaveFavourite,
+    LoadFavourite,
     InterpolateLatents,
     RandomWalk,
     MixStyles,

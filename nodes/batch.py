@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from einops import rearrange
 
 from ..creps_core import render
-from ..creps_core.comparison import contact_sheet
+from ..creps_core.comparison import cells, contact_sheet
 from ..creps_core.latents import IF_DIFFERENT, average, concatenate, load_latents, save_latents, select
 from ..creps_core.rendering import frame_size, memory_estimate
 from . import bridge
@@ -94,8 +94,8 @@ class ContactSheet(io.ComfyNode):
             display_name="CREPS Contact Sheet",
             category="CREPS/latents",
             description="Renders a batch of latents small and puts them on one sheet, each with its seed below. A "
-            "mixing grid or a strip of directions becomes a table with titles.",
-            search_aliases=["creps grid", "overview", "seed sheet", "thumbnails", "mixing grid", "table"],
+            "mixing grid or a strip of directions becomes a table with titles. Click a picture to choose its latent.",
+            search_aliases=["grid", "overview", "seed sheet", "thumbnails", "mixing grid", "table", "choose", "pick"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents belong to."),
                 LatentSocket.Input("latent", tooltip="What to show."),
@@ -116,12 +116,26 @@ class ContactSheet(io.ComfyNode):
                     advanced=True,
                     tooltip="Samples per pixel and side: 2 or 3 smooths small pictures with much detail.",
                 ),
+                io.Int.Input(
+                    "choice",
+                    default=0,
+                    min=0,
+                    max=4095,
+                    optional=True,
+                    tooltip="Which picture is chosen, from 0: click one on the sheet. When there are fewer, the last.",
+                ),
             ],
-            outputs=[io.Image.Output(display_name="sheet", tooltip="The sheet, one picture.")],
+            outputs=[
+                io.Image.Output(display_name="sheet", tooltip="The sheet, one picture."),
+                LatentSocket.Output(display_name="chosen", tooltip="The latent of the chosen picture."),
+            ],
+            is_output_node=True,  # it shows its sheet itself
         )
 
     @classmethod
-    def execute(cls, model: Model, latent: Latents, side: int, columns: int, supersample: int = 1) -> io.NodeOutput:
+    def execute(
+        cls, model: Model, latent: Latents, side: int, columns: int, supersample: int = 1, choice: int = 0
+    ) -> io.NodeOutput:
         config = model.generator.config
         height, width = frame_size(side, model.generator.aspect)
         image = bridge.new_image(len(latent), height, width, config.img_channels)
@@ -133,14 +147,18 @@ class ContactSheet(io.ComfyNode):
                 width=width,
                 supersample=supersample,
                 tile=tile,
-                progress=bridge.progress_of(image),
+                progress=bridge.progress_bar(),
                 out=rearrange(image, "n h w c -> n c h w"),
             ),
             smallest=SMALLEST_TILE,
             advice="Lower the side of the pictures",
         )
         sheet = contact_sheet(bridge.to_image(image), latent, columns=columns)
-        return io.NodeOutput(sheet[None].to(image))
+        (shown,) = ui.PreviewImage(sheet[None], cls=cls).as_dict()["images"]
+        places = cells(sheet, image, latent, columns=columns)
+        page = {"image": shown, "width": sheet.shape[1], "height": sheet.shape[0], "cells": places}
+        chosen = select(latent, [min(choice, len(latent) - 1)])
+        return io.NodeOutput(sheet[None].to(image), chosen, ui={"creps_sheet": [page]})
 
 
 class SaveLatents(io.ComfyNode):
@@ -197,6 +215,7 @@ class LoadLatents(io.ComfyNode):
                     "if_different",
                     options=list(IF_DIFFERENT),
                     default="refuse",
+                    advanced=True,
                     tooltip="When the latents were made with another generator: refuse them, or adapt them where "
                     "the dimensions allow. With a fine-tuned generator adapted latents mean nearly the same.",
                 ),

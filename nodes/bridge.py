@@ -14,13 +14,13 @@ import folder_paths
 import torch
 from comfy.cli_args import args
 from comfy.patcher_extension import CallbacksMP
-from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
 from ..creps_core import Generator
 from ..creps_core.rendering import device, recordings
 from ..kernels import checking
+from . import previews
 from .sockets import Model
 
 log = logging.getLogger("CREPS")
@@ -32,7 +32,6 @@ FOLDERS = {
     DIRECTIONS_FOLDER: {".safetensors"},
 }
 """Kinds of files, and how they end."""
-PREVIEW_SIDE = 512
 _PREVIEW_SECONDS = 0.5
 
 
@@ -125,14 +124,19 @@ def split_alpha(image: Tensor) -> tuple[Tensor, Tensor]:
     return image[..., :3].contiguous(), 1 - image[..., 3]
 
 
-def progress_of(image: Tensor) -> Callable[[int, int], None]:
+def progress_of(image: Tensor, draw: previews.Draw | None = None, longest: int = 0) -> Callable[[int, int], None]:
     """A progress callback for the core that moves the node's bar, shows the picture as it grows, and raises
     ComfyUI's interrupt when the user cancels.
 
     Args:
         image: [N, H, W, C] in -1..1, filled picture by picture while the callback is called.
+        draw, longest: make the first picture small, which is then shown at once; see `previews.Growing`.
     """
-    bar, shown = comfy.utils.ProgressBar(1), 0.0
+    bar, growing, shown = comfy.utils.ProgressBar(1), previews.Growing(image, draw, longest), 0.0
+    for draft in growing.drafts():
+        mm.throw_exception_if_processing_interrupted()
+        bar.update_absolute(0, 1, ("JPEG", draft, previews.SIDE))
+        shown = time.monotonic()
 
     def progress(done: int, total: int) -> None:
         nonlocal shown
@@ -140,7 +144,7 @@ def progress_of(image: Tensor) -> Callable[[int, int], None]:
         preview = None
         if done == total or time.monotonic() - shown > _PREVIEW_SECONDS:
             current = min(done * len(image) // total, len(image) - 1)
-            preview = ("JPEG", preview_of(image[current]), PREVIEW_SIDE)
+            preview = ("JPEG", growing.shown(current), previews.SIDE)
             shown = time.monotonic()
         bar.update_absolute(done, total, preview)
 
@@ -156,13 +160,6 @@ def progress_bar() -> Callable[[int, int], None]:
         bar.update_absolute(done, total)
 
     return progress
-
-
-def preview_of(picture: Tensor) -> Image.Image:
-    """A small version of a picture [H, W, C] in -1..1; parts not painted yet (zeros) are grey."""
-    step = max(1, -(-max(picture.shape[:2]) // PREVIEW_SIDE))
-    small = (picture[::step, ::step, :3].float() * 127.5 + 128).clamp(0, 255).to("cpu", torch.uint8)
-    return Image.fromarray(small.expand(-1, -1, 3).numpy() if small.shape[-1] == 1 else small.numpy())
 
 
 def back_off(work: Callable[[int | None], object], *, smallest: int, advice: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 from einops import rearrange
+from torch import Tensor
 
 from ..creps_core.rendering import (
     EASINGS,
@@ -14,6 +15,7 @@ from ..creps_core.rendering import (
     add_warp,
     camera_path,
     render_path,
+    render_view,
     views_estimate,
 )
 from . import bridge, inputs
@@ -34,7 +36,7 @@ class MakeView(io.ComfyNode):
             display_name="CREPS View",
             category="CREPS/camera",
             description="Where the camera looks: what the picture shows in the middle, how close, and how turned.",
-            search_aliases=["creps camera", "crop", "zoom", "pan", "rotate", "mirror", "window"],
+            search_aliases=["pan", "crop", "zoom", "camera", "rotate", "mirror", "window"],
             inputs=[
                 io.Float.Input(
                     "zoom",
@@ -134,7 +136,7 @@ class CameraPath(io.ComfyNode):
             category="CREPS/camera",
             description="Moves the camera through key views: a view per frame. A zoom runs at a constant visual speed, "
             "straight towards its goal.",
-            search_aliases=["creps zoom", "pan", "key frames", "animation", "ken burns", "video"],
+            search_aliases=["zoom video", "key frames", "animation", "ken burns", "video"],
             inputs=[
                 io.Autogrow.Input(
                     "views",
@@ -233,6 +235,10 @@ class RenderPath(io.ComfyNode):
         config = model.generator.config
         image = bridge.new_image(len(path), height, width, config.img_channels)
         memory = views_estimate(config, path, height, width, supersample)
+
+        def draw(height: int, width: int) -> Tensor:
+            return render_view(model.generator, latent.ws[:1], path[0], height=height, width=width, fit=fit)
+
         bridge.back_off(
             lambda tile: render_path(
                 bridge.on_device(model, memory),
@@ -245,7 +251,7 @@ class RenderPath(io.ComfyNode):
                 quality=quality,
                 precision=precision,
                 tile=tile,
-                progress=bridge.progress_of(image),
+                progress=bridge.progress_of(image, draw),
                 out=rearrange(image, "n h w c -> n c h w"),
             ),
             smallest=SMALLEST_TILE,

@@ -81,6 +81,10 @@ class RenderForUpscaling(io.ComfyNode):
         small = max(1, round(height / factor)), max(1, round(width / factor))
         image = bridge.new_image(len(latent.ws), *small, config.img_channels)
         memory = views_estimate(config, [view], *small, supersample)
+
+        def draw(height: int, width: int) -> Tensor:
+            return render_view(model.generator, latent.ws[:1], view, height=height, width=width, fit=fit)
+
         bridge.back_off(
             lambda tile: render_view(
                 bridge.on_device(model, memory),
@@ -93,7 +97,7 @@ class RenderForUpscaling(io.ComfyNode):
                 supersample=supersample,
                 precision=precision,
                 tile=tile,
-                progress=bridge.progress_of(image),
+                progress=bridge.progress_of(image, draw),
                 out=rearrange(image, "n h w c -> n c h w"),
             ),
             smallest=SMALLEST_TILE,

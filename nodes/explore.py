@@ -25,7 +25,7 @@ class Explorer(io.ComfyNode):
             category="CREPS",
             description="Fly through a generator, live: drag and zoom without an end, walk through its latents on a "
             "pad, keep key frames. What is on screen is what comes out, and is saved in the workflow.",
-            search_aliases=["creps live", "interactive", "fly", "zoom", "pan", "latent pad", "key frames", "preview"],
+            search_aliases=["live", "interactive", "fly", "zoom", "latent pad", "key frames", "preview"],
             inputs=[
                 ModelSocket.Input(
                     "model",

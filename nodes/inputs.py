@@ -24,7 +24,7 @@ def fit(tooltip: str = FIT_TOOLTIP) -> io.Combo.Input:
 
 def supersample(default: int = 1, tooltip: str = SUPERSAMPLE_TOOLTIP) -> io.Int.Input:
     """Samples per pixel and side."""
-    return io.Int.Input("supersample", default=default, min=1, max=MAX_SUPERSAMPLE, tooltip=tooltip)
+    return io.Int.Input("supersample", default=default, min=1, max=MAX_SUPERSAMPLE, advanced=True, tooltip=tooltip)
 
 
 def precision() -> io.Combo.Input:

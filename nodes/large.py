@@ -8,7 +8,9 @@ import os
 import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
+from torch import Tensor
 
+from ..creps_core import render
 from ..creps_core.rendering import BITS, MAX_SIDE, Preview, memory_estimate, render_to_file
 from . import bridge, inputs
 from .sockets import Latents, LatentSocket, Model, ModelSocket
@@ -92,7 +94,13 @@ class RenderToFile(io.ComfyNode):
         )
         path = os.path.join(folder, f"{name}_{counter:05}_{_FORMATS[format]}")
         preview = Preview(height, width, config.img_channels)
-        progress = bridge.progress_of(preview.image[None])
+        window = (top, left, bottom, right)
+
+        def draw(height: int, width: int) -> Tensor:
+            generator = bridge.on_device(model)
+            return render(generator, latent.ws, height=height, width=width, window=window, fit=fit)
+
+        progress = bridge.progress_of(preview.image[None], draw, max(height, width))
         memory = memory_estimate(config, height, width, supersample)
         bridge.back_off(
             lambda tile: render_to_file(
@@ -101,7 +109,7 @@ class RenderToFile(io.ComfyNode):
                 path,
                 height=height,
                 width=width,
-                window=(top, left, bottom, right),
+                window=window,
                 fit=fit,
                 supersample=supersample,
                 precision=precision,

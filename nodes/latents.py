@@ -72,7 +72,7 @@ class SampleLatents(io.ComfyNode):
             category="CREPS",
             description="Turns seeds into latents: what a picture shows, apart from its size. A seed below 2^32 "
             "means the same picture as in the authors' tools.",
-            search_aliases=["creps seed", "gan seed", "latent", "truncation", "z", "w"],
+            search_aliases=["seed", "random picture", "random image", "gan seed", "latent", "truncation", "z", "w"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator to sample for."),
                 io.Int.Input(

@@ -37,7 +37,7 @@ class LoadGenerator(io.ComfyNode):
             category="CREPS",
             description="Loads a generator: one of the built-in ones, or a checkpoint from models/creps "
             "(official creps-*.pkl, read without executing anything in it, or our .safetensors).",
-            search_aliases=["creps", "gan", "checkpoint", "load gan", "stylegan"],
+            search_aliases=["creps", "gan", "checkpoint", "load gan", "stylegan", "landscape", "face", "portrait"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",

@@ -48,6 +48,7 @@ class ProjectImage(io.ComfyNode):
                     min=8,
                     max=1024,
                     step=8,
+                    advanced=True,
                     tooltip="Size of the last and most exact comparison. Twice the side takes four times the time and "
                     "memory.",
                 ),
@@ -57,6 +58,7 @@ class ProjectImage(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
+                    advanced=True,
                     tooltip="The search begins with the pictures of this seed and the following ones. If it ends in "
                     "the wrong place, try another.",
                 ),
@@ -64,6 +66,7 @@ class ProjectImage(io.ComfyNode):
                     "fit",
                     options=["crop", "extend", "stretch"],
                     default="crop",
+                    advanced=True,
                     tooltip="How the picture lies in the frame. Render the latent at the picture's size with the same "
                     "fit to see the likeness of the whole picture.",
                 ),

@@ -27,7 +27,7 @@ class Render(io.ComfyNode):
             category="CREPS",
             description="Renders latents at any size, natively: the picture is computed for this size, not scaled "
             "to it. Memory does not grow with the picture beyond the picture itself.",
-            search_aliases=["creps", "gan", "generate", "any size", "high resolution", "synthesis"],
+            search_aliases=["creps", "gan", "generate image", "picture", "any size", "high resolution", "synthesis"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents were sampled for."),
                 LatentSocket.Input("latent", tooltip="What to render; a batch gives a batch of pictures."),
@@ -90,17 +90,18 @@ class Render(io.ComfyNode):
         else:
             memory = views_estimate(config, [view], height, width, supersample)
             paint = partial(render_view, view=view)
+        paint = partial(paint, fit=fit, precision=precision)
         bridge.back_off(
             lambda tile: paint(
                 bridge.on_device(model, memory),
                 latent.ws,
                 height=height,
                 width=width,
-                fit=fit,
                 supersample=supersample,
-                precision=precision,
                 tile=tile,
-                progress=bridge.progress_of(image),
+                progress=bridge.progress_of(
+                    image, lambda h, w: paint(model.generator, latent.ws[:1], height=h, width=w)
+                ),
                 out=rearrange(image, "n h w c -> n c h w"),
             ),
             smallest=SMALLEST_TILE,

@@ -257,6 +257,7 @@ class LoadDirections(io.ComfyNode):
                     "if_different",
                     options=list(IF_DIFFERENT),
                     default="refuse",
+                    advanced=True,
                     tooltip="When the directions were found in another generator: refuse them, or adapt them where the "
                     "dimensions allow. In a fine-tuned generator they do nearly the same.",
                 ),

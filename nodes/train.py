@@ -105,13 +105,19 @@ class TrainGenerator(io.ComfyNode):
                     tooltip="ada: the discriminator sees altered pictures, as soon as it begins to learn yours by "
                     "heart; made for small sets. none: for tens of thousands of pictures.",
                 ),
-                io.Boolean.Input("mirror", default=True, tooltip="Show every picture flipped left to right as well."),
+                io.Boolean.Input(
+                    "mirror",
+                    default=True,
+                    advanced=True,
+                    tooltip="Show every picture flipped left to right as well.",
+                ),
                 io.Int.Input(
                     "seed",
                     default=0,
                     min=0,
                     max=MAX_SEED >> 1,
                     control_after_generate=io.ControlAfterGenerate.fixed,
+                    advanced=True,
                     tooltip="Of everything random in the training.",
                 ),
                 io.Image.Input("images", optional=True, tooltip="Pictures to learn from, instead of a folder."),
@@ -328,6 +334,7 @@ class SaveGenerator(io.ComfyNode):
                 io.Boolean.Input(
                     "half",
                     default=True,
+                    advanced=True,
                     tooltip="Store half precision: half the size, and a difference that nobody sees.",
                 ),
             ],

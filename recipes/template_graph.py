@@ -33,6 +33,9 @@ PREVIEWED = {  # show the picture while they run, and keep it
     "CREPS_TrainGenerator",
 }
 
+PRESETS = {"CREPS_Render", "CREPS_RenderPath", "CREPS_RenderForUpscaling", "CREPS_RenderToFile"}
+SHEETS = {"CREPS_ContactSheet"}
+
 _INFO: dict[str, Any] = json.loads((ROOT / "tests" / "host" / "object_info.json").read_text())["nodes"]
 
 
@@ -109,6 +112,8 @@ class Node:
         """Of the node before a run and after it, at least, without its title."""
         rows = max(len(self.sockets()), len(self.info["output_name"]))
         canvas, vue = 14 + 20 * rows, 56 + 24 * rows
+        for kinds, row in ((PRESETS, 30), (SHEETS, 184)):  # widgets that the page adds
+            canvas, vue = (height + row * (self.type in kinds) for height in (canvas, vue))
         for _, spec, _, _ in self.widgets():
             options = spec[1] if len(spec) > 1 else {}
             tall = bool(options.get("multiline"))

@@ -104,7 +104,7 @@ def _(graph: Graph) -> Node:
         height=explorer.out("height"),
         size=(320, 0),
     )
-    saved = save(graph, render, "explored", size=(320, 230))
+    saved = save(graph, render, "explored", size=(320, 302))
     graph.lay([explorer], [render, saved])
     model.position = (0, 470)
     return saved

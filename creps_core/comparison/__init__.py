@@ -5,7 +5,7 @@ Read `compare.py` first; `sheet.py` and `plot.py` draw for everybody above.
 
 from .compare import MOST_PLACES, compare
 from .consistency import consistency_report, scale_consistency, sizes_up_to
-from .contact import contact_sheet
+from .contact import cells, contact_sheet
 from .plot import Axis, Curve, line_plot
 from .sheet import Color, canvas, font, grid, labelled, opaque
 
@@ -15,6 +15,7 @@ __all__ = [
     "Color",
     "Curve",
     "canvas",
+    "cells",
     "compare",
     "consistency_report",
     "contact_sheet",

@@ -40,6 +40,23 @@ def contact_sheet(pictures: Tensor, latents: Latents, *, columns: int = 0) -> Te
     return torch.from_numpy(sheet.astype(np.float32) / 255)
 
 
+def cells(sheet: Tensor, pictures: Tensor, latents: Latents, *, columns: int = 0) -> list[tuple[int, int, int, int]]:
+    """Where the pictures lie on their contact sheet.
+
+    Args:
+        sheet: what `contact_sheet` has made of the others.
+
+    Returns:
+        (left, top, width, height) in pixels of each picture, in the order of the latents.
+    """
+    count, height, width = pictures.shape[:3]
+    across = len(latents.grid[1]) if latents.grid is not None else columns or square_columns(count)
+    rows = -(-count // across)
+    below = height + _GAP if latents.grid is not None else (sheet.shape[0] - _GAP) // rows
+    left, top = sheet.shape[1] - across * (width + _GAP), sheet.shape[0] - rows * below
+    return [(left + i % across * (width + _GAP), top + i // across * below, width, height) for i in range(count)]
+
+
 def table(pictures: Sequence[np.ndarray], rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
     """Pictures in a table, row by row, with the titles of the rows at the left and those of the columns above.
 

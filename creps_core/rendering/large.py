@@ -160,12 +160,13 @@ def _go_on_or_begin(unfinished: Unfinished, writer: Writer, preview: Preview) ->
 
 
 class Preview:
-    """A picture's area means, as its rows come in; grey where there are none yet."""
+    """A picture's area means, as its rows come in; NaN where there are none yet."""
 
     def __init__(self, height: int, width: int, channels: int, side: int = PREVIEW_SIDE):
         self.size, self.factor = (height, width), math.ceil(max(height, width) / side)
         self.rows = 0
-        self.image = torch.zeros((math.ceil(height / self.factor), math.ceil(width / self.factor), channels))
+        sides = math.ceil(height / self.factor), math.ceil(width / self.factor)
+        self.image = torch.full((*sides, channels), torch.nan)
         """[h, w, C] float32 in -1..1."""
 
     def add(self, block: np.ndarray) -> None:
@@ -178,6 +179,8 @@ class Preview:
         for row in range(self.rows // factor, math.ceil((self.rows + len(block)) / factor)):
             top, bottom = row * factor, min((row + 1) * factor, height)
             rows = block[max(top - self.rows, 0) : bottom - self.rows]
+            if top >= self.rows:
+                image[row] = 0
             sums = np.add.reduceat(rows.sum(0, dtype=np.uint32), lefts, 0, dtype=np.float64)
             image[row] += (sums / across / half - len(rows)) / (bottom - top)
         self.rows += len(block)
@@ -185,7 +188,7 @@ class Preview:
     def clear(self) -> None:
         """Begin again at the first row."""
         self.rows = 0
-        self.image.zero_()
+        self.image.fill_(torch.nan)
 
 
 class _Steps:

@@ -97,6 +97,11 @@ class WebUI:
         drawn = "vue => (document.querySelector('[data-node-id]') !== null) === vue"
         self.page.wait_for_function(drawn, arg=vue)
 
+    def saved_values(self, type: str) -> list[Any]:
+        """The values of the one node of a type, as a saved workflow holds them."""
+        find = "type => JSON.stringify(app.rootGraph.nodes.find(node => node.type === type).serialize().widgets_values)"
+        return json.loads(self.page.evaluate(find, type))
+
     def to_api(self) -> dict[str, Any]:
         """The opened workflow in API format, by the UI's own export."""
         return json.loads(self.page.evaluate(_EXPORT))
