@@ -32,7 +32,7 @@ from ..creps_core.training import (
     sample_grid,
     train,
 )
-from . import bridge, runs
+from . import bridge, previews, runs
 from .sockets import Model, ModelSocket
 
 _PREVIEW_SECONDS = 5.0
@@ -385,7 +385,7 @@ def _progress(node_id: str):
         if time.monotonic() - shown > _PREVIEW_SECONDS:
             shown = time.monotonic()
             grid = opaque(sample_grid(status.trainer.G_ema, _PREVIEW_SIDE, 4, 4))
-            preview = ("JPEG", Image.fromarray(grid), bridge.PREVIEW_SIDE)
+            preview = ("JPEG", Image.fromarray(grid), previews.SIDE)
             PromptServer.instance.send_progress_text(str(status), node_id)
         bar.update_absolute(min(status.shown, status.total), status.total, preview)
 

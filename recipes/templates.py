@@ -27,13 +27,13 @@ UPSCALER_URL = f"https://huggingface.co/Comfy-Org/Real-ESRGAN_repackaged/resolve
 
 @dataclass(frozen=True)
 class Template:
-    """A workflow under Templates. `build` adds nodes to a graph and returns the one whose picture is the thumbnail."""
+    """A workflow under Templates. `build` adds nodes to a graph, and returns those whose pictures are the thumbnail."""
 
     name: str
-    build: Callable[[Graph], Node]
+    build: Callable[[Graph], list[Node]]
 
-    def graph(self) -> tuple[Graph, Node]:
-        """The graph, and the node of its thumbnail."""
+    def graph(self) -> tuple[Graph, list[Node]]:
+        """The graph, and the nodes of its thumbnail."""
         graph = Graph(self.note())
         return graph, self.build(graph)
 
@@ -51,10 +51,10 @@ class Template:
 TEMPLATES: list[Template] = []
 
 
-def template(name: str) -> Callable[[Callable[[Graph], Node]], Callable[[Graph], Node]]:
+def template(name: str) -> Callable[[Callable[[Graph], list[Node]]], Callable[[Graph], list[Node]]]:
     """Add a function as `Template.build`."""
 
-    def add(build: Callable[[Graph], Node]) -> Callable[[Graph], Node]:
+    def add(build: Callable[[Graph], list[Node]]) -> Callable[[Graph], list[Node]]:
         TEMPLATES.append(Template(name, build))
         return build
 
@@ -79,13 +79,13 @@ def film(graph: Graph, frames: Node, prefix: str) -> tuple[Node, Node]:
 
 
 @template("00 Explore")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph)
     scene = {
         "seed": 42,
         "psi": 1,
         "label": -1,
-        "walk": {"kind": "random", "number": 7, "seeds": [1, 2], "layers": "all", "x": 0, "y": 0},
+        "walk": {"kind": "random", "number": 7, "seeds": [1, 2], "layers": "all", "x": 0, "y": 0, "z": 0},
         "view": {"x": 0.5, "y": 0.5, "zoom": 1, "rotation": 0},
         "width": 1536,
         "height": 864,
@@ -107,21 +107,21 @@ def _(graph: Graph) -> Node:
     saved = save(graph, render, "explored", size=(320, 302))
     graph.lay([explorer], [render, saved])
     model.position = (0, 470)
-    return saved
+    return [render]
 
 
 @template("01 First picture")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=42, seed_then="increment")
     render = graph.add("CREPS_Render", model=model, latent=latent, width=1536, height=864)
     saved = save(graph, render, "first", size=(560, 420))
     graph.lay([model, latent], [render], [saved])
-    return saved
+    return [render]
 
 
 @template("02 One latent at three sizes")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph, DETAIL)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=9)
     columns = []
@@ -133,11 +133,11 @@ def _(graph: Graph) -> Node:
         render = graph.add("CREPS_Render", title, model=model, latent=latent, **window, width=side, height=side)
         columns.append([save(graph, render, f"sizes {name}", title, size=(250, 300)), render])
     graph.lay([model, latent], *columns)
-    return columns[1][0]
+    return [columns[1][1], columns[0][1], columns[2][1]]
 
 
 @template("03 Any aspect and crop")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph, DETAIL)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=25)
     view = graph.add("CREPS_View", "Closer, turned", zoom=1.3, rotation=30.0)
@@ -153,22 +153,22 @@ def _(graph: Graph) -> Node:
         )
         columns.append([save(graph, render, name, title, size=(250, 300)), render])
     graph.lay([model, latent, view, warp], *columns)
-    return columns[1][0]
+    return [column[1] for column in columns]
 
 
 @template("04 Interpolation to video")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph, DETAIL)
     keys = graph.add("CREPS_SampleSeeds", "Key pictures", model=model, seeds="9, 28, 33")
     way = graph.add("CREPS_InterpolateLatents", model=model, latent=keys, frames=16)
     frames = graph.add("CREPS_Render", "Frames", model=model, latent=way, width=448, height=256)
     video, saved = film(graph, frames, "interpolation")
     graph.lay([model, keys, way], [frames, video], [saved])
-    return frames
+    return [frames]
 
 
 @template("05 Endless zoom to video")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph, DETAIL)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=9)
     first = graph.add("CREPS_View", "Start: far away", zoom=0.3)
@@ -177,11 +177,11 @@ def _(graph: Graph) -> Node:
     frames = graph.add("CREPS_RenderPath", model=model, latent=latent, path=path, width=256, height=256)
     video, saved = film(graph, frames, "endless zoom")
     graph.lay([model, latent], [first, last, path], [frames], [video, saved])
-    return frames
+    return [frames]
 
 
 @template("06 Style mixing sheet")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph, DETAIL)
     rows = graph.add("CREPS_SampleSeeds", "Rows", model=model, seeds="1, 9, 28, 33")
     columns = graph.add("CREPS_SampleSeeds", "Columns", model=model, seeds="5, 8, 22, 25, 35")
@@ -189,11 +189,11 @@ def _(graph: Graph) -> Node:
     sheet = graph.add("CREPS_ContactSheet", model=model, latent=mix)
     saved = save(graph, sheet, "style mixing", size=(480, 480))
     graph.lay([model, rows, columns], [mix, sheet], [saved])
-    return saved
+    return [sheet]
 
 
 @template("07 Editing directions")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph, DETAIL)
     latent = graph.add("CREPS_SampleSeeds", model=model, seeds="9")
     found = graph.add("CREPS_FindDirections", model=model, layers="coarse")
@@ -208,7 +208,7 @@ def _(graph: Graph) -> Node:
         [edited, render],
         [sheets, save(graph, render, "edited", "Edited", size=(380, 380))],
     )
-    return sheets
+    return [sheet]
 
 
 def comparison(graph: Graph, native: Node, images: list[Node], names: str, prefix: str) -> list[Node]:
@@ -228,7 +228,7 @@ def scaled(graph: Graph, small: Node, method: str) -> Node:
 
 
 @template("08 Generation with upscaling comparison")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph, DETAIL)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=9)
     native = graph.add("CREPS_Render", "Native, 1024 x 1024", model=model, latent=latent, width=1024, height=1024)
@@ -245,11 +245,11 @@ def _(graph: Graph) -> Node:
     methods = [scaled(graph, small, method) for method in ("bilinear", "bicubic", "lanczos")]
     end = comparison(graph, native, methods, "bilinear\nbicubic\nLanczos", "comparison")
     graph.lay([model, latent], [native], [small, *methods], end)
-    return end[1]
+    return [end[0]]
 
 
 @template("09 Comparison with an upscale model")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph, DETAIL)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=9)
     native = graph.add("CREPS_Render", "Native, 1024 x 1024", model=model, latent=latent, width=1024, height=1024)
@@ -268,21 +268,21 @@ def _(graph: Graph) -> Node:
     usual = scaled(graph, small, "lanczos")
     end = comparison(graph, native, [usual, trained], "Lanczos\nupscale model", "comparison with a model")
     graph.lay([model, latent, upscaler], [native], [small, usual, trained], end)
-    return end[1]
+    return [end[0]]
 
 
 @template("10 Official checkpoint")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph, OFFICIAL)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=2, truncation_psi=0.7)
     render = graph.add("CREPS_Render", model=model, latent=latent, width=1024, height=1024)
     saved = save(graph, render, "official", size=(500, 560))
     graph.lay([model, latent], [render], [saved])
-    return saved
+    return [render]
 
 
 @template("11 Project a photo")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph)
     latent = graph.add("CREPS_SampleLatents", "Some latent", model=model, seed=4000, truncation_psi=0.8)
     photo = graph.add(
@@ -303,21 +303,21 @@ def _(graph: Graph) -> Node:
     shown = graph.add("PreviewImage", "The photo", images=photo, size=(330, 270))
     saved = save(graph, render, "projected", "The answer", size=(330, 290))
     graph.lay([model, latent, photo, size], [projected], [render], [shown, saved])
-    return saved
+    return [photo, render]
 
 
 @template("12 Very large picture")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph, DETAIL)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=9)
     large = graph.add("CREPS_RenderToFile", model=model, latent=latent, size=(360, 0), width=6144, height=6144)
     path = graph.add("PreviewAny", "Where it is", size=(360, 150), source=large.out("path"))
     graph.lay([model, latent], [large], [path])
-    return large
+    return [large]
 
 
 @template("13 Picture app")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=42)
     render = graph.add("CREPS_Render", model=model, latent=latent, width=1536, height=864)
@@ -328,11 +328,11 @@ def _(graph: Graph) -> Node:
         "linearMode": True,
         "linearData": {"inputs": [[str(node.id), name] for node, name in fields], "outputs": [str(saved.id)]},
     }
-    return saved
+    return [render]
 
 
 @template("14 Fine-tune on your pictures")
-def _(graph: Graph) -> Node:
+def _(graph: Graph) -> list[Node]:
     model = load(graph)
     seeds = graph.add("CREPS_SampleSeeds", "The 40 pictures to learn from", model=model, seeds="100-139")
     drawn = graph.add("CREPS_Render", "Draw them", collapsed=True, model=model, latent=seeds, width=64, height=64)
@@ -364,7 +364,7 @@ def _(graph: Graph) -> Node:
     before = graph.add("CREPS_ContactSheet", "Before", model=model, latent=four, size=(290, 0))
     after = graph.add("CREPS_ContactSheet", "After", model=trained, latent=same, size=(290, 0))
     graph.lay([model, seeds, drawn, light, lit, four], [trained], [before, same, after], [samples, kept, losses])
-    return after
+    return [before, after]
 
 
 def main() -> None:

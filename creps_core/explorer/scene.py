@@ -30,7 +30,7 @@ _MAX_NUMBER = 1 << 31
 
 @dataclass(frozen=True)
 class Walk:
-    """Where the pad stands: two directions away from the latent of a seed."""
+    """Where the pad and its sliders stand: up to three directions away from the latent of a seed."""
 
     kind: str = "random"  # of directions, one of `WALKS`
     number: int = 0  # random: the seed of the directions; SeFa, PCA, linked: which pair of them
@@ -38,6 +38,7 @@ class Walk:
     layers: str = "all"  # the styles that are moved, one of `LAYERS`
     x: float = 0.0
     y: float = 0.0
+    z: float = 0.0  # along the direction after the pair; between seeds there is none
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def read_look(value: object) -> Look:
             layers=_name(walk, "layers", "all", LAYERS),
             x=_number(walk, "x", 0.0, -MAX_REACH, MAX_REACH),
             y=_number(walk, "y", 0.0, -MAX_REACH, MAX_REACH),
+            z=_number(walk, "z", 0.0, -MAX_REACH, MAX_REACH),
         ),
         view=View(
             center_y=_number(view, "y", 0.5, -FARTHEST, FARTHEST),

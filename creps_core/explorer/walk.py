@@ -14,6 +14,7 @@ from ..rendering import EASINGS, View, between
 from .scene import Key, Look, Scene, Walk
 
 _KEPT = 64  # latents and pairs of directions, a few KB each
+_NOTHING_LINKED = "no directions are linked: link CREPS Directions and run once, or choose another walk"
 _SAMPLES = 1024  # from which the size of a step is computed: half a percent, in an instant
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class Walker:
         """The one latent of a look, on the CPU.
 
         Raises:
-            ValueError: there is no such class, or no such pair of directions.
+            ValueError: there is no such class, or no such directions.
         """
         label = self._label(look)
         home = self._once(
@@ -43,9 +44,9 @@ class Walker:
             lambda: sample_latents(self.generator, [look.seed], label=label, truncation_psi=look.psi),
         )
         walk = look.walk
-        if walk.x == walk.y == 0:
-            return home
-        return edit(home, self._directions(look), {0: walk.x, 1: walk.y}, walk.layers)
+        if walk.x or walk.y:
+            home = edit(home, self._directions(look), {0: walk.x, 1: walk.y}, walk.layers)
+        return edit(home, self._third(walk), {0: walk.z}, walk.layers) if walk.z else home
 
     def film(self, scene: Scene) -> tuple[Latents, list[View]]:
         """A latent and a view per frame of the scene's film: `frame_times`. Without a film, of its look."""
@@ -82,24 +83,42 @@ class Walker:
             return self._towards(look)
         if walk.kind == "linked":
             if self.linked is None:
-                raise ValueError("no directions are linked: link CREPS Directions and run once, or choose another walk")
-            return _pair(self.linked, walk)
-        count = min(2 * (walk.number + 1), self.generator.config.w_dim)
+                raise ValueError(_NOTHING_LINKED)
+            return _part(self.linked, 2 * walk.number, 2)
+        return _part(self._found(walk, 2 * walk.number + 2), 2 * walk.number, 2)
+
+    def _found(self, walk: Walk, count: int) -> Directions:
+        """So many directions, or all that there are."""
+        count = min(count, self.generator.config.w_dim)
         samples = {"samples": _SAMPLES} if walk.kind == METHODS[0] else {}
-        found = self._once(
+        return self._once(
             (walk.kind, walk.layers, count),
             lambda: find_directions(self.generator, walk.kind, layers=walk.layers, count=count, **samples),
         )
-        return _pair(found, walk)
 
-    def _random(self, number: int) -> Directions:
-        """Two directions in which this generator's own latents differ, at right angles; a step is their deviation."""
-        count = self.generator.config.w_dim
+    def _third(self, walk: Walk) -> Directions:
+        """The direction after the pair."""
+        place = 2 * walk.number + 2
+        if walk.kind == "seeds":
+            raise ValueError("between seeds there are two directions: z must be 0")
+        if walk.kind == "random":
+            return self._once(("third", walk.number), lambda: _part(self._random(walk.number, 3), 2, 1))
+        if walk.kind == "linked":
+            if self.linked is None:
+                raise ValueError(_NOTHING_LINKED)
+            return _part(self.linked, place, 1)
+        return _part(self._found(walk, place + 1), place, 1)
+
+    def _random(self, number: int, count: int = 2) -> Directions:
+        """Directions in which this generator's own latents differ, at right angles; a step is their deviation."""
+        most = self.generator.config.w_dim
         found = self._once(
-            ("basis",), lambda: find_directions(self.generator, "PCA", count=count, samples=max(2 * count, _SAMPLES))
+            ("basis",), lambda: find_directions(self.generator, "PCA", count=most, samples=max(2 * most, _SAMPLES))
         )
         moves = found.vectors * found.steps[:, None]  # normal noise times these is distributed as the latents are
-        noise = torch.randn((2, len(moves)), generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+        source = torch.Generator().manual_seed(number)  # the pair is the same whether there is a third or not
+        draws = [torch.randn((n, len(moves)), generator=source, dtype=torch.float64) for n in (2, count - 2) if n]
+        noise = torch.cat(draws)
         vectors, _ = torch.linalg.qr((noise @ moves.double()).mT)
         steps = (vectors.mT @ moves.double().mT).square().sum(1).sqrt()
         return Directions(vectors.mT.float(), steps.float(), found.layers, "random", found.fingerprint, found.name)
@@ -156,14 +175,16 @@ def _place(scene: Scene, time: float) -> tuple[Key, Key, float]:
     raise AssertionError("a film has at least two keys")
 
 
-def _pair(directions: Directions, walk: Walk) -> Directions:
-    """The two directions of a pad, in the order of their strength."""
-    begin = 2 * walk.number
-    if begin + 2 > len(directions):
+def _part(directions: Directions, begin: int, count: int) -> Directions:
+    """The directions of a pad, or of the third slider, in the order of their strength."""
+    if begin + count > len(directions):
+        pairs = f"{len(directions)} directions, {len(directions) // 2} pairs"
         raise ValueError(
-            f"there is no pair {walk.number}: there are {len(directions)} directions, {len(directions) // 2} pairs"
+            f"there is no pair {begin // 2}: there are {pairs}"
+            if count == 2
+            else f"there is no direction {begin}, after pair {begin // 2 - 1}: there are {pairs}; z must be 0"
         )
-    chosen = slice(begin, begin + 2)
+    chosen = slice(begin, begin + count)
     return Directions(
         directions.vectors[chosen],
         directions.steps[chosen],

@@ -116,3 +116,28 @@ def test_without_two_keys_there_is_one_frame(generator, walker: Walker):
     latents, views = walker.film(scene)
     assert torch.equal(latents.ws, sample(generator, [9]))
     assert views == [scene.look.view]
+
+
+@pytest.mark.parametrize("kind", ["SeFa", "PCA", "linked", "random"])
+def test_a_third_direction_lies_after_the_pair(generator, kind: str):
+    """The pair is what it is without it, and the three are at right angles."""
+    found = find_directions(generator, "SeFa", count=3)
+    walker, number = Walker(generator, found), 7 if kind == "random" else 0
+
+    def moved(x: float, y: float, z: float) -> torch.Tensor:
+        latents = walker.latents(Look(3, walk=Walk(kind, number, x=x, y=y, z=z)))
+        return (latents.ws - sample(generator, [3]))[0, 0].double()
+
+    one, two, three = moved(1, 0, 0), moved(0, 1, 0), moved(0, 0, 1)
+    torch.testing.assert_close(moved(1, -2, 0.5), one - 2 * two + three / 2, atol=1e-5, rtol=1e-4)
+    if kind == "linked":
+        torch.testing.assert_close(three, (found.vectors[2] * found.steps[2]).double(), atol=1e-5, rtol=1e-4)
+    for other in (one, two):
+        assert abs(three @ other) < 1e-3 * three.norm() * other.norm()
+
+
+def test_where_there_is_no_third_direction_z_is_refused(generator, walker: Walker):
+    with pytest.raises(ValueError, match="z must be 0"):
+        walker.latents(Look(walk=Walk("seeds", z=1.0)))
+    with pytest.raises(ValueError, match="there is no direction 2, after pair 0"):
+        Walker(generator, find_directions(generator, "SeFa", count=2)).latents(Look(walk=Walk("linked", z=1.0)))

@@ -135,7 +135,7 @@ export class Explorer {
         if (walk.kind === "random") walk.number = random();
         else if (walk.kind === "seeds") walk.seeds = [random(), random()];
         else walk.number = (walk.number + 1) % Math.max(pairs, 1);
-        [walk.x, walk.y] = [0, 0];
+        [walk.x, walk.y, walk.z] = [0, 0, 0];
         this.walkChanged();
         this.say("new directions");
     }
@@ -144,7 +144,7 @@ export class Explorer {
     seed(step) {
         const { scene } = this;
         scene.seed = step === null ? Math.floor(Math.random() * 2 ** 32) : Math.max(0, scene.seed + step);
-        [scene.walk.x, scene.walk.y] = [0, 0];
+        [scene.walk.x, scene.walk.y, scene.walk.z] = [0, 0, 0];
         this.pad.forget();
         this.changed();
         this.say(`seed ${scene.seed}`);

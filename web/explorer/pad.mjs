@@ -1,4 +1,4 @@
-// The pad: a square in which the latent walks along two directions, from its middle.
+// The pad: a square in which the latent walks along two directions, from its middle; and a slider for each of three.
 
 import { clamp, REACH } from "./scene.mjs";
 import { button, el } from "./dom.mjs";
@@ -18,14 +18,20 @@ export class Pad {
         this.text = el("output", { class: "pad-place", "aria-hidden": "true" });
         this.ends = { x: el("span", { class: "pad-end right" }), y: el("span", { class: "pad-end top" }) };
         this.dice = button("dice", "New directions", () => owner.roll(), "G", { class: "icon small" });
-        this.back = button("middle", "Back to the middle", () => this.set(0, 0), "", { class: "icon small" });
+        this.back = button("middle", "Back to the middle", () => this.home(), "", { class: "icon small" });
         const step = (name, label, x, y) =>
             button(name, label, (event) => this.step(x, y, event.shiftKey ? COARSE : FINE), "", { class: `icon step ${name}` });
+        this.sliders = ["x", "y", "z"].map((name, i) => el("input", {
+            type: "range", class: "pad-slider", step: 0.01, "aria-label": `Direction ${i + 1}`, title: `Direction ${i + 1}`,
+            oninput: (event) => this.slide(name, event.target.valueAsNumber, event.timeStamp),
+            ondblclick: () => this.slide(name, 0),
+        }));
         this.element = el("div", { class: "pad" },
             el("div", { class: "pad-box" }, this.canvas, this.ends.x, this.ends.y,
                 step("up", "A step up", 0, 1), step("down", "A step down", 0, -1),
                 step("previous", "A step to the left", -1, 0), step("next", "A step to the right", 1, 0)),
-            el("div", { class: "pad-row" }, this.text, this.back, this.dice));
+            el("div", { class: "pad-row" }, this.text, this.back, this.dice),
+            ...this.sliders);
         this.listen();
         this.observer = new ResizeObserver(() => this.paint());
         this.observer.observe(this.canvas);
@@ -53,16 +59,35 @@ export class Pad {
         });
         on("pointermove", (event) => this.held && follow(event));
         for (const type of ["pointerup", "pointercancel", "lostpointercapture"]) on(type, () => (this.held = false));
-        on("dblclick", () => this.set(0, 0));
+        on("dblclick", () => this.home());
         on("keydown", (event) => {
             if (event.ctrlKey || event.metaKey || event.altKey) return;
             const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-            if (event.key === "Home") this.set(0, 0);
+            if (event.key === "Home") this.home();
             else if (event.key in steps) this.step(...steps[event.key], event.shiftKey ? COARSE : FINE);
             else return;
             event.preventDefault();
             event.stopPropagation();
         });
+    }
+
+    home() {
+        this.owner.scene.walk.z = 0;
+        this.set(0, 0);
+    }
+
+    /** Along one direction. */
+    slide(name, value, time) {
+        const near = Math.abs(value) < 0.03 * this.reach ? 0 : value;
+        this.owner.scene.walk[name] = clamp(near, -this.reach, this.reach);
+        this.owner.walked(time);
+    }
+
+    /** Whether there is a direction after the pair. */
+    get third() {
+        const { scene: { walk }, about } = this.owner, { own = 3, linked = 0 } = about?.directions ?? {};
+        if (walk.kind === "random") return own > 2;
+        return walk.kind !== "seeds" && 2 * walk.number + 2 < (walk.kind === "linked" ? linked : own);
     }
 
     step(x, y, size) {
@@ -81,7 +106,15 @@ export class Pad {
         const { walk } = this.owner.scene, last = this.trail.at(-1);
         if (!last || last[0] !== walk.x || last[1] !== walk.y) this.trail.push([walk.x, walk.y]);
         this.trail = this.trail.slice(-TRAIL);
-        const text = [walk.x, walk.y].map((value) => `${value < 0 ? "\u2212" : ""}${Math.abs(value).toFixed(2)}`).join(", ");
+        if (!this.third && walk.kind !== "linked") walk.z = 0; // linked directions may be on their way
+        for (const [i, name] of ["x", "y", "z"].entries()) {
+            const slider = this.sliders[i];
+            [slider.min, slider.max] = [-this.reach, this.reach];
+            slider.value = walk[name];
+        }
+        this.sliders[2].hidden = !this.third;
+        const places = this.third ? [walk.x, walk.y, walk.z] : [walk.x, walk.y];
+        const text = places.map((value) => `${value < 0 ? "\u2212" : ""}${Math.abs(value).toFixed(2)}`).join(", ");
         this.text.textContent = text;
         this.canvas.setAttribute("aria-valuetext", `${walk.x.toFixed(2)} across, ${walk.y.toFixed(2)} up`);
         this.canvas.setAttribute("aria-valuenow", walk.x.toFixed(2));

@@ -50,7 +50,7 @@ export class Panel {
         });
         this.labelGroup = el("label", { class: "group" }, el("span", { class: "name" }, "class"), this.label);
         this.kind = select("Directions of the pad", WALKS, (value) => {
-            Object.assign(scene().walk, { kind: value, number: 0, x: 0, y: 0 });
+            Object.assign(scene().walk, { kind: value, number: 0, x: 0, y: 0, z: 0 });
             owner.walkChanged();
         });
         this.number = numberField("Which directions", {

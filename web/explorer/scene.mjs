@@ -31,6 +31,7 @@ export function readLook(value = {}) {
             layers: one(walk.layers, LAYERS, "all"),
             x: number(walk.x, 0, -20, 20),
             y: number(walk.y, 0, -20, 20),
+            z: number(walk.z, 0, -20, 20),
         },
         view: {
             x: number(view.x, 0.5, -LIMITS.centre, LIMITS.centre),
