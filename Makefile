@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
 CODE = __init__.py setup.py creps_core kernels nodes tests benchmarks recipes
 
-.PHONY: fuzz kill soak picture explore test test-matrix check format gpu clean
+.PHONY: fuzz kill soak pictures picture explore test test-matrix check format gpu clean
 
 picture: $(VENV)/standalone.stamp  ## render the built-in generator to picture.png
 	$(BIN)/creps render --seed 3 --size 2048x1152 --fit extend --out picture.png
@@ -38,6 +38,10 @@ kill: $(VENV)/test.stamp  ## N trainings and renders of each kind killed, stoppe
 
 soak: $(VENV)/test.stamp  ## N prompts in a real ComfyUI (tests/host/comfy_host.py), with its memory
 	$(BIN)/python tests/robustness/soak.py --count $(or $(N),1000)
+
+pictures: $(VENV)/test.stamp  ## templates, thumbnails, pictures of help pages and README; needs ComfyUI (COMFYUI_DIR)
+	$(BIN)/python recipes/templates.py
+	$(BIN)/python recipes/pictures.py
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix $(CODE)

@@ -53,6 +53,18 @@ def names(node: Node) -> list[str]:
     return node.info["output_name"]
 
 
+def lighter(graph: Graph) -> None:
+    """Ask for less than a template does: pictures are the same at every size, and of a film a few frames are shown."""
+    for node in graph.nodes:
+        values = node.values
+        sides = [values[name] for name in ("width", "height") if name in values]
+        if node.type in ("CREPS_Render", "CREPS_RenderPath", "CREPS_RenderToFile") and len(sides) == 2:
+            scale = min(1.0, 480 / max(sides))
+            values |= {"width": round(sides[0] * scale), "height": round(sides[1] * scale)}
+        if "frames" in values:
+            values["frames"] = max(2, values["frames"] // 8)
+
+
 def some(pictures: Sequence[Image.Image], most: int) -> list[Image.Image]:
     """At most so many of them, evenly."""
     count = min(most, len(pictures))
@@ -281,6 +293,8 @@ def make_thumbnails(client: ComfyClient) -> None:
     for template in TEMPLATES:
         if template.name not in _NEEDS_FILES:
             graph, shown = template.graph()
+            if not any(node.type == "CREPS_CompareUpscaling" for node in graph.nodes):
+                lighter(graph)
             write_jpeg(thumbnail(run(client, graph, shown)), FOLDER / f"{template.name}.jpg", 60_000)
 
 
