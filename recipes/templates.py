@@ -115,7 +115,7 @@ def _(graph: Graph) -> list[Node]:
     model = load(graph)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=42, seed_then="increment")
     render = graph.add("CREPS_Render", model=model, latent=latent, width=1536, height=864)
-    saved = save(graph, render, "first", size=(560, 420))
+    saved = save(graph, render, "first", size=(560, 370))
     graph.lay([model, latent], [render], [saved])
     return [render]
 
@@ -321,7 +321,7 @@ def _(graph: Graph) -> list[Node]:
     model = load(graph)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=42)
     render = graph.add("CREPS_Render", model=model, latent=latent, width=1536, height=864)
-    saved = save(graph, render, "app", size=(560, 420))
+    saved = save(graph, render, "app", size=(560, 370))
     graph.lay([model, latent], [render], [saved])
     fields = [(latent, "seed"), (render, "width"), (render, "height")]
     graph.extra = {
