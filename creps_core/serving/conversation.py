@@ -210,7 +210,12 @@ def about(lent: Lent, source: str) -> dict[str, Any]:
         "pairs": generator.config.w_dim // 2,
         "device": str(generator.mapping.w_avg.device),
         "linked": 0 if directions is None else len(directions) // 2,
-        "directions": {"own": generator.config.w_dim, "linked": 0 if directions is None else len(directions)},
+        "directions": {
+            "own": generator.config.w_dim,
+            "linked": 0 if directions is None else len(directions),
+            "Named": len(generator.directions),
+        },
+        "names": list(generator.directions),
     }
 
 

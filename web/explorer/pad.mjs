@@ -26,12 +26,13 @@ export class Pad {
             oninput: (event) => this.slide(name, event.target.valueAsNumber, event.timeStamp),
             ondblclick: () => this.slide(name, 0),
         }));
+        this.names = this.sliders.map(() => el("span", { class: "pad-name", hidden: true }));
         this.element = el("div", { class: "pad" },
             el("div", { class: "pad-box" }, this.canvas, this.ends.x, this.ends.y,
                 step("up", "A step up", 0, 1), step("down", "A step down", 0, -1),
                 step("previous", "A step to the left", -1, 0), step("next", "A step to the right", 1, 0)),
             el("div", { class: "pad-row" }, this.text, this.back, this.dice),
-            ...this.sliders);
+            ...this.sliders.flatMap((slider, i) => [this.names[i], slider]));
         this.listen();
         this.observer = new ResizeObserver(() => this.paint());
         this.observer.observe(this.canvas);
@@ -85,9 +86,9 @@ export class Pad {
 
     /** Whether there is a direction after the pair. */
     get third() {
-        const { scene: { walk }, about } = this.owner, { own = 3, linked = 0 } = about?.directions ?? {};
-        if (walk.kind === "random") return own > 2;
-        return walk.kind !== "seeds" && 2 * walk.number + 2 < (walk.kind === "linked" ? linked : own);
+        const { scene: { walk }, about } = this.owner, counts = about?.directions ?? { own: 3 };
+        if (walk.kind === "random") return counts.own > 2;
+        return walk.kind !== "seeds" && 2 * walk.number + 2 < (counts[walk.kind] ?? counts.own);
     }
 
     step(x, y, size) {
@@ -106,13 +107,16 @@ export class Pad {
         const { walk } = this.owner.scene, last = this.trail.at(-1);
         if (!last || last[0] !== walk.x || last[1] !== walk.y) this.trail.push([walk.x, walk.y]);
         this.trail = this.trail.slice(-TRAIL);
-        if (!this.third && walk.kind !== "linked") walk.z = 0; // linked directions may be on their way
+        if (this.owner.about && !this.third && walk.kind !== "linked") walk.z = 0; // linked directions may be on their way
         for (const [i, name] of ["x", "y", "z"].entries()) {
             const slider = this.sliders[i];
             [slider.min, slider.max] = [-this.reach, this.reach];
             slider.value = walk[name];
+            slider.hidden = i === 2 && !this.third;
+            const title = walk.kind === "Named" ? this.owner.about?.names?.[2 * walk.number + i] ?? "" : "";
+            this.names[i].textContent = title;
+            this.names[i].hidden = !title || slider.hidden;
         }
-        this.sliders[2].hidden = !this.third;
         const places = this.third ? [walk.x, walk.y, walk.z] : [walk.x, walk.y];
         const text = places.map((value) => `${value < 0 ? "\u2212" : ""}${Math.abs(value).toFixed(2)}`).join(", ");
         this.text.textContent = text;
