@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from comfyui_creps.creps_core import Generator, load_builtin, load_generator, re
 from comfyui_creps.creps_core.evaluation.distance import describe, sliced_wasserstein
 from networks import make_generator
 from paths import ROOT
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -93,9 +94,50 @@ def prompt_with(class_type: str, **inputs: Any) -> tuple[Prompt, str]:
     return pytest.skip(f"no workflow with one {class_type}")
 
 
-def is_blank(picture: bytes) -> bool:
-    """Whether an image file shows one brightness all over."""
-    return len(Image.open(io.BytesIO(picture)).convert("L").getcolors()) == 1
+def is_flat(picture: Image.Image) -> bool:
+    """Whether a picture shows one brightness all over, or nearly."""
+    return ImageStat.Stat(picture.convert("L")).stddev[0] < 4
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """The mean difference of two small pictures, in levels of 8 bits."""
+    return sum(ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB"))).mean) / 3
+
+
+PROBE_SIDE = 48
+LEAST_CHANGE = 1.0  # levels: what a person sees when two pictures stand side by side
+CHANGES = {"CREPS_EditLatents": "latent", "CREPS_TruncateLatents": "latent", "CREPS_MixStyles": "latent_a"}
+"""Nodes whose latents show something else than those of this input."""
+
+
+def add_probes(prompt: Prompt) -> tuple[list[str], list[tuple[str, str]]]:
+    """Have a prompt also show small what its sheets, films and edits are made of.
+
+    Returns:
+        Nodes that show batches, in which each picture must differ from the next; pairs of nodes that must differ.
+    """
+
+    def add(kind: str, **inputs: Any) -> str:
+        node_id = f"probe {len(prompt)}"
+        prompt[node_id] = {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
+        return node_id
+
+    def show(latent: list[Any]) -> str:
+        model = next(node_id for node_id, node in prompt.items() if node["class_type"] == "CREPS_LoadGenerator")
+        size = {"width": PROBE_SIDE, "height": PROBE_SIDE, "fit": "crop", "supersample": 1}
+        return add("PreviewImage", images=[add("CREPS_Render", model=[model, 0], latent=latent, **size), 0])
+
+    batches, pairs = [], []
+    for node_id, node in list(prompt.items()):
+        inputs = node["inputs"]
+        if node["class_type"] == "CREPS_ContactSheet":
+            batches.append(show(inputs["latent"]))
+        elif node["class_type"] == "CreateVideo":
+            size = {"width": PROBE_SIDE, "height": PROBE_SIDE, "upscale_method": "area", "crop": "disabled"}
+            batches.append(add("PreviewImage", images=[add("ImageScale", image=inputs["images"], **size), 0]))
+        elif node["class_type"] in CHANGES:
+            pairs.append((show(inputs[CHANGES[node["class_type"]]]), show([node_id, 0])))
+    return batches, pairs
 
 
 def ended_with(history: dict[str, Any]) -> str:
@@ -141,7 +183,9 @@ def test_object_info_is_as_recorded(client: ComfyClient, request: pytest.Fixture
 
 @pytest.mark.parametrize("file", PROMPTS, ids=lambda file: file.stem)
 def test_workflow_runs(file: Path, client: ComfyClient) -> None:
+    """All outputs are there, none is flat, and what should differ differs."""
     prompt = json.loads(file.read_text(encoding="utf-8"))
+    batches, pairs = add_probes(prompt)
     history = client.run(prompt)
     assert ended_with(history) == "execution_success", history["status"]
 
@@ -157,7 +201,17 @@ def test_workflow_runs(file: Path, client: ComfyClient) -> None:
         if item["filename"].endswith(".mp4"):
             assert len(content) > 10_000
         else:
-            assert not is_blank(content), f"{item['filename']} is blank"
+            assert not is_flat(Image.open(io.BytesIO(content))), f"{item['filename']} is flat"
+
+    def pictures(node_id: str) -> list[Image.Image]:
+        return [Image.open(io.BytesIO(client.view(item))) for item in outputs[node_id]["images"]]
+
+    for shown in map(pictures, batches):
+        assert len(shown) > 1
+        alike = [i for i, (one, other) in enumerate(pairwise(shown)) if difference(one, other) < LEAST_CHANGE]
+        assert not alike, f"pictures {alike} of {len(shown)} are like the next ones"
+    for one, other in pairs:
+        assert difference(pictures(one)[0], pictures(other)[0]) >= LEAST_CHANGE
 
 
 def test_large_render_can_be_interrupted(client: ComfyClient) -> None:
