@@ -143,7 +143,7 @@ class ContactSheet(io.ComfyNode):
         return io.NodeOutput(sheet[None].to(image))
 
 
-class SaveLatents(io.ComfyNode):
+class SaveLatents(bridge.Prefixed):
     """Latents -> a file."""
 
     @classmethod

@@ -22,8 +22,8 @@ from . import bridge
 from .sockets import DirectionsSocket, Latents, LatentSocket, Model, ModelSocket
 
 _LAYERS = (
-    "coarse, middle, fine (a third of the styles each), all, or numbers such as 0-3, 6 (0:4 is 0-3); -1 is the last, which "
-    "colours"
+    "coarse, middle, fine (a third of the styles each), all, or numbers such as 0-3, 6 (0:4 is 0-3); -1 is the last, "
+    "which colours"
 )
 
 
@@ -206,7 +206,7 @@ class DirectionStrip(io.ComfyNode):
         return io.NodeOutput(strip(latent, directions, indices, reach=reach, columns=columns, layers=layers))
 
 
-class SaveDirections(io.ComfyNode):
+class SaveDirections(bridge.Prefixed):
     """Directions -> a file."""
 
     @classmethod

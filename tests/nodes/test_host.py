@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import shutil
 import time
@@ -146,7 +147,9 @@ def ended_with(history: dict[str, Any]) -> str:
 
 
 def test_pack_is_loaded(host: ComfyHost) -> None:
-    assert "ComfyUI-CREPS" in host.startup_log
+    from comfy_host import PACK_NAME
+
+    assert PACK_NAME in host.startup_log
     assert "IMPORT FAILED" not in host.startup_log
     assert "Traceback" not in host.startup_log
 
@@ -167,12 +170,16 @@ def used_types(workflow: dict[str, Any]) -> set[str]:
 
 
 def test_object_info_is_as_recorded(client: ComfyClient, request: pytest.FixtureRequest) -> None:
+    from comfy_host import PACK_NAME
+
     used = set().union(*(used_types(json.loads(file.read_text(encoding="utf-8"))) for file in WORKFLOWS))
     live = {
         name: without_files(node)
         for name, node in sorted(client.get("object_info").items())
         if name.startswith("CREPS_") or name in used
     }
+    for node in live.values():  # the folder may have another name here
+        node["python_module"] = node["python_module"].replace(f"custom_nodes.{PACK_NAME}", "custom_nodes.ComfyUI-CREPS")
     version = client.get("system_stats")["system"]["comfyui_version"]
     if request.config.getoption("--update-object-info"):
         OBJECT_INFO.write_text(json.dumps({"comfyui": version, "nodes": live}, indent=1) + "\n")
@@ -239,7 +246,122 @@ def test_garbage_checkpoint_is_explained(host: ComfyHost, client: ComfyClient) -
     assert kind == "execution_error"
     assert error["node_id"] == loader
     assert error["exception_type"].endswith("CheckpointError")
-    assert "garbage.safetensors" in error["exception_message"]
+    assert error["exception_type"] == "creps.CheckpointError"
+    assert error["exception_message"].startswith("Choose a CREPS snapshot")
+    assert 'garbage.safetensors: is a text file ("this is no checkpoint' in error["exception_message"]
+    assert str(host.base) not in error["exception_message"]
+
+
+def test_models_folders_that_cannot_be_made_are_no_reason_to_fail(tmp_path: Path, host: ComfyHost) -> None:
+    """A file in the way, a dangling link; and a read-only place, unless the tests are root's."""
+    from comfy_host import ComfyClient, ComfyHost, find_comfyui
+
+    models = tmp_path / "base" / "models"
+    models.mkdir(parents=True)
+    (models / "creps").write_text("a file in the way")
+    (models / "creps_latents").symlink_to(tmp_path / "nowhere" / "x")
+    models.chmod(0o555)
+    try:
+        with (
+            ComfyHost(find_comfyui(), pack=ROOT, base=tmp_path / "base") as other,
+            ComfyClient(other.address) as client,
+        ):
+            assert "IMPORT FAILED" not in other.startup_log
+            assert other.startup_log.count("cannot be made") >= 2
+            small, _ = prompt_with("CREPS_Render", width=48, height=40)
+            assert ended_with(client.run(small)) == "execution_success"
+    finally:
+        models.chmod(0o755)
+
+
+SAVERS = {"SaveGenerator": "model", "SaveLatents": "latent", "SaveDirections": "directions", "RenderToFile": "latent"}
+
+
+def saving_prompt(kind: str, prefix: str, seeds: str = "1") -> Prompt:
+    """A prompt that ends in one of the nodes that write files of ours."""
+    prompt = {
+        "1": {"class_type": "CREPS_LoadGenerator", "inputs": {"checkpoint": "builtin: textures"}},
+        "2": {"class_type": "CREPS_SampleSeeds", "inputs": {"model": ["1", 0], "seeds": seeds, "truncation_psi": 1}},
+        "3": {"class_type": "CREPS_FindDirections", "inputs": {"model": ["1", 0], "method": "SeFa", "layers": "all"}},
+        "4": {"class_type": f"CREPS_{kind}", "inputs": {"filename_prefix": prefix}},
+    }
+    prompt["3"]["inputs"]["count"] = 2
+    sockets = {"model": ["1", 0], "latent": ["2", 0], "directions": ["3", 0]}
+    inputs = prompt["4"]["inputs"]
+    inputs[SAVERS[kind]] = sockets[SAVERS[kind]]
+    if kind == "SaveGenerator":
+        inputs["half"] = True
+    if kind == "RenderToFile":
+        inputs |= {"model": ["1", 0], "width": 40, "height": 600, "format": "png", "fit": "crop", "supersample": 1}
+    return prompt
+
+
+@pytest.mark.parametrize("kind", SAVERS)
+@pytest.mark.parametrize(
+    "prefix", ["", " ", "..", "../x", "a/../../x", "folder/", "/etc/x", "~/x", "file:///x", "n" * 300]
+)
+def test_prefixes_that_name_no_file_of_ours_are_refused_at_once(kind: str, prefix: str, client: ComfyClient) -> None:
+    from comfy_host import HostError
+
+    with pytest.raises(HostError, match="in filename_prefix"):
+        client.queue(saving_prompt(kind, prefix))
+
+
+@pytest.mark.parametrize(("kind", "loader"), [("SaveGenerator", "LoadGenerator"), ("SaveLatents", "LoadLatents")])
+def test_what_is_saved_is_listed(kind: str, loader: str, client: ComfyClient) -> None:
+    for prefix in ("mine", "holiday/mine", ".hidden", "it's"):
+        history = client.run(saving_prompt(kind, prefix))
+        assert ended_with(history) == "execution_success", history["status"]
+        name = Path(history["outputs"]["4"]["text"][0]).name
+        assert name in str(client.get(f"object_info/CREPS_{loader}")), name
+
+
+def failed(history: dict[str, Any]) -> str:
+    """What the error panel shows of a prompt that failed."""
+    kind, error = history["status"]["messages"][-1]
+    assert kind == "execution_error"
+    return error["exception_message"]
+
+
+def test_errors_say_first_what_to_do(client: ComfyClient) -> None:
+    assert failed(client.run(saving_prompt("RenderToFile", "x", "1-3"))).startswith(
+        "pick one latent with Select CREPS Latents (indices 0 to 2)"
+    )
+    prompt = saving_prompt("RenderToFile", "x")
+    prompt["4"]["inputs"]["format"] = "tiff"
+    history = client.run(prompt)
+    if ended_with(history) != "execution_success":
+        assert re.match(r'choose png, or install .* ".*python.*" -m pip install tifffile', failed(history))
+    prompt = saving_prompt("SaveLatents", "x")
+    prompt["2"]["inputs"]["truncation_psi"] = math.nan
+    assert "truncation psi must be a number" in failed(client.run(prompt))
+    prompt = saving_prompt("SaveLatents", "x")
+    sizes = {"model": ["1", 0], "latent": ["2", 0], "smallest": 512, "largest": 512}
+    prompt["5"] = {"class_type": "CREPS_ScaleConsistency", "inputs": sizes}
+    prompt["6"] = {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}}
+    assert failed(client.run(prompt)).startswith("raise largest to 1023 or more")
+
+
+def test_a_cancelled_file_is_gone_on_with_after_another_of_its_prefix(host: ComfyHost, client: ComfyClient) -> None:
+    prompt = saving_prompt("RenderToFile", "kept/large")
+    folder = host.base / "output" / "kept"
+    for width in (512, 2048, 8192):  # until it takes longer than the first entry in its journal
+        prompt["4"]["inputs"] |= {"width": width, "height": 60_000}
+        prompt_id = client.queue(prompt)
+        for kind, _ in client.events(prompt_id):
+            if kind == "progress_state" and list(folder.glob(".creps-*.journal")):
+                client.interrupt()
+        if ended_with(client.history(prompt_id)) == "execution_interrupted":
+            break
+        shutil.rmtree(folder)
+    other = saving_prompt("RenderToFile", "kept/large")
+    text = client.run(other)["outputs"]["4"]["text"][0]
+    assert re.search(r"large_00001_.png, \d.\d MB\n.*unfinished beside it: \\d+ x 60000 of textures.*rows", text)
+    prompt["4"]["inputs"]["unfinished"] = "clear the others"
+    text = client.run(prompt)["outputs"]["4"]["text"][0]
+    assert any(re.match(r"\d+ min \d\d s left, \d+\.\d MB so far: .*large_0000\d_.png$", said) for said in client.texts)
+    assert re.search(r"large_00002_.png, .* MB\ngone on with from row \d+ of 60000", text)
+    assert sorted(path.name for path in folder.iterdir()) == ["large_00001_.png", "large_00002_.png"]
 
 
 def test_an_overwritten_checkpoint_is_loaded_anew(host: ComfyHost, client: ComfyClient) -> None:
