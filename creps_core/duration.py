@@ -12,8 +12,8 @@ class Pace:
 
     def at(self, done: int, total: int) -> str:
         """How long is left when so much is done: `"3 min 20 s"`, or `"?"` while that is not known."""
-        if self.first < 0:
-            self.first = done
+        if self.first < 0 or done < self.first:  # begun again, as after memory ran out
+            self.start, self.first = time.monotonic(), done
         self.speed = (done - self.first) / max(time.monotonic() - self.start, 1e-3)
         return duration((total - done) / self.speed) if self.speed else "?"
 

@@ -37,8 +37,9 @@ class Render(io.ComfyNode):
                     default=1024,
                     min=0,
                     max=MAX_SIDE,
-                    tooltip="Width of the picture in pixels. 0: by the height and the generator's own aspect. From 8192 "
-                    "on use Render CREPS To File, since Save Image takes 40 bytes per pixel (11 GB at 16384 x 16384).",
+                    tooltip="Width of the picture in pixels. 0: by the height and the generator's own aspect. From "
+                    "8192 on use Render CREPS To File, since Save Image takes 40 bytes per pixel (11 GB at 16384 x "
+                    "16384).",
                 ),
                 io.Int.Input(
                     "height",

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import printable
-from ..files import PARTIAL, lock_file, publish, read_json, write_json
+from ..files import PARTIAL, lock_file, open_file, publish, read_json, write_json
 
 log = logging.getLogger("CREPS")
 
@@ -65,7 +65,7 @@ def unfinished_in(folder: Path) -> list[Leftover]:
             entries = read_json(journal)
             if isinstance(entries["picture"], str):
                 picture, rows = entries["picture"], (int(entries["rows"]), int(entries["job"]["picture"][0]))
-        with suppress(OSError), partial.open("rb") as file:
+        with suppress(OSError), open_file(partial) as file:
             in_use = not lock_file(file)
             found.append(Leftover(partial, os.fstat(file.fileno()).st_size, picture, rows, in_use))
     return found
@@ -77,7 +77,7 @@ def clear_unfinished(folder: Path, keep: Path | None = None) -> list[Leftover]:
     for leftover in unfinished_in(folder):
         if leftover.partial == keep:
             continue
-        with suppress(OSError), leftover.partial.open("rb") as file:
+        with suppress(OSError), open_file(leftover.partial) as file:
             if lock_file(file):  # asked once more: somebody may have begun meanwhile
                 if os.name == "nt":  # which removes no open file, and has no locks: one in use stays
                     file.close()
