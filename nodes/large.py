@@ -73,7 +73,7 @@ class RenderToFile(bridge.Prefixed):
                     optional=True,
                     advanced=True,
                     tooltip="What to do about renders that were stopped. go on: this picture is gone on with, whatever "
-                    "its file is called; others in the folder are kept, and listed with the path. begin anew: what "
+                    "its file is called; others in the folder are kept, and listed on the node. begin anew: what "
                     "there is of this picture is dropped. clear the others: as go on, and all others are removed.",
                 ),
             ],
@@ -143,6 +143,7 @@ class RenderToFile(bridge.Prefixed):
             lines.append(f"gone on with from row {file.resumed_row} of {height}")
         kept = "removed" if unfinished == _UNFINISHED[2] else "unfinished beside it"
         lines += [f"{kept}: {left}" for left in file.others]
+        bridge.say("\n".join(lines))  # stays on the node; the page shows the same of `ui` for no node but its own
         shown = ui.PreviewImage(image, cls=cls).as_dict()
         return io.NodeOutput(image, path, ui={**shown, "text": ("\n".join(lines),)})
 
