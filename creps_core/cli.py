@@ -1,4 +1,4 @@
-"""The command line: `creps render | explore | info | convert | train | evaluate | bench`."""
+"""The command line: `creps render | unfinished | explore | info | convert | train | evaluate | bench`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from . import __version__
 from .bench import command as bench
 from .devices import device_of
-from .duration import duration
+from .duration import Pace
 from .errors import TrainingError, out_of_memory, printable, shown
 from .evaluation import command as evaluate
 from .files import check_target
@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="creps", description="Any-scale image generation.")
     parser.add_argument("--version", action="version", version=f"creps {__version__}")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="render | explore | info | convert | train | evaluate | bench"
+        dest="command",
+        required=True,
+        metavar="render | unfinished | explore | info | convert | train | evaluate | bench",
     )
 
     p = commands.add_parser("render", help="render a picture of any size to a file")
@@ -118,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="go on with the same picture where an earlier run of it was stopped",
     )
+
+    p = commands.add_parser("unfinished", help="list the renders to files that were stopped, or remove them")
+    p.set_defaults(run=_unfinished)
+    p.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", default=Path(), help="default: this one")
+    p.add_argument("--clear", action="store_true", help="remove those that nobody renders now")
 
     p = commands.add_parser("explore", help="fly through a generator in the browser")
     p.set_defaults(run=explore.explore_command)
@@ -204,6 +211,18 @@ def _render(args: argparse.Namespace) -> None:
     )
 
 
+def _unfinished(args: argparse.Namespace) -> None:
+    from .rendering import clear_unfinished, unfinished_in
+
+    if not args.folder.is_dir():
+        raise ValueError(f"{args.folder} is no folder: name the one that the pictures were rendered to")
+    found = clear_unfinished(args.folder) if args.clear else unfinished_in(args.folder)
+    for leftover in found:
+        print(f"{'removed: ' * args.clear}{printable(str(leftover))} ({leftover.partial.name})")
+    if not found:
+        print("no unfinished renders")
+
+
 def _info(args: argparse.Namespace) -> None:
     import torch
 
@@ -274,19 +293,15 @@ def _progress_line(pixels: int) -> Callable[[int, int], None]:
     """A progress callback that rewrites one line of a terminal; elsewhere it writes a line a minute."""
     terminal = sys.stderr.isatty()
     pause = 0.2 if terminal else 60.0
-    first, start = None, time.monotonic()
-    shown = start
+    pace, shown = Pace(), time.monotonic()
 
     def show(done: int, total: int) -> None:
-        nonlocal first, shown
-        now = time.monotonic()
-        if first is None:  # a render that is gone on with begins in the middle
-            first = done
+        nonlocal shown
+        left, now = pace.at(done, total), time.monotonic()
         if now - shown < pause and (done < total or not terminal):
             return
-        shown, speed = now, (done - first) / max(now - start, 1e-3)
-        left = duration((total - done) / speed) if speed else "?"
-        line = f"{100 * done / total:5.1f} %  {speed * pixels / total / 1e6:.2f} MP/s  {left} left"
+        shown = now
+        line = f"{100 * done / total:5.1f} %  {pace.speed * pixels / total / 1e6:.2f} MP/s  {left} left"
         if terminal:
             line, end = f"\r{line:<50}", "\n" if done == total else ""
             print(line, end=end, file=sys.stderr, flush=True)

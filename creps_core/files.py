@@ -14,6 +14,8 @@ from contextlib import suppress
 from io import BytesIO, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from .errors import printable
 
@@ -87,22 +89,48 @@ def check_target(path: Path_) -> Path:
 
 
 def cannot_write(path: Path_, error: Exception, needed: str = "") -> OSError:
-    """The error to raise for one of writing `path`: one sentence, with the number of the original."""
+    """The error to raise for one of writing `path`: what to do, and what is wrong, with the number of the original."""
     number = getattr(error, "errno", None)
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    advice = "Choose another name or folder"
     if number in _NO_ROOM:
-        reason = f"there is no room ({reason}): free {needed or 'some'} or choose another disk"
+        advice, reason = f"Free {needed or 'some room'} or choose another disk", f"there is no room ({reason})"
     elif number == errno.ENAMETOOLONG:
-        reason = "its name is too long: choose a shorter one"
+        advice, reason = "Choose a shorter name", "its name is too long"
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        reason = f"it may not be written ({reason}): choose another folder, or change its permissions"
+        advice, reason = "Choose another folder, or change its permissions", f"it may not be written ({reason})"
     elif number == errno.ELOOP or "Symlink loop" in reason:
-        reason = "it is a link that leads nowhere: name the file itself"
+        advice, reason = "Name the file itself", "it is a link that leads nowhere"
     elif number in (errno.ENOTDIR, errno.EEXIST):
         reason = "a part of its path is a file, not a folder"
-    result = OSError(f"{printable(str(path))}: cannot be written: {reason}")
+    result = OSError(f"{advice}. {printable(os.path.basename(path) or str(path), 80)} cannot be written: {reason}")
     result.errno = number
     return result
+
+
+def path_of(text: str, inside: Path_) -> Path:
+    """The folder or file that a person means by what they typed or pasted.
+
+    File managers copy paths in quotes or as file:// addresses, and people write ~ for their home; but a name that
+    is there exactly as it is written is meant so, whatever is in it.
+
+    Args:
+        text: a whole path, or one inside a folder.
+        inside: that folder.
+    """
+    bare = text.strip()
+    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'":
+        bare = bare[1:-1]
+    address = urlsplit(bare) if bare.lower().startswith("file:") else None
+    meant = url2pathname(address.path) if address else bare
+    if meant[:1] == "~":
+        meant = os.path.expanduser(meant)
+    for name in (text, text.strip(), meant):
+        path = Path(os.path.normpath(os.path.join(inside, name)))
+        with suppress(OSError, ValueError):  # names that are too long, or hold zero bytes
+            if name.strip() and path.exists():
+                break
+    return path
 
 
 def partial_of(path: Path, token: str, kind: str = PARTIAL) -> Path:

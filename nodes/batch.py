@@ -33,8 +33,8 @@ class SelectLatents(io.ComfyNode):
                 io.String.Input(
                     "indices",
                     default=":",
-                    tooltip="Places in the batch, counted from 0, such as 0, 2, -1, 3:7. -1 is the last, 3:7 is 3 to "
-                    "6, : all, ::-1 all backwards, ::2 every second.",
+                    tooltip="Places in the batch, counted from 0, such as 0, 2, -1, 3-6. -1 is the last, 3:7 is "
+                    "the same as 3-6, : all, ::-1 all backwards, ::2 every second.",
                 ),
                 io.Int.Input("repeat", default=1, min=1, max=4096, tooltip="The whole selection so many times."),
             ],
@@ -161,7 +161,7 @@ class ContactSheet(io.ComfyNode):
         return io.NodeOutput(sheet[None].to(image), chosen, ui={"creps_sheet": [page]})
 
 
-class SaveLatents(io.ComfyNode):
+class SaveLatents(bridge.Prefixed):
     """Latents -> a file."""
 
     @classmethod

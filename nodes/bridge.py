@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import comfy.model_management as mm
 import comfy.model_patcher
@@ -14,16 +15,21 @@ import folder_paths
 import torch
 from comfy.cli_args import args
 from comfy.patcher_extension import CallbacksMP
+from comfy_api.latest import io
 from server import PromptServer
 from torch import Tensor
 
 from ..creps_core import Generator
+from ..creps_core.errors import printable, require
+from ..creps_core.files import cannot_write
 from ..creps_core.rendering import device, recordings
 from ..kernels import checking
 from . import previews
 from .sockets import Model
 
 log = logging.getLogger("CREPS")
+
+T = TypeVar("T")
 
 FOLDER, LATENTS_FOLDER, DIRECTIONS_FOLDER = "creps", "creps_latents", "creps_directions"
 FOLDERS = {
@@ -33,14 +39,19 @@ FOLDERS = {
 }
 """Kinds of files, and how they end."""
 _PREVIEW_SECONDS = 0.5
+_PREFIX_LIMIT = 200  # bytes; names may have 255, with what is added
 
 
 def register_model_folder() -> None:
     """Make `models/creps` and `output/creps` places where checkpoints are found, beside those the user added; and
-    likewise for latents and directions."""
+    likewise for latents and directions. A folder that cannot be made is one with nothing in it: the built-in generators
+    need none."""
     for folder, extensions in FOLDERS.items():
         models = os.path.join(folder_paths.models_dir, folder)
-        os.makedirs(models, exist_ok=True)
+        try:
+            os.makedirs(models, exist_ok=True)
+        except OSError as error:  # read-only, as in Docker and on a NAS; a dangling link, or a file in its place
+            log.warning("%s cannot be made (%s): no files are looked for there", models, error.strerror or error)
         folder_paths.add_model_folder_path(folder, models)
         folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.get_output_directory(), folder))
         paths, _ = folder_paths.folder_names_and_paths[folder]
@@ -51,12 +62,53 @@ def new_file(folder: str, prefix: str) -> str:
     """The path of a file to be written in the output folder of its kind: prefix, number, .safetensors.
 
     Raises:
-        Exception: of ComfyUI, when the prefix leads out of the output folder.
+        ValueError: the prefix is no name of a file in there.
     """
-    place, name, counter, _, _ = folder_paths.get_save_image_path(
-        os.path.join(folder, prefix), folder_paths.get_output_directory()
-    )
+    place, name, counter = output_place(os.path.join(folder, checked_prefix(prefix)))
     return os.path.join(place, f"{name}_{counter:05}_.safetensors")
+
+
+def output_place(prefix: str, width: int = 0, height: int = 0) -> tuple[str, str, int]:
+    """Folder, name and number of the next file with this prefix in the output folder, %tokens% filled in.
+
+    Raises:
+        OSError: its folder cannot be made.
+    """
+    try:
+        return folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory(), width, height)[:3]
+    except OSError as error:
+        raise cannot_write(prefix, error) from error
+
+
+def prefix_problem(prefix: str | None) -> str:
+    """What is wrong with a filename_prefix, and what to write instead; empty if nothing is, or it is not known yet."""
+    if prefix is None:
+        return ""
+    parts = prefix.replace("\\", "/").split("/")
+    problem = ""
+    if not parts[-1].strip(" ."):
+        problem = "names no file"
+    elif ".." in parts or os.path.isabs(prefix) or prefix[:1] == "~" or prefix.lower().startswith("file:"):
+        problem = "leads out of the output folder"
+    elif "\0" in prefix or max(len(os.fsencode(part)) for part in parts) > _PREFIX_LIMIT:
+        problem = f"has a name of more than {_PREFIX_LIMIT} bytes in it"
+    advice = "write a name such as mine, or holiday/mine for a folder, in filename_prefix"
+    return f"{advice}: {printable(repr(prefix), 60)} {problem}" if problem else ""
+
+
+def checked_prefix(prefix: str) -> str:
+    """A filename_prefix; raises ValueError if there is something wrong with it."""
+    require(not (problem := prefix_problem(prefix)), problem)
+    return prefix
+
+
+class Prefixed(io.ComfyNode):
+    """A node that writes a file: a `filename_prefix` that cannot be used is refused before anything runs."""
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """True, or what is wrong."""
+        return prefix_problem(filename_prefix) or True
 
 
 def file_state(folder: str, name: str) -> tuple[str, int, int]:
@@ -162,8 +214,8 @@ def progress_bar() -> Callable[[int, int], None]:
     return progress
 
 
-def back_off(work: Callable[[int | None], object], *, smallest: int, advice: str) -> None:
-    """Call `work(tile)` with ever smaller tiles until it fits into the device's memory.
+def back_off(work: Callable[[int | None], T], *, smallest: int, advice: str) -> T:
+    """What `work(tile)` returns, called with ever smaller tiles until it fits into the device's memory.
 
     The first try leaves the size of the tile to the core (None); then 256, 128... pixels down to `smallest`.
 
@@ -173,8 +225,7 @@ def back_off(work: Callable[[int | None], object], *, smallest: int, advice: str
     tile: int | None = None
     while True:
         try:
-            work(tile)
-            return
+            return work(tile)
         except Exception as error:
             mm.raise_non_oom(error)
             if tile is not None and tile <= smallest:

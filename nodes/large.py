@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Callable
 
-import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..creps_core import render
+from ..creps_core.duration import Pace
 from ..creps_core.rendering import BITS, MAX_SIDE, Preview, memory_estimate, render_to_file
 from . import bridge, inputs
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 
 _FORMATS = {"png": ".png", "tiff": ".tif"}
 _SMALLEST_TILE = 16
+_UNFINISHED = ("go on", "begin anew", "clear the others")
+_SAY_SECONDS = 1.0
 
 
-class RenderToFile(io.ComfyNode):
+class RenderToFile(bridge.Prefixed):
     """A latent -> a file of any size."""
 
     @classmethod
@@ -44,7 +48,8 @@ class RenderToFile(io.ComfyNode):
                     default="png",
                     tooltip="png opens everywhere, but most programs load all of it. tiff is a tiled BigTIFF with a "
                     "pyramid, which viewers for large pictures (QuPath, vipsdisp, QGIS...) open at once; it needs the "
-                    "package tifffile.",
+                    "package tifffile, which ComfyUI does not bring: where it is missing, the error says the command "
+                    "that installs it.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -62,6 +67,16 @@ class RenderToFile(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Per colour. 16 is for grading; files become more than twice as large.",
+                ),
+                io.Combo.Input(
+                    "unfinished",
+                    options=list(_UNFINISHED),
+                    default=_UNFINISHED[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="What to do about renders that were stopped. go on: this picture is gone on with, whatever "
+                    "its file is called; others in the folder are kept, and listed on the node. begin anew: what "
+                    "there is of this picture is dropped. clear the others: as go on, and all others are removed.",
                 ),
             ],
             outputs=[
@@ -87,11 +102,15 @@ class RenderToFile(io.ComfyNode):
         bottom: float = 1.0,
         right: float = 1.0,
         bits: str = "8",
+        unfinished: str = _UNFINISHED[0],
     ) -> io.NodeOutput:
         config = model.generator.config
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory(), width, height
-        )
+        if len(latent) != 1:
+            raise ValueError(
+                f"pick one latent with Select CREPS Latents (indices 0 to {len(latent) - 1}): a file holds one "
+                f"picture, and {len(latent)} latents were given"
+            )
+        folder, name, counter = bridge.output_place(bridge.checked_prefix(filename_prefix), width, height)
         path = os.path.join(folder, f"{name}_{counter:05}_{_FORMATS[format]}")
         preview = Preview(height, width, config.img_channels)
         window = (top, left, bottom, right)
@@ -100,9 +119,9 @@ class RenderToFile(io.ComfyNode):
             generator = bridge.on_device(model)
             return render(generator, latent.ws, height=height, width=width, window=window, fit=fit)
 
-        progress = bridge.progress_of(preview.image[None], draw, max(height, width))
+        progress = _progress(bridge.progress_of(preview.image[None], draw, max(height, width)), preview, path)
         memory = memory_estimate(config, height, width, supersample)
-        bridge.back_off(
+        file = bridge.back_off(
             lambda tile: render_to_file(
                 bridge.on_device(model, memory),
                 latent.ws,
@@ -116,6 +135,8 @@ class RenderToFile(io.ComfyNode):
                 tile=tile,
                 bits=int(bits),
                 text=_metadata(cls),
+                resume=unfinished != _UNFINISHED[1],
+                clear_others=unfinished == _UNFINISHED[2],
                 progress=progress,
                 preview=preview,
             ),
@@ -125,7 +146,29 @@ class RenderToFile(io.ComfyNode):
         image = bridge.new_image(1, *preview.image.shape)
         image[0] = preview.image
         image = bridge.to_image(image)
-        return io.NodeOutput(image, path, ui=ui.PreviewImage(image, cls=cls))
+        lines = [f"{path}, {file.size / 1e6:.1f} MB"]
+        if file.resumed_row:
+            lines.append(f"gone on with from row {file.resumed_row} of {height}")
+        kept = "removed" if unfinished == _UNFINISHED[2] else "unfinished beside it"
+        lines += [f"{kept}: {left}" for left in file.others]
+        bridge.say("\n".join(lines))  # stays on the node; the page shows the same of `ui` for no node but its own
+        shown = ui.PreviewImage(image, cls=cls).as_dict()
+        return io.NodeOutput(image, path, ui={**shown, "text": ("\n".join(lines),)})
+
+
+def _progress(move: Callable[[int, int], None], preview: Preview, path: str) -> Callable[[int, int], None]:
+    """Calls `move`, and says how long is left, and how large the file is."""
+    pace, said = Pace(), 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal said
+        move(done, total)
+        left = pace.at(done, total)
+        if time.monotonic() - said > _SAY_SECONDS:
+            said = time.monotonic()
+            bridge.say(f"{left} left, {preview.size / 1e6:.1f} MB so far: {path}")
+
+    return progress
 
 
 def _metadata(node: type[io.ComfyNode]) -> dict[str, str]:

@@ -123,8 +123,8 @@ class SampleSeeds(io.ComfyNode):
                     "seeds",
                     default="0-11",
                     multiline=True,
-                    tooltip="Seeds and ranges of seeds, such as 1, 5, 10-13. The order is kept, and a seed may come "
-                    "twice. At most 4096.",
+                    tooltip="Seeds and ranges of seeds, such as 1, 5, 10-13; or 10:14, which leaves out its end. "
+                    "The order is kept, and a seed may come twice. At most 4096.",
                 ),
                 *sampling_inputs(),
             ],

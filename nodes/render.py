@@ -26,7 +26,8 @@ class Render(io.ComfyNode):
             display_name="Render CREPS",
             category="CREPS",
             description="Renders latents at any size, natively: the picture is computed for this size, not scaled "
-            "to it. Memory does not grow with the picture beyond the picture itself.",
+            "to it. Memory does not grow with the picture beyond the picture itself; but Save Image takes three times "
+            "that: from 8192 a side on use Render CREPS To File.",
             search_aliases=["creps", "gan", "generate image", "picture", "any size", "high resolution", "synthesis"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents were sampled for."),
@@ -36,7 +37,9 @@ class Render(io.ComfyNode):
                     default=1024,
                     min=0,
                     max=MAX_SIDE,
-                    tooltip="Width of the picture in pixels. 0: by the height and the generator's own aspect.",
+                    tooltip="Width of the picture in pixels. 0: by the height and the generator's own aspect. From "
+                    "8192 on use Render CREPS To File, since Save Image takes 40 bytes per pixel (11 GB at 16384 x "
+                    "16384).",
                 ),
                 io.Int.Input(
                     "height",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..creps_core.checkpoints import fingerprint
 from ..creps_core.data import Pictures, from_images, open_pictures
+from ..creps_core.files import path_of
 from ..creps_core.training import Wish
 from .sockets import Model
 
@@ -40,27 +41,22 @@ def source(folder: str, images: Tensor | None) -> str:
     Raises:
         ValueError: there are none, or two sources.
     """
-    folder = _unquoted(folder)
-    if bool(folder) == (images is not None):
-        problem = "give a folder or link images, not both" if folder else "give a folder of pictures, or link images"
+    given = bool(folder.strip().strip("\"'"))
+    if given == (images is not None):
+        problem = "give a folder or link images, not both" if given else "give a folder of pictures, or link images"
         raise ValueError(f"Train CREPS Generator has no one source of pictures: {problem}")
     if images is not None:
         return f"{len(images)} linked images"
     path = _path_of(folder)
     if not os.path.exists(path):
         place = folder_paths.get_input_directory()
-        raise ValueError(f"there is no folder or zip {path!r}; give a whole path, or a name inside {place}")
+        raise ValueError(f"give a whole path, or a name inside {place}: there is no folder or zip {path!r}")
     return path
-
-
-def _unquoted(folder: str) -> str:
-    return folder.strip().strip("\"'")  # file managers copy paths in quotes
 
 
 def _path_of(folder: str) -> str:
     """A whole path, or one inside ComfyUI's input."""
-    place = folder if os.path.isabs(folder) else os.path.join(folder_paths.get_input_directory(), folder)
-    return os.path.normpath(place)
+    return str(path_of(folder, folder_paths.get_input_directory()))
 
 
 def opener(images: Tensor | None, c_dim: int) -> Callable[..., Pictures]:
@@ -153,6 +149,5 @@ seen = _Seen()
 
 
 def _state(run_name: str, folder: str) -> str:
-    folder = _unquoted(folder)
-    data = _data_state(_path_of(folder)) if folder else ""
+    data = _data_state(_path_of(folder)) if folder.strip() else ""
     return hashlib.sha256(f"{_run_state(run_name)} {data}".encode()).hexdigest()

@@ -22,7 +22,8 @@ from . import bridge
 from .sockets import DirectionsSocket, Latents, LatentSocket, Model, ModelSocket
 
 _LAYERS = (
-    "coarse, middle, fine (a third of the styles each), all, or numbers such as 0-3, 6; -1 is the last, which colours"
+    "coarse, middle, fine (a third of the styles each), all, or numbers such as 0-3, 6 (0:4 is 0-3); -1 is the last, "
+    "which colours"
 )
 
 
@@ -179,7 +180,9 @@ class DirectionStrip(io.ComfyNode):
                 LatentSocket.Input("latent", tooltip="What to change; several latents give rows each."),
                 DirectionsSocket.Input("directions", tooltip="Directions of the same generator."),
                 io.String.Input(
-                    "indices", default="0:5", tooltip="Which directions, counted from 0, such as 0, 2, 5:8. : is all."
+                    "indices",
+                    default="0:5",
+                    tooltip="Which directions, counted from 0, such as 0, 2, 5-7 (5:8 is the same). : is all.",
                 ),
                 io.Float.Input(
                     "reach", default=3.0, min=0.1, max=100.0, step=0.1, tooltip="From minus this strength to plus this."
@@ -203,7 +206,7 @@ class DirectionStrip(io.ComfyNode):
         return io.NodeOutput(strip(latent, directions, indices, reach=reach, columns=columns, layers=layers))
 
 
-class SaveDirections(io.ComfyNode):
+class SaveDirections(bridge.Prefixed):
     """Directions -> a file."""
 
     @classmethod

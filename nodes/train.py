@@ -313,7 +313,7 @@ class TrainGenerator(io.ComfyNode):
         return io.NodeOutput(bridge.to_model(generator), {"loss": losses}, samples, report, ui=ui.PreviewText(report))
 
 
-class SaveGenerator(io.ComfyNode):
+class SaveGenerator(bridge.Prefixed):
     """A generator -> a file that the loader lists."""
 
     @classmethod

@@ -7,6 +7,7 @@ import re
 import torch
 from torch import Tensor
 
+from ..errors import require_finite
 from ..network import Generator
 from .build import build_generator
 
@@ -63,6 +64,8 @@ def _is_fine(name: str, level: int) -> float:
 
 
 def _combine(a: Generator, b: Generator, amounts: dict[str, float], name: str) -> Generator:
+    for amount in amounts.values():
+        require_finite("amount", amount)
     if a.config != b.config:
         ours, theirs = a.config.to_dict(), b.config.to_dict()
         differing = [f"{key} {ours[key]} and {theirs[key]}" for key in ours if ours[key] != theirs[key]]

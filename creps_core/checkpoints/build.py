@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..network import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 
-Refuse = Callable[[str], Exception]
+Refuse = Callable[..., Exception]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -48,7 +48,7 @@ def check_shapes(wanted: Shapes, found: Shapes, what: str, error: Refuse) -> Non
 def check_finite(name: str, tensor: Tensor, error: Refuse) -> None:
     """Raise unless all values are finite numbers."""
     if not torch.isfinite(tensor).all():
-        raise error(f"{name} holds values that are not finite: the file is damaged, or its training had diverged")
+        raise error(f"{name} holds values that are not finite: it is damaged, or its training had diverged")
 
 
 def resembles(names: Mapping[str, object]) -> str:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ..errors import FileError, printable, shown
+from ..errors import AGAIN, CHECK_FILE, CHECK_NAME, FileError, printable, shown
 from ..files import Path_, open_file, parse_json, read_exactly, replace_file
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -35,9 +35,10 @@ TENSOR_LIMIT = 20_000  # a snapshot of a 1024 model has about 1000
 AXES_LIMIT = 8
 NAME_LIMIT = 200  # characters
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_ADVICE = "the file is damaged, download or copy it again"
+_LATER = "Read it again when nothing writes to it"
 
-Refuse = Callable[[str], Exception]
+Refuse = Callable[..., Exception]
+"""Makes the error to raise from what was found and, where it is not the usual one, the advice."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class TensorFile:
             self.data_start = 8 + len(text)
             self.entries = _entries(header, self.size - self.data_start)
         except ValueError as error:
-            raise refuse(f"not a whole safetensors file ({error}); {_ADVICE}") from error
+            raise refuse(f"not a whole safetensors file ({error})") from error
 
     def read(self) -> dict[str, Tensor]:
         """The tensors, in memory of their own: nothing that happens to the file reaches them."""
@@ -78,19 +79,19 @@ class TensorFile:
         """Raise unless all dtypes are ours."""
         for name, entry in self.entries.items():
             if entry.dtype not in DTYPES:
-                raise self.refuse(f"holds {name} as {entry.dtype}; known are {', '.join(DTYPES)}. It is damaged")
+                raise self.refuse(f"holds {name} as {entry.dtype}; known are {', '.join(DTYPES)}")
 
     def _header_text(self) -> bytes:
         head = bytearray(min(8, self.size))
         if len(head) < 8 or not read_exactly(self.file, head):
-            raise self.refuse(f"not a whole safetensors file (it has {self.size} bytes); {_ADVICE}")
+            raise self.refuse(f"not a whole safetensors file (it has {self.size} bytes)")
         (length,) = struct.unpack("<Q", head)
         if length > min(HEADER_LIMIT, self.size - 8):
             found = f"its header claims {length} bytes, and {self.size - 8} follow"
-            raise self.refuse(f"not a whole safetensors file ({found}); {_ADVICE}")
+            raise self.refuse(f"not a whole safetensors file ({found})")
         text = bytearray(length)
         if not read_exactly(self.file, text):
-            raise self.refuse("became shorter while it was read: read it again when nothing writes to it")
+            raise self.refuse("became shorter while it was read", _LATER)
         return bytes(text)
 
     def _tensor(self, entry: Entry) -> Tensor:
@@ -100,7 +101,7 @@ class TensorFile:
         data = bytearray(entry.stop - entry.start)
         self.file.seek(self.data_start + entry.start)
         if not read_exactly(self.file, data):
-            raise self.refuse("became shorter while it was read: read it again when nothing writes to it")
+            raise self.refuse("became shorter while it was read", _LATER)
         return torch.frombuffer(data, dtype=dtype).reshape(entry.shape)
 
 
@@ -116,21 +117,24 @@ def open_tensors(path: Path_, error: type[FileError], newer: type[FileError] | N
         error: it is not there, cannot be read, or is not a whole safetensors file.
     """
 
-    def refuse(problem: str) -> FileError:
-        return error(f"{os.fspath(path)}: {problem}")
+    def refuse(found: str, advice: str = AGAIN) -> FileError:
+        return error.about(path, found, advice)
+
+    def refuse_newer(found: str, advice: str = AGAIN) -> FileError:
+        return (newer or error).about(path, found, advice)
 
     try:
         file = open_file(path)
     except FileNotFoundError:
-        raise refuse("there is no such file") from None
+        raise refuse("there is no such file", CHECK_NAME) from None
     except OSError as problem:
-        raise refuse(f"cannot be read ({problem.strerror})") from problem
+        raise refuse(f"cannot be read ({problem.strerror})", CHECK_FILE) from problem
     try:
-        return TensorFile(file, refuse, lambda problem: (newer or error)(f"{os.fspath(path)}: {problem}"))
+        return TensorFile(file, refuse, refuse_newer)
     except BaseException as problem:
         file.close()
         if isinstance(problem, OSError):
-            raise refuse(f"cannot be read ({problem.strerror})") from problem
+            raise refuse(f"cannot be read ({problem.strerror})", CHECK_FILE) from problem
         raise
 
 
@@ -199,15 +203,17 @@ def read_header(
             raise ValueError("it has no version")
         check(header)
     except (ValueError, TypeError, KeyError) as error:
-        raise file.refuse(f"its header cannot be read ({_said(error)}); {_ADVICE}") from error
+        raise file.refuse(f"its header cannot be read ({_said(error)})") from error
     if found > version:
-        raise file.refuse(f"written in version {shown(found)} of the format, this program knows {version}: update it")
+        raise file.refuse(
+            f"written in version {shown(found)} of the format, and this program knows {version}", "Update this program"
+        )
     if SEAL in header:
         good = _seal({name: value for name, value in header.items() if name != SEAL}) == header[SEAL]
     else:
         good = header.keys() <= set(old_fields)
     if not good:
-        raise file.refuse("its header does not match its checksum: " + _ADVICE)
+        raise file.refuse("its header does not match its checksum")
     return header
 
 

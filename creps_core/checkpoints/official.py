@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CHECK_FILE, CHECK_NAME, CheckpointError, printable
 from ..files import open_file
 from .pickle_objects import TORCH_MAGIC, Module, Objects
 from .pickle_reader import Interpreter, Source, Stream, StreamError, shown
@@ -24,6 +24,7 @@ INSTRUCTION_LIMIT = 250_000  # a snapshot needs about 150 for each tensor: 80 00
 ENTRY_LIMIT = 20_000  # tensors, modules and arguments that a snapshot unfolds to; about 1000 at 1024 x 1024
 DEPTH_LIMIT = 24  # modules inside modules, dicts inside dicts
 NAME_LIMIT = 200  # characters of a tensor name
+_SHOWN_TEXT = 30  # of a text file
 CHOOSE = "Choose a CREPS snapshot: the .pkl of the training or of its authors, a pickle of G, D and G_ema"
 
 
@@ -57,11 +58,10 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
     Raises:
         CheckpointError: whatever is wrong with the file; names it, what was found, and what to do.
     """
-    name = os.fsdecode(path)
     try:
         if not os.path.isfile(path):
             found = "is not a file" if os.path.exists(path) else "does not exist"
-            raise StreamError(found, "Check the path")
+            raise StreamError(found, CHECK_NAME)
         with open_file(path) as file:
             head = file.read(512) or b""
             if not _is_pickle(head):
@@ -69,14 +69,13 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
             size = os.fstat(file.fileno()).st_size
             return _Snapshot(Source(file, size)).read()
     except StreamError as error:
-        raise CheckpointError(f"{name}: {error}") from None
+        raise CheckpointError.about(path, error.found, error.advice) from None
     except MemoryError:
-        raise CheckpointError(f"{name}: does not fit into the free memory. Close other programs") from None
+        raise CheckpointError.about(path, "does not fit into the free memory", "Close other programs") from None
     except OSError as error:
-        raise CheckpointError(f"{name}: cannot be read ({error.strerror}). Check the file") from None
+        raise CheckpointError.about(path, f"cannot be read ({error.strerror})", CHECK_FILE) from None
     except Exception as error:  # whatever else a damaged or crafted file provokes
-        reason = f"{type(error).__name__}: {shown(str(error))}"
-        raise CheckpointError(f"{name}: is damaged ({reason}). Get the file again") from None
+        raise CheckpointError.about(path, f"is damaged ({type(error).__name__}: {shown(str(error))})") from None
 
 
 def _is_pickle(head: bytes) -> bool:
@@ -101,7 +100,18 @@ def _what_instead(head: bytes) -> StreamError:
         return StreamError("is a Git LFS pointer, not the file itself", "Run `git lfs pull`, or download it")
     if head.startswith(b"\x1f\x8b"):
         return StreamError("is a gzip archive", "Unpack it first")
-    return StreamError(f"is neither a snapshot nor a safetensors file: it starts with {head[:8].hex(' ')}", CHOOSE)
+    return StreamError(f"is {_described(head)}, neither a snapshot nor a safetensors file", CHOOSE)
+
+
+def _described(head: bytes) -> str:
+    """The beginning of a file of an unknown kind: as text where it is one."""
+    text = head.decode("utf-8", "replace")
+    strange = sum(not (c.isprintable() or c.isspace()) or c == "\ufffd" for c in text)
+    if 8 * strange <= len(text):
+        return f'a text file ("{printable(text.strip().split(chr(10))[0][:_SHOWN_TEXT])}...")'
+    kinds = {b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"RIFF": "a WebP picture or a sound"}
+    kinds |= {b"GGUF": "a GGUF file of a language or diffusion model", b"\x93NUMPY": "a NumPy array"}
+    return next((kind for start, kind in kinds.items() if head.startswith(start)), "a file of an unknown kind")
 
 
 class _Snapshot:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, NewerFormatError
+from ..errors import AGAIN, CHECK_FILE, CHECK_NAME, CheckpointError, NewerFormatError
 from ..files import Path_, check_target, open_file
 from ..network import DiscriminatorConfig, Generator, GeneratorConfig
 from .build import build_discriminator, build_generator, check_finite, check_shapes, resembles, shapes_of
 from .container import TensorFile, as_bytes, open_tensors, read_header, write_tensors
-from .official import Network, read_snapshot
+from .official import CHOOSE, Network, read_snapshot
 from .taught import is_taught, read_taught, write_taught
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class Checkpoint:
     named: bool = True
     """Whether G and G_ema are there by name; the one generator of a plain file is both."""
 
-    def refuse(self, problem: str) -> CheckpointError:
+    def refuse(self, found: str, advice: str = AGAIN) -> CheckpointError:
         """The error to raise for a problem with this file."""
-        return CheckpointError(f"{self.path}: {problem}")
+        return CheckpointError.about(self.path, found, advice)
 
     def generator(self, weights: str = "G_ema") -> Generator:
         """One of its generators, on the CPU in float32, in evaluation mode, without gradients.
@@ -76,12 +76,14 @@ class Checkpoint:
         """
         name = weights if self.named else "G_ema"
         if name not in self.tensors:
-            raise self.refuse(f"holds {', '.join(self.tensors) or 'no networks'}, but not {name}")
+            raise self.refuse(
+                f"holds {', '.join(self.tensors) or 'no networks'}, but not {name}", "Choose other weights"
+            )
         generator = build_generator(self.config, self.tensors[name], self.refuse)
         try:
             read_taught(generator, self.header, self.beside)
         except ValueError as error:
-            raise self.refuse(f"{error}; the file is damaged") from error
+            raise self.refuse(str(error)) from error
         generator.name, generator.origin = self.path.stem, str(self.path)
         return generator
 
@@ -248,8 +250,8 @@ def read_own(path: Path_) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Te
     with file.file:
         if HEADER_KEY not in file.metadata:
             raise file.refuse(
-                "a safetensors file without a CREPS config in its header: weights of another model, or a bare "
-                "state dict. Convert the official .pkl with `creps convert`"
+                "a safetensors file without a CREPS config in its header: weights of another model, or a state dict",
+                "Choose a CREPS checkpoint, or convert the official .pkl with `creps convert`",
             )
         header = read_header(file, HEADER_KEY, _HEADER_LIMIT, FORMAT_VERSION, _OLD_FIELDS, _check_fields)
         config = GeneratorConfig.from_dict(header["config"])
@@ -257,7 +259,7 @@ def read_own(path: Path_) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Te
         _check_networks(file, config, header)
         tensors = file.read()
     if digest(config, tensors) != header["sha256"]:
-        raise file.refuse("the weights do not match their checksum: the file is damaged, download or copy it again")
+        raise file.refuse("the weights do not match their checksum")
     for name, tensor in tensors.items():
         check_finite(name, tensor, file.refuse)
     return config, header, tensors
@@ -301,12 +303,12 @@ def _check_networks(file: TensorFile, config: GeneratorConfig, header: dict[str,
     if is_training(header):
         wanted = {"G.": generator, "G_ema.": generator}
         if "discriminator" not in header:
-            raise file.refuse("the config of its discriminator is missing: the file is damaged")
+            raise file.refuse("the config of its discriminator is missing")
         for name in [name for name in found if name.startswith(("adam.", "state.", "average"))]:
             shape = found.pop(name)
             inner = _AVERAGE.fullmatch(name)
             if name.startswith("average") and (inner is None or generator.get(inner[1]) != shape):
-                raise file.refuse(f"{name} is not the average of a generator of its config: the file is damaged")
+                raise file.refuse(f"{name} is not the average of a generator of its config")
     if "discriminator" in header:
         wanted["D."] = shapes_of(DiscriminatorConfig.from_dict(header["discriminator"]))
     names = {prefix + name: shape for prefix, shapes in wanted.items() for name, shape in shapes.items()}
@@ -323,9 +325,9 @@ def _is_safetensors(path: Path) -> bool:
         with open_file(path) as file:
             return (file.read(9) or b"")[8:] == b"{"
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
+        raise CheckpointError.about(path, "there is no such file", CHECK_NAME) from None
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+        raise CheckpointError.about(path, f"cannot be read ({error.strerror})", CHECK_FILE) from error
 
 
 def _read_official(path: Path) -> Checkpoint:
@@ -333,14 +335,15 @@ def _read_official(path: Path) -> Checkpoint:
     networks = {name: network.tensors for name, network in snapshot.networks.items()}
     network = snapshot.networks["G_ema"]
     if "synthesis.b4.input.freqs" not in network.tensors:
-        raise CheckpointError(
-            f"{path}: its G_ema is not a CREPS generator.{resembles(network.tensors)} "
-            "Use a snapshot of the CREPS authors (creps-*.pkl) or a file of `creps train` or `creps convert`"
+        raise CheckpointError.about(
+            path,
+            f"its G_ema is not a CREPS generator.{resembles(network.tensors)}",
+            "Use a snapshot of the CREPS authors (creps-*.pkl) or a file of `creps train` or `creps convert`",
         )
     try:
         config = official_config(network)
     except ValueError as error:
-        raise CheckpointError(f"{path}: the generator in it cannot be built: {error}") from error
+        raise CheckpointError.about(path, f"the generator in it cannot be built: {error}", CHOOSE) from error
     judge = None
     try:
         if "D" in snapshot.networks:

@@ -58,6 +58,7 @@ class StreamError(ValueError):
         advice: str = "It is damaged or not a CREPS snapshot; get it again from the CREPS authors",
     ):
         super().__init__(f"{found}. {advice}")
+        self.found, self.advice = found, advice
 
 
 def shown(text: str) -> str:

@@ -44,7 +44,10 @@ def sizes_up_to(largest: int, smallest: int = 16) -> list[int]:
     while smallest > 1 and 2 * sizes[-1] - 1 <= largest:
         sizes.append(2 * sizes[-1] - 1)
     if len(sizes) < 2:
-        raise ValueError(f"{smallest} is to be compared with {2 * smallest - 1}, which is more than {largest}")
+        raise ValueError(
+            f"raise largest to {2 * smallest - 1} or more, or lower smallest to {(largest + 1) // 2} or less: a size "
+            f"is compared with the double of it less one, and from {smallest} up to {largest} there is none"
+        )
     return sizes
 
 

@@ -143,13 +143,13 @@ class Pictures:
                 stored, _ = decode(lambda: source.read(name), source.size(name), self.frame)
             except Unusable as error:
                 raise DatasetError(
-                    f"{source.path}: {printable(name)} was all right when the data set was opened, and is not now: "
-                    f"{error}; leave the files alone while they are in use"
+                    f"{source.path.name}: {printable(name)} was all right when the data set was opened, and is not "
+                    f"now: {error}; leave the files alone while they are in use"
                 ) from error
             if stored.shape[1] != self._sides[row]:
                 raise DatasetError(
-                    f"{source.path}: {printable(name)} is another picture than when the data set was opened; leave "
-                    "the files alone while they are in use"
+                    f"{source.path.name}: {printable(name)} is another picture than when the data set was opened; "
+                    "leave the files alone while they are in use"
                 )
             self._cache.put(name, stored)
         return stored
@@ -438,9 +438,9 @@ def _each(
 
 def _nothing(files: Source, skipped: list[tuple[str, str]]) -> str:
     if skipped:
-        return f"{files.path}: none of {len(skipped)} pictures can be used: {'; '.join(_some(skipped, 3))}"
+        return f"{files.path.name}: none of {len(skipped)} pictures can be used: {'; '.join(_some(skipped, 3))}"
     others = ", ".join(f"{count} {kind or 'without ending'}" for kind, count in files.others.most_common(5) if count)
-    return f"{files.path}: there are no pictures in it" + (f", only other files ({others})" if others else "")
+    return f"{files.path.name}: there are no pictures in it" + (f", only other files ({others})" if others else "")
 
 
 def _some(skipped: Sequence[tuple[str, str]], count: int) -> list[str]:

@@ -55,7 +55,7 @@ def labels_from_folders(files: Source, names: Sequence[str]) -> Labels:
     found = sorted(set(folders.values()), key=lambda name: (canonical(name).lower(), name))
     if len(found) < 2:
         raise DatasetError(
-            f"{files.path}: labels are wanted from folders, and the pictures lie in {len(found) or 'no'} folder"
+            f"{files.path.name}: labels are wanted from folders, and the pictures lie in {len(found) or 'no'} folder"
             f"{f', {printable(found[0])!r}' if found else ''}; put those of each class into a folder of its own"
         )
     numbers = {name: int(name) for name in found if re.fullmatch(r"\d{1,5}", name)}
@@ -80,15 +80,16 @@ def read_labels(files: Source, names: Collection[str]) -> Labels:
     places = sorted(name.removesuffix(LABELS_FILE) for name in files.names if is_labels(name))
     if not places:
         raise DatasetError(
-            f"{files.path}: labels are wanted, but there is no {LABELS_FILE}; put one beside the pictures: {_EXAMPLE}"
+            f"{files.path.name}: labels are wanted, but there is no {LABELS_FILE}; put one beside the pictures: "
+            f"{_EXAMPLE}"
         )
     if "" not in places and len(places) > 1:
         raise DatasetError(
-            f"{files.path}: labels are wanted, and there is a {LABELS_FILE} in {len(places)} folders, "
+            f"{files.path.name}: labels are wanted, and there is a {LABELS_FILE} in {len(places)} folders, "
             f"{', '.join(printable(place) for place in places[:3])} among them: put one for all at the top"
         )
     place = places[0]
-    where = f"{files.path}: {place}{LABELS_FILE}"
+    where = f"{files.path.name}: {place}{LABELS_FILE}"
     try:
         content = json.loads(files.read(place + LABELS_FILE, _MAX_LABELS_FILE))
     except (Unusable, ValueError, RecursionError) as error:

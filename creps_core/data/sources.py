@@ -92,17 +92,17 @@ def open_source(path: Path, choose: Choice) -> Source:
         is_zip = path.is_file() and zipfile.is_zipfile(path)
         head = path.open("rb").read(512) if path.is_file() else b""
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise DatasetError(f"{path.name}: cannot be read ({error.strerror or error})") from error
     if not is_zip:
         if head.startswith((b"PK\x03\x04", b"PK\x07\x08", b"PK00")):
             raise DatasetError(
-                f"{path}: a zip file that was cut off, or one part of several: its table of contents, at the end, is "
-                "missing; copy or download it again"
+                f"{path.name}: a zip file that was cut off, or one part of several: its table of contents, at the end, "
+                "is missing; copy or download it again"
             )
         if kind := archive_kind(head):
-            raise DatasetError(f"{path}: a {kind} archive, which is not read: unpack it, and give the folder")
+            raise DatasetError(f"{path.name}: a {kind} archive, which is not read: unpack it, and give the folder")
         what = "an empty file" if not head else "not a zip file"
-        raise DatasetError(f"{path}: {what}; give a folder or a zip file with the pictures in it")
+        raise DatasetError(f"{path.name}: {what}; give a folder or a zip file with the pictures in it")
     return _Zip(path, choose)
 
 
@@ -146,7 +146,7 @@ class _Folder(Source):
     def _unreadable(self, error: OSError) -> None:
         folder = Path(error.filename)
         if folder == self.path:
-            raise DatasetError(f"{folder}: cannot be read ({error.strerror})") from error
+            raise DatasetError(f"{folder.name}: cannot be read ({error.strerror})") from error
         self.skipped.append((folder.relative_to(self.path).as_posix() + "/", f"cannot be read ({error.strerror})"))
 
     def _head(self, name: str) -> bytes:
@@ -190,14 +190,14 @@ class _Zip(Source):
         try:
             self._file = path.open("rb")
         except OSError as error:
-            raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
+            raise DatasetError(f"{path.name}: cannot be read ({error.strerror or error})") from error
         try:
             self._length = os.fstat(self._file.fileno()).st_size
             try:
                 with zipfile.ZipFile(self._file) as archive:
                     entries = archive.infolist()
             except Exception as error:  # a damaged table raises nearly anything
-                raise DatasetError(f"{path}: the zip file is damaged ({error})") from error
+                raise DatasetError(f"{path.name}: the zip file is damaged ({error})") from error
             self._look_through(entries, choose)
         except BaseException:
             self._file.close()
@@ -205,7 +205,9 @@ class _Zip(Source):
 
     def _look_through(self, entries: list[zipfile.ZipInfo], choose: Choice) -> None:
         if len(entries) > _MAX_ENTRIES:
-            raise DatasetError(f"{self.path}: {len(entries)} entries, at most {_MAX_ENTRIES} are read; use a folder")
+            raise DatasetError(
+                f"{self.path.name}: {len(entries)} entries, at most {_MAX_ENTRIES} are read; use a folder"
+            )
         empty = [entry for entry in entries if not entry.file_size and not _is_folder(entry)]
         if len(empty) > _SHOWN_EMPTY:  # of which a small archive may have millions
             self.skipped.append((f"{len(empty):,} entries", "empty file"))
@@ -224,8 +226,8 @@ class _Zip(Source):
             if leads_out:
                 if choice is True:
                     raise DatasetError(
-                        f"{self.path}: the entry {name!r} leads out of the archive; such files are made to do harm, or "
-                        "badly packed: pack the pictures again"
+                        f"{self.path.name}: the entry {name!r} leads out of the archive; such files are made to do "
+                        "harm, or badly packed: pack the pictures again"
                     )
                 self.skipped.append((name, _LEADS_OUT))
             elif self._consider(name, choice):
@@ -240,7 +242,7 @@ class _Zip(Source):
         """Why an entry is passed over; None if it is not. Raises DatasetError: it spoils the whole archive."""
         packed, size = entry.compress_size, entry.file_size
         if entry.flag_bits & _ENCRYPTED:
-            raise DatasetError(f"{self.path}: {name} is encrypted; pack the pictures without a password")
+            raise DatasetError(f"{self.path.name}: {name} is encrypted; pack the pictures without a password")
         if size > MAX_FILE or packed > MAX_FILE:
             return f"has {max(size, packed)} bytes, at most {MAX_FILE} are read"
         if stat.S_ISLNK(entry.external_attr >> 16):
@@ -255,20 +257,20 @@ class _Zip(Source):
         entries = self._entries.values()
         total = sum(entry.file_size for entry in entries)
         if total > _MAX_TOTAL:
-            raise DatasetError(f"{self.path}: unpacks to {total} bytes, at most {_MAX_TOTAL} are read")
+            raise DatasetError(f"{self.path.name}: unpacks to {total} bytes, at most {_MAX_TOTAL} are read")
         swollen = [e for e in entries if e.file_size > _RATIO_FROM and e.file_size > _MAX_RATIO * e.compress_size]
         inflated = sum(entry.file_size for entry in swollen)
         if inflated > _MAX_INFLATED:
             raise DatasetError(
-                f"{self.path}: {len(swollen)} entries, {swollen[0].filename!r} the first, unpack to more than "
+                f"{self.path.name}: {len(swollen)} entries, {swollen[0].filename!r} the first, unpack to more than "
                 f"{_MAX_RATIO} times their size, {inflated} bytes in all, as archives do that are made to do harm: "
                 "remove them, or pack without compression"
             )
         for one, other in pairwise(sorted(entries, key=lambda entry: entry.header_offset)):
             if one.header_offset + _LOCAL_HEADER + one.compress_size > other.header_offset:
                 raise DatasetError(
-                    f"{self.path}: the entries {one.filename!r} and {other.filename!r} overlap; such files are made to "
-                    "do harm, or damaged: pack the pictures again"
+                    f"{self.path.name}: the entries {one.filename!r} and {other.filename!r} overlap; such files are "
+                    "made to do harm, or damaged: pack the pictures again"
                 )
 
     def size(self, name: str) -> int:

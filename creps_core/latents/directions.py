@@ -15,6 +15,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from ..checkpoints import fingerprint
+from ..errors import require_finite
 from ..network import FullyConnected, Generator, ModulatedLinear
 from .ranges import parse_indices, parse_layers
 from .sampling import Latents
@@ -149,6 +150,7 @@ def edit(
     chosen = _check(latents, directions, layers)
     ws = latents.ws.clone()
     for index, strength in strengths.items():
+        require_finite("strength", strength)
         if not 0 <= index < len(directions):
             raise ValueError(f"there is no direction {index}: there are {len(directions)}, counted from 0")
         ws[:, chosen] += strength * directions.steps[index] * directions.vectors[index]
@@ -178,6 +180,7 @@ def strip(
     chosen = _check(latents, directions, layers)
     if columns < 2:
         raise ValueError(f"a strip needs at least two columns, not {columns}")
+    require_finite("reach", reach)
     order = parse_indices(indices, len(directions))
     strengths = torch.linspace(-reach, reach, columns)
     moves = strengths[:, None] * (directions.vectors * directions.steps[:, None])[order, None]  # [D, S, w_dim]

@@ -19,7 +19,7 @@ from ..checkpoints import (
     read_header,
     write_tensors,
 )
-from ..errors import LatentsError
+from ..errors import LatentsError, printable
 from ..network import Generator
 from .directions import Directions
 from .sampling import Latents, Origin
@@ -68,7 +68,7 @@ def load_latents(path: Path_, generator: Generator | None = None, if_different: 
     tensors, header = _load(path, LATENTS_KEY, ("ws",))
     ws = tensors["ws"]
     if ws.ndim != 3 or 0 in ws.shape:
-        raise LatentsError(f"{path}: its latents have the shape {list(ws.shape)} instead of [N, num_ws, w_dim]")
+        raise LatentsError.about(path, f"its latents have the shape {list(ws.shape)} instead of [N, num_ws, w_dim]")
     count = len(ws)
     latents = Latents(
         ws,
@@ -97,7 +97,7 @@ def load_directions(path: Path_, generator: Generator | None = None, if_differen
     vectors, steps = tensors["vectors"], tensors["steps"]
     layers = _list(header, "layers", int)
     if vectors.ndim != 2 or 0 in vectors.shape or steps.shape != vectors.shape[:1] or not 0 < len(layers) <= _STYLES:
-        raise LatentsError(f"{path}: the directions in it are damaged")
+        raise LatentsError.about(path, "the directions in it are damaged")
     method = str(header.get("method", ""))
     titles = tuple(_list(header, "titles", str)) if header.get("titles") else ()
     if titles and len(titles) != len(vectors):
@@ -132,16 +132,19 @@ def _fitted(latents: Latents, generator: Generator, if_different: str, path: Pat
 
 def _refuse(found: Latents | Directions, generator: Generator, if_different: str, path: Path_, w_dim: int) -> None:
     """Raise unless what was made with another generator may and can be adapted to this one."""
-    made_with = f"{path}: made with {found.name or 'an unknown generator'}"
+    made_with = f"made with {printable(found.name or 'an unknown generator', 60)}"
     wanted = generator.config.w_dim
     if w_dim != wanted:
-        raise LatentsError(
-            f"{made_with}, whose styles have {w_dim} numbers; those of {generator.name} have {wanted}: "
-            "they cannot be used with it"
+        raise LatentsError.about(
+            path,
+            f"{made_with}, whose styles have {w_dim} numbers; those of {generator.name} have {wanted}",
+            "Load the generator that they were made with",
         )
     if if_different == "refuse":
-        raise LatentsError(
-            f"{made_with}, not with {generator.name}: load that generator, or choose `adapt` to use them all the same"
+        raise LatentsError.about(
+            path,
+            f"{made_with}, not with {generator.name}",
+            "Load the generator that they were made with, or choose `adapt` to use them all the same",
         )
 
 
@@ -160,15 +163,17 @@ def _load(path: Path_, key: str, names: Sequence[str]) -> tuple[dict[str, Tensor
             other = next(
                 (kind for k, kind in {**_KINDS, HEADER_KEY: "a generator"}.items() if k in file.metadata), None
             )
-            raise file.refuse(f"holds {other or 'something else'}, not {_KINDS[key]} of this pack")
+            raise file.refuse(
+                f"holds {other or 'something else'}, not {_KINDS[key]} of this pack", "Choose another file"
+            )
         header = read_header(file, key, _HEADER_LIMIT, FORMAT_VERSION, _OLD_FIELDS, _check_fields)
         for name in names:
             if name not in file.entries:
-                raise file.refuse(f"{name} is missing; the file is damaged")
+                raise file.refuse(f"{name} is missing")
         file.require_dtypes()
         tensors = file.read()
     if SEAL in header and digest(None, tensors) != header.get("sha256"):
-        raise file.refuse("its numbers do not match their checksum: the file is damaged, copy it again")
+        raise file.refuse("its numbers do not match their checksum")
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         check_finite(name, tensor, file.refuse)

@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..errors import require_finite
 from .ranges import parse_layers
 from .sampling import Latents
 from .selection import check_alike
@@ -23,7 +24,11 @@ def mix(a: Tensor, b: Tensor, layers: Sequence[int], amount: float = 1.0) -> Ten
 
     Returns:
         Their broadcast shape.
+
+    Raises:
+        ValueError: amount is not finite.
     """
+    require_finite("amount", amount)
     a, b = torch.broadcast_tensors(a, b)
     mixed, layers = a.clone(), list(layers)
     mixed[..., layers, :] = torch.lerp(a[..., layers, :], b[..., layers, :], amount)

@@ -1,4 +1,7 @@
-"""Lists of numbers as people write them: "1, 5, 10-13" of seeds, "0, 2, -1, 3:7" of a batch, "coarse, 8" of styles."""
+"""Lists of numbers as people write them: "1, 5, 10-13" of seeds, "0, 2, -1, 3:7" of a batch, "coarse, 8" of styles.
+
+All of them take both kinds of ranges: `3-6` with both ends, and slices as Python has them, `3:7`, without the last.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,28 @@ _NUMBER = re.compile(r"-?\d+")
 def parse_seeds(text: str) -> list[int]:
     """Seeds from a list of numbers and ranges: `"1, 5, 10-13"` is [1, 5, 10, 11, 12, 13].
 
-    Commas, semicolons, spaces and line ends separate; both ends of a range belong to it, `"5-3"` runs downwards.
+    Commas, semicolons, spaces and line ends separate; both ends of `10-13` belong to it, `"5-3"` runs downwards; of
+    `10:14` the end is left out, and it may have a step, `0:100:10`.
 
     Raises:
         ValueError: not a number or a range, a seed above 2^64 - 1, more than 4096 seeds, or none; names the part.
     """
     seeds: list[int] = []
     for part in _parts(text):
-        if match := _RANGE.fullmatch(part):
-            first, last = int(match[1]), int(match[2])
-            if abs(last - first) >= MAX_COUNT:
-                raise ValueError(f"{part!r} is more than {MAX_COUNT} seeds")
-            seeds += range(first, last + 1) if first <= last else range(first, last - 1, -1)
+        if found := _range(part, "seeds"):
+            seeds += found
+        elif match := _SLICE.fullmatch(part):
+            start, stop, step = _slice(match, part)
+            if stop is None or (start or 0) < 0 or stop < 0:
+                raise ValueError(f"{part!r} is no range of seeds: write 0-3, or 0:4, which leaves out its end")
+            seeds += _counted(range(start or 0, stop, step or 1), part, "seeds")
         elif part.isdecimal():
             seeds.append(int(part))
         else:
-            raise ValueError(f"{part!r} is neither a seed nor a range of seeds; write for instance 1, 5, 10-13")
+            raise ValueError(
+                f"{part!r} is neither a seed nor a range of seeds; write for instance 1, 5, 10-13, or 10:14, "
+                "which leaves out its end"
+            )
     return _checked(seeds, "seeds", text)
 
 
@@ -41,24 +50,27 @@ def parse_indices(text: str, length: int) -> list[int]:
     """Positions in a batch of `length`, each from 0 to length - 1, in the order in which they are written.
 
     `"0, 2, -1, 3:7"`: negative numbers count from the end, slices are those of Python (the end is left out, any part
-    may be missing, `::-1` reverses). A position that is written twice is taken twice.
+    may be missing, `::-1` reverses); both ends of `3-6` belong to it. A position that is written twice is taken twice.
 
     Raises:
-        ValueError: not an index or a slice, outside the batch, or nothing is left; names the part.
+        ValueError: not an index or a range, outside the batch, or nothing is left; names the part.
     """
     indices: list[int] = []
     for part in _parts(text):
         if match := _SLICE.fullmatch(part):
-            start, stop, step = (int(value) if value else None for value in match.groups())
-            if step == 0:
-                raise ValueError(f"the step of {part!r} is 0")
+            start, stop, step = _slice(match, part)
             indices += range(length)[start:stop:step]
-        elif _NUMBER.fullmatch(part):
-            if not -length <= int(part) < length:
-                raise ValueError(f"there is no {part} in a batch of {length}: it goes from 0 to {length - 1}")
-            indices.append(int(part) % length)
-        else:
-            raise ValueError(f"{part!r} is neither an index nor a slice; write for instance 0, 2, -1, 3:7")
+            continue
+        found = _range(part, "latents") or ([int(part)] if _NUMBER.fullmatch(part) else [])
+        if not found:
+            raise ValueError(
+                f"{part!r} is neither an index nor a range; write for instance 0, 2, -1, 3-6, or 3:7, which leaves "
+                "out its end"
+            )
+        for index in found:
+            if not -length <= index < length:
+                raise ValueError(f"there is no {index} in a batch of {length}: it goes from 0 to {length - 1}")
+            indices.append(index % length)
     return _checked(indices, "latents", text)
 
 
@@ -66,7 +78,8 @@ def parse_layers(text: str, num_ws: int) -> list[int]:
     """Positions of style vectors, 0 to num_ws - 1, sorted, each once.
 
     `"coarse"`, `"middle"` and `"fine"` are a third of the styles each, `"all"` is all of them; `"0-3, 6"` counts them
-    (both ends of a range belong to it, negative numbers count from the end: -1 is the style of the pixel blocks).
+    (both ends of it belong to it; `0:4` is the same as Python has it; negative numbers count from the end: -1 is the
+    style of the pixel blocks).
 
     Raises:
         ValueError: an unknown name, a style that there is not, or no style at all; names the part.
@@ -76,15 +89,21 @@ def parse_layers(text: str, num_ws: int) -> list[int]:
         if part.lower() in LAYER_NAMES:
             layers |= set(named_layers(part.lower(), num_ws))
             continue
-        match = _RANGE.fullmatch(part)
-        if match is None and not _NUMBER.fullmatch(part):
+        if match := _SLICE.fullmatch(part):
+            start, stop, step = _slice(match, part)
+            if any(bound is not None and not -num_ws <= bound <= num_ws for bound in (start, stop)):
+                raise ValueError(f"{part!r} is outside the {num_ws} styles of this generator, 0 to {num_ws - 1}")
+            layers |= set(range(num_ws)[start:stop:step])
+            continue
+        found = _range(part, "styles") or ([int(part)] if _NUMBER.fullmatch(part) else [])
+        if not found:
             raise ValueError(
-                f"{part!r} is no style: write {', '.join(LAYER_NAMES)}, a number or a range, for instance 0-3, 6"
+                f"{part!r} is no style: write {', '.join(LAYER_NAMES)}, a number or a range, for instance 0-3, 6, or "
+                "0:4, which leaves out its end"
             )
-        first, last = (int(match[1]), int(match[2])) if match else (int(part), int(part))
-        if not -num_ws <= first <= last < num_ws:
+        if not all(-num_ws <= layer < num_ws for layer in found):
             raise ValueError(f"{part!r} is outside the {num_ws} styles of this generator, 0 to {num_ws - 1}")
-        layers |= {layer % num_ws for layer in range(first, last + 1)}
+        layers |= {layer % num_ws for layer in found}
     if not layers:
         raise ValueError("no styles are named; write for instance coarse, or 0-3, 6")
     return sorted(layers)
@@ -96,6 +115,30 @@ def named_layers(name: str, num_ws: int) -> range:
         return range(num_ws)
     third = LAYER_NAMES.index(name)
     return range(round(num_ws * third / 3), round(num_ws * (third + 1) / 3))
+
+
+def _range(part: str, what: str) -> Sequence[int]:
+    """The numbers of `3-6`, or downwards of `6-3`; none where it is something else."""
+    match = _RANGE.fullmatch(part)
+    if match is None:
+        return []
+    first, last = int(match[1]), int(match[2])
+    step = 1 if first <= last else -1
+    return _counted(range(first, last + step, step), part, what)
+
+
+def _slice(match: re.Match[str], part: str) -> tuple[int | None, int | None, int | None]:
+    """Start, stop and step of `3:7` or `::-1`."""
+    start, stop, step = (int(value) if value else None for value in match.groups())
+    if step == 0:
+        raise ValueError(f"the step of {part!r} is 0")
+    return start, stop, step
+
+
+def _counted(numbers: range, part: str, what: str) -> range:
+    if abs(numbers.stop - numbers.start) > MAX_COUNT * abs(numbers.step):
+        raise ValueError(f"{part!r} is more than {MAX_COUNT} {what}")
+    return numbers
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import fingerprint
+from ..errors import require_finite
 from ..network import Generator, Label, label_vector, truncate
 
 MAX_SEED = (1 << 64) - 1
@@ -178,6 +179,7 @@ def truncate_latents(
         ValueError: the shapes or the numbers of latents do not fit.
     """
     check_belongs(generator, latents)
+    require_finite("psi", psi)
     if towards is None:
         ws = truncate(latents.ws, generator.mapping.w_avg.to("cpu"), psi, cutoff)
         origin = latents.origin

@@ -11,6 +11,7 @@ from .film import render_path, render_view, share, views_estimate
 from .large import BITS, Preview, render_to_file
 from .render import Progress, RenderCache, memory_estimate, render, render_bands
 from .spec import MAX_SIDE, MAX_SUPERSAMPLE, PictureSpec
+from .unfinished import Leftover, clear_unfinished, unfinished_in
 from .warp import QUALITIES
 from .window import FITS, WHOLE_FRAME, Window, fit_window, frame_size, full_size, sample_positions
 
@@ -24,6 +25,7 @@ __all__ = [
     "TIMINGS",
     "WARPS",
     "WHOLE_FRAME",
+    "Leftover",
     "PictureSpec",
     "Preview",
     "Progress",
@@ -33,6 +35,7 @@ __all__ = [
     "add_warp",
     "between",
     "camera_path",
+    "clear_unfinished",
     "device",
     "fit_window",
     "frame_size",
@@ -48,5 +51,6 @@ __all__ = [
     "sample_positions",
     "shape_of",
     "share",
+    "unfinished_in",
     "views_estimate",
 ]

@@ -1,6 +1,6 @@
 """Pictures of any size straight to a file: memory stays flat, and a render that was stopped can be gone on with.
 
-Beside the file, while it is not whole, are two hidden ones, see `unfinished.py`.
+In its folder, while it is not whole, are two hidden ones, see `unfinished.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +27,14 @@ from ..network import Generator
 from .device import precision_of
 from .render import Progress, bands_of
 from .spec import PictureSpec
-from .unfinished import Unfinished
+from .unfinished import Leftover, Unfinished
 from .window import WHOLE_FRAME, Window
 from .writers import BLOCK, FORMATS, Writer
 
 BITS = (8, 16)
 PREVIEW_SIDE = 1024
 JOURNAL_SECONDS = 5.0
-_JOURNAL_VERSION = 2
+_JOURNAL_VERSION = 3
 _SPARE_BYTES = 32 << 20  # for the journal
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -49,6 +50,8 @@ class RenderedFile:
     """The row that an earlier run had come to; 0 if this one began."""
     preview: Tensor
     """[h, w, C] float32 in -1..1: the area means of the picture, at most `PREVIEW_SIDE` pixels on a side."""
+    others: list[Leftover]
+    """What is left of other pictures in its folder, as it was when this one was begun."""
 
 
 def render_to_file(
@@ -67,6 +70,7 @@ def render_to_file(
     bits: int = 8,
     text: Mapping[str, str] | None = None,
     resume: bool = True,
+    clear_others: bool = False,
     progress: Progress | None = None,
     preview: Preview | None = None,
 ) -> RenderedFile:
@@ -74,13 +78,15 @@ def render_to_file(
 
     Memory depends on the width alone: the lines along it (see `render`) and a few blocks of `BLOCK` rows of pixels. A
     render that was stopped, by an exception of `progress` or the end of the process, goes on where it was when it is
-    called again with the same picture and path; on the same machine the file is the same, bit by bit.
+    called again with the same picture and folder, whatever the file is called then; on the same machine the file is the
+    same, bit by bit.
 
     Args:
         path: of the file, replaced in the end; `.png`, or `.tif` for a tiled BigTIFF with a pyramid.
         bits: per channel, 8 or 16.
-        text: kept in the file.
+        text: kept in the file, before the pixels; when a render is gone on with, what it began with stays.
         resume: False begins anew.
+        clear_others: remove what is left of other pictures in the folder.
         preview: filled while the picture grows, for those who want to look on.
         others: as for `render`.
 
@@ -114,7 +120,7 @@ def render_to_file(
 
     most = writer_class.most_bytes(height, width, channels, bits)
     try:
-        unfinished = Unfinished(target, job, resume)
+        unfinished = Unfinished(target, job, _described(generator, job, path), resume, clear_others)
     except OSError as error:
         raise cannot_write(path, error) from error
     writer = writer_class(unfinished.file, height, width, channels, bits, text)
@@ -122,10 +128,12 @@ def render_to_file(
         _check_space(path, most, unfinished.size)
         steps = _Steps(progress, height, writer.finish_work)
         _go_on_or_begin(unfinished, writer, preview)
+        preview.size = writer.size
         resumed_row, saved = writer.rows, time.monotonic()
         for block in _blocks(bands(writer.rows, steps.render), height, writer.dtype):
             writer.write(block)
             preview.add(block)
+            preview.size = writer.size
             if time.monotonic() - saved >= JOURNAL_SECONDS:
                 unfinished.save(writer.rows, writer.size, writer.parts, writer.state())
                 saved = time.monotonic()
@@ -140,7 +148,7 @@ def render_to_file(
         raise
     finally:
         writer.close()
-    return RenderedFile(path, size, resumed_row, preview.image)
+    return RenderedFile(path, size, resumed_row, preview.image, unfinished.others)
 
 
 def _go_on_or_begin(unfinished: Unfinished, writer: Writer, preview: Preview) -> None:
@@ -163,15 +171,17 @@ class Preview:
     """A picture's area means, as its rows come in; NaN where there are none yet."""
 
     def __init__(self, height: int, width: int, channels: int, side: int = PREVIEW_SIDE):
-        self.size, self.factor = (height, width), math.ceil(max(height, width) / side)
+        self.shape, self.factor = (height, width), math.ceil(max(height, width) / side)
         self.rows = 0
+        self.size = 0
+        """Of the file, in bytes."""
         sides = math.ceil(height / self.factor), math.ceil(width / self.factor)
         self.image = torch.full((*sides, channels), torch.nan)
         """[h, w, C] float32 in -1..1."""
 
     def add(self, block: np.ndarray) -> None:
         """The next rows of pixels, [rows, width, C] of 8 or 16 bits."""
-        (height, width), factor = self.size, self.factor
+        (height, width), factor = self.shape, self.factor
         half = np.iinfo(block.dtype).max / 2
         lefts = np.arange(0, width, factor)
         across = np.diff(lefts, append=width)[:, None]
@@ -239,20 +249,26 @@ def _format(path: Path, bits: int) -> type[Writer]:
     return writer_class
 
 
+def _described(generator: Generator, job: Mapping[str, Any], path: Path) -> str:
+    """What is rendered, for those who find it unfinished."""
+    height, width, bits, *_ = job["picture"]
+    return f"{width} x {height} of {generator.name}, {bits} bits, {path.suffix.lower()}, begun as {path.name}"
+
+
 def _check_space(path: Path, most_bytes: int, there: int) -> None:
     needed, free = most_bytes - there + _SPARE_BYTES, shutil.disk_usage(path.parent).free
     if needed > free:
         raise OSError(
-            f"{path}: the picture may take {_bytes(needed)} of disk (if it does not compress), and {_bytes(free)} are "
-            "free. Free some, choose another folder, or lower the size"
+            f"Make room on the disk, choose another folder, or lower the size. {path.name} may take {_bytes(needed)} "
+            f"of disk (if it does not compress), and {_bytes(free)} are free"
         )
 
 
 def _disk_full(path: Path, unfinished: Unfinished, most_bytes: int) -> str:
     kept = f"{unfinished.rows} rows are kept: free" if unfinished.rows else "Free"
     return (
-        f"{path}: the disk is full. {kept} up to {_bytes(most_bytes - unfinished.size)} and render the same picture to "
-        "the same file again"
+        f"{path.name}: the disk is full. {kept} up to {_bytes(most_bytes - unfinished.size)} and render the same "
+        "picture in the same folder again"
     )
 
 

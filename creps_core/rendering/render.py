@@ -142,7 +142,9 @@ def bands_of(
 ) -> Iterator[tuple[int, Tensor]]:
     """`render_bands` of a picture that is given as one value."""
     if len(ws) != 1:
-        raise ValueError(f"bands are of one picture: give one latent, not {len(ws)}")
+        raise ValueError(
+            f"give one latent, not {len(ws)}: a picture that is rendered band by band, or to a file, is one"
+        )
     if band < 1 or not 0 <= first_row <= spec.height:
         raise ValueError(f"band must be at least 1, not {band}, and first_row from 0 to {spec.height}, not {first_row}")
     device = generator.mapping.w_avg.device

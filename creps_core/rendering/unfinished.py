@@ -1,31 +1,90 @@
-"""What a render leaves beside its file while that is not whole, and how another one goes on from there.
+"""What a render leaves in the folder of its file while that is not whole, and how another one goes on from there.
 
-`.NAME.JOB.partial` becomes the file by being renamed, `.NAME.JOB.journal` says what picture it is, how much of it is
-there, and with which checksums. JOB is a digest of the picture: renders of different pictures to one file do not meet.
-The partial is locked while a process writes to it; a second render of the same picture takes names of its own.
+`.creps-JOB.partial` becomes the file by being renamed, `.creps-JOB.journal` says what picture it is, how much of it is
+there, and with which checksums. JOB is a digest of the picture (latent, generator, view, size, format): whatever the
+file is to be called, a render finds what an earlier one of its picture left, and nobody else touches it. The partial is
+locked while a process writes to it; a second render of the same picture takes names of its own. What is left is listed
+by `unfinished_in`, and removed by `clear_unfinished` alone.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import logging
 import os
+import time
 import zlib
 from contextlib import suppress
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from ..errors import printable
-from ..files import lock_file, partial_of, publish, read_json, write_json
+from ..files import PARTIAL, lock_file, open_file, publish, read_json, write_json
 
 log = logging.getLogger("CREPS")
 
 JOURNAL = ".journal"
+_PREFIX = ".creps-"
 _SLOTS = 64  # renders of one picture to one file at a time
 _PIECE = 1 << 20
+_LOOKS = 20
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A picture that is not whole, as `unfinished_in` finds it."""
+
+    partial: Path
+    size: int
+    """In bytes, of what is there."""
+    picture: str = ""
+    """What it is, for people; empty where no journal says it."""
+    rows: tuple[int, int] = (0, 0)
+    """How many are there to go on from, and how many it has in all."""
+    in_use: bool = False
+    """Somebody renders it now."""
+
+    def __str__(self) -> str:
+        done, total = self.rows
+        state = "being rendered" if self.in_use else f"{done} of {total} rows" if total else "nothing to go on from"
+        return f"{printable(self.picture or self.partial.name, 120)}: {state}, {self.size / 1e6:.1f} MB"
+
+
+def unfinished_in(folder: Path) -> list[Leftover]:
+    """The unfinished pictures of a folder; those of earlier versions, which cannot be gone on with, among them."""
+    found = []
+    for partial in sorted(folder.glob(f".*{PARTIAL}")):
+        journal = partial.with_suffix(JOURNAL)
+        if not partial.name.startswith(_PREFIX) and not journal.exists():
+            continue  # of another kind of file
+        picture, rows = "", (0, 0)
+        with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+            entries = read_json(journal)
+            if isinstance(entries["picture"], str):
+                picture, rows = entries["picture"], (int(entries["rows"]), int(entries["job"]["picture"][0]))
+        with suppress(OSError), open_file(partial) as file:
+            in_use = not lock_file(file)
+            found.append(Leftover(partial, os.fstat(file.fileno()).st_size, picture, rows, in_use))
+    return found
+
+
+def clear_unfinished(folder: Path, keep: Path | None = None) -> list[Leftover]:
+    """Remove the unfinished pictures of a folder that nobody renders now, but for one; those that were removed."""
+    removed = []
+    for leftover in unfinished_in(folder):
+        if leftover.partial == keep:
+            continue
+        with suppress(OSError), open_file(leftover.partial) as file:
+            if lock_file(file):  # asked once more: somebody may have begun meanwhile
+                if os.name == "nt":  # which removes no open file, and has no locks: one in use stays
+                    file.close()
+                leftover.partial.unlink()
+                leftover.partial.with_suffix(JOURNAL).unlink(missing_ok=True)
+                removed.append(leftover)
+    return removed
 
 
 class Unfinished:
@@ -36,13 +95,14 @@ class Unfinished:
         rows, size: what the journal vouches for, in rows and bytes.
         parts: [end, CRC-32] of what is written.
         state: what the writer needs to go on from there; None: begin.
+        others: what is left of other pictures in the folder, or was before it was cleared.
 
     Raises:
         OSError: no file can be made.
     """
 
-    def __init__(self, target: Path, job: dict[str, Any], resume: bool):
-        self.target, self.job = target, json.loads(json.dumps(job))
+    def __init__(self, target: Path, job: dict[str, Any], picture: str, resume: bool, clear_others: bool = False):
+        self.target, self.job, self.picture = target, json.loads(json.dumps(job)), picture
         self.token = hashlib.sha256(json.dumps(self.job, sort_keys=True).encode()).hexdigest()[:12]
         self.rows = self.size = 0
         self.parts: list[list[int]] = []
@@ -59,14 +119,18 @@ class Unfinished:
                 self.begin_anew(str(error))
         else:
             self.begin_anew()
-        for path in self._others():
+        self.others = [
+            left for left in unfinished_in(target.parent) if left.partial != self.partial and not left.in_use
+        ]
+        if clear_others:
+            clear_unfinished(target.parent, keep=self.partial)
+            return
+        for left in self.others:
             log.warning(
-                "%s: %.1f MB of an unfinished render of another picture are in %s: render that picture again to go on, "
-                "or remove it",
-                target,
-                path.stat().st_size / 1e6,
-                path.name,
+                "%s: beside it is an unfinished render of another picture, %s (%s)", target, left, left.partial.name
             )
+        if self.others:
+            log.warning("render them again to go on with them; `creps unfinished --clear` removes them")
 
     def begin_anew(self, reason: str = "") -> None:
         """Drop what there is; `reason` is said."""
@@ -90,7 +154,8 @@ class Unfinished:
             state: what the writer needs beside the file, as JSON.
         """
         os.fsync(self.file.fileno())
-        write_json(self.journal, {"job": self.job, "rows": rows, "size": size, "parts": parts, "state": state})
+        entries = {"picture": self.picture, "rows": rows, "size": size, "parts": parts, "state": state}
+        write_json(self.journal, {"job": self.job, **entries})
         self.rows, self.size = rows, size
 
     def stopped(self) -> None:
@@ -125,17 +190,17 @@ class Unfinished:
         """The first pair of names that no other process works on, the partial open and locked."""
         for slot in range(_SLOTS):
             token = self.token if slot == 0 else f"{self.token}-{slot}"
-            partial, journal = (partial_of(self.target, token, kind) for kind in (".partial", JOURNAL))
+            partial, journal = (self.target.with_name(f"{_PREFIX}{token}{kind}") for kind in (PARTIAL, JOURNAL))
             for _ in range(_SLOTS):
                 partial.touch()
                 file = partial.open("r+b", buffering=0)
-                if not lock_file(file):
+                if not _lock_patiently(file):
                     file.close()
                     break
                 if _is_at(file, partial):
                     return file, partial, journal
                 file.close()  # whoever had it has just put it in its place
-        raise OSError(f"{_SLOTS} processes render this picture to this file: wait for one of them")
+        raise OSError(f"{_SLOTS} processes render this picture in this folder: wait for one of them")
 
     def _load(self) -> None:
         """The state of an earlier run of the same picture; raises what is wrong with it."""
@@ -148,17 +213,14 @@ class Unfinished:
         _check_parts(self.file, parts, size)
         self.rows, self.size, self.parts, self.state = rows, size, parts, state
 
-    def _others(self) -> list[Path]:
-        """Partials of other pictures for the same file that nobody works on."""
-        name = glob.escape(self.target.name)
-        found = []
-        for path in sorted(self.target.parent.glob(f".{name}.*partial")):
-            if path.name.startswith(f".{self.target.name}.{self.token}"):
-                continue
-            with suppress(OSError), path.open("rb") as file:
-                if lock_file(file):
-                    found.append(path)
-        return found
+
+def _lock_patiently(file: FileIO) -> bool:
+    """Whether a file is locked now, or somebody works on it: who only looks (`unfinished_in`) has it for an instant."""
+    for _ in range(_LOOKS):
+        if lock_file(file):
+            return True
+        time.sleep(0.01)
+    return lock_file(file)
 
 
 def _is_at(file: FileIO, path: Path) -> bool:

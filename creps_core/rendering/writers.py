@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,6 @@ BLOCK = 256
 """Rows of pixels that a writer takes at a time; also the side of a TIFF's tiles."""
 _LEVEL = 4  # of zlib: 6 takes three times as long for files that are 14 % smaller
 _PNG_CHUNK = 1 << 20  # bytes compressed by themselves: a thread's piece of work
-_PNG_HEAD = 8 + 25 + 14  # signature, header, and the chunk with the first two bytes of the deflate stream
 
 
 class Writer(ABC):
@@ -123,22 +123,26 @@ class PngWriter(Writer):
     """
 
     checksum = 1
+    first = 0
+    """Where the first piece of pixels begins."""
 
     def begin(self) -> None:
         kind = {1: 0, 3: 2, 4: 6}[self.channels]  # grey, RGB, RGBA
         header = struct.pack(">IIBBBBB", self.width, self.height, 8 * self.dtype.itemsize, kind, 0, 0, 0)
-        self.append(b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", b"\x78\x9c"))
+        texts = b"".join(_png_text(key, value) for key, value in self.text.items())  # readers may look no further
+        self.append(b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", header) + texts + _png_chunk(b"IDAT", b"\x78\x9c"))
+        self.first = self.file.tell()
         self._written(0)
 
     def restore(self, rows: int, size: int, parts: list[list[int]], state: Mapping[str, Any]) -> None:
         super().restore(rows, size, parts, state)
-        self.checksum = _number(state, "checksum")
+        self.checksum, self.first = _number(state, "checksum"), _number(state, "first")
 
     def state(self) -> dict[str, Any]:
-        return {"checksum": self.checksum}
+        return {"checksum": self.checksum, "first": self.first}
 
     def written(self) -> Iterator[np.ndarray]:
-        self.file.seek(_PNG_HEAD)
+        self.file.seek(self.first)
         whole, samples = 1, self.channels * self.dtype.itemsize
         for top in range(0, self.rows, BLOCK):
             block = np.empty((min(BLOCK, self.rows - top), self.width * samples), np.uint8)
@@ -162,7 +166,7 @@ class PngWriter(Writer):
 
     def reset(self) -> None:
         super().reset()
-        self.checksum = 1
+        self.checksum, self.first = 1, 0
 
     def _piece(self) -> bytes:
         """The next chunk of the file, decompressed."""
@@ -207,11 +211,6 @@ class PngWriter(Writer):
     def finish(self, after: Callable[[int], None]) -> None:
         last = zlib.compressobj(wbits=-zlib.MAX_WBITS).flush()
         self.append(_png_chunk(b"IDAT", last + struct.pack(">I", self.checksum)))
-        for key, value in self.text.items():
-            try:
-                self.append(_png_chunk(b"tEXt", f"{key}\0{value}".encode("latin-1")))
-            except UnicodeEncodeError:
-                self.append(_png_chunk(b"iTXt", f"{key}\0\0\0\0\0{value}".encode()))
         self.append(_png_chunk(b"IEND", b""))
 
     @classmethod
@@ -404,6 +403,13 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
+def _png_text(key: str, value: str) -> bytes:
+    try:
+        return _png_chunk(b"tEXt", f"{key}\0{value}".encode("latin-1"))
+    except UnicodeEncodeError:
+        return _png_chunk(b"iTXt", f"{key}\0\0\0\0\0{value}".encode())
+
+
 def _joined_adler32(first: int, second: int, length: int) -> int:
     """The Adler-32 checksum of two pieces of data from those of each, and the length of the second."""
     base = 65521
@@ -428,7 +434,9 @@ def _tifffile() -> Any:
     try:
         import tifffile
     except ImportError as error:
-        raise ImportError("writing TIFF needs the package tifffile: pip install tifffile (or write a .png)") from error
+        raise ImportError(
+            f'choose png, or install what writing TIFF needs: "{sys.executable}" -m pip install tifffile'
+        ) from error
     return tifffile
 
 

@@ -12,7 +12,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +116,9 @@ def rebuild(path: str | os.PathLike[str], width: float, say: Callable[[str], obj
     config, header, tensors = read_own(path)
     found = header.get("averages")
     if not found or not header["counters"]["shown"] > found["since"]:
-        raise CheckpointError(f"{path}: holds no averages of chosen width; snapshots of version 0.2 and later do")
+        raise CheckpointError.about(
+            path, "holds no averages of chosen width", "Choose a snapshot of version 0.2 or later, or leave out --ema"
+        )
     stored: list[tuple[tuple[float, float], dict[str, Tensor]]] = []
     for file in sorted({path, *path.parent.glob("snapshot-*.safetensors")}):
         if file.name > path.name:
@@ -135,6 +137,6 @@ def rebuild(path: str | os.PathLike[str], width: float, say: Callable[[str], obj
     for name in stored[0][1]:
         parts = [weight * values[name].double() for weight, (_, values) in zip(weights.tolist(), stored, strict=True)]
         result[name] = torch.stack(parts).sum(0).float()
-    generator = build_generator(config, result, lambda problem: CheckpointError(f"{path}: {problem}"))
+    generator = build_generator(config, result, partial(CheckpointError.about, path))
     generator.name, generator.origin = path.stem, str(path)
     return generator

@@ -103,7 +103,7 @@ def begin(run: Run, wish: Wish, *, device: torch.device | str = "cpu", process: 
         return _go_on(run, wish, device, process)
     if run.generator_file.exists():
         raise TrainingError(
-            f"{run.folder}: holds {run.generator_file.name} but no snapshot to go on from. Begin another run, "
+            f"{run.folder.name}: holds {run.generator_file.name} but no snapshot to go on from. Begin another run, "
             f"{_another(run, wish.words)}, with {wish.words.start} {run.generator_file} to take over what it has learnt"
         )
     return _new(run, wish, device, process)
@@ -189,7 +189,7 @@ def _go_on(run: Run, wish: Wish, device: torch.device | str, process: Process) -
     if not identity.same_data(given):
         if not wish.new_data:
             raise TrainingError(
-                f"{run.folder}: this run learns from {identity.described_data()}, and these are other pictures: "
+                f"{run.folder.name}: this run learns from {identity.described_data()}, and these are other pictures: "
                 f"{given.described_data()}. Choose another name ({_another(run, wish.words)}), or say "
                 f"{wish.words.new_data} to go on with these"
             )
@@ -235,7 +235,7 @@ def _newest(
             notes.append(f"{error}. It is put aside as {old.name}.damaged; the run goes on from {path.name}")
         return trainer, details, notes
     raise TrainingError(
-        f"{run.folder}: none of its snapshots can be used: {damaged[0][1]}. Begin another run "
+        f"{run.folder.name}: none of its snapshots can be used: {damaged[0][1]}. Begin another run "
         f"({_another(run, wish.words)}), with {wish.words.start} {run.generator_file} if that is whole"
     )
 
@@ -285,7 +285,7 @@ def _check_start(run: Run, wish: Wish, identity: Identity, trainer: Trainer) -> 
     ]
     if problems:
         raise TrainingError(
-            f"{run.folder}: this is another run: {'; '.join(problems)}. Choose another name "
+            f"{run.folder.name}: this is another run: {'; '.join(problems)}. Choose another name "
             f"({_another(run, words)}), or ask for what this one began with"
         )
 
@@ -316,7 +316,7 @@ def _opened(
         for name, value in asked.items():
             if options[name] is not None and options[name] != value:
                 raise TrainingError(
-                    f"{run.folder}: this run shows its pictures with {name} {options[name]}, not {value}. Choose "
+                    f"{run.folder.name}: this run shows its pictures with {name} {options[name]}, not {value}. Choose "
                     f"another name ({_another(run, wish.words)}), or say {wish.words.new_data} to change it"
                 )
     options = {name: value for name, value in {**options, **asked}.items() if value is not None}

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import path_of
 from .recipe import LOSSES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def wish_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: Fals
         generator["img_resolution"] = args.model_resolution
     return Wish(
         open_data,
-        source=str(args.data.absolute()) if args.data else "",
+        source=str(path_of(str(args.data), Path.cwd())) if args.data else "",
         start=args.start,
         open_start=open_start if args.start else None,
         recipe=recipe,

@@ -67,8 +67,8 @@ class FolderLock:
                 try:
                     if not _lock(file):
                         raise TrainingError(
-                            f"{folder}: another process is at work on this run ({_holder(file)}): wait for it or stop "
-                            "it, or choose another name for this run"
+                            f"{folder.name}: another process is at work on this run ({_holder(file)}): wait for it or "
+                            "stop it, or choose another name for this run"
                         )
                     if self._is_ours(file):  # its last holder may have removed it between our two steps
                         file.truncate(0)
@@ -80,7 +80,7 @@ class FolderLock:
                 file.close()
         except OSError as error:
             raise TrainingError(
-                f"{folder}: cannot be written to ({error.strerror or error}): choose another place for the run"
+                f"{folder.name}: cannot be written to ({error.strerror or error}): choose another place for the run"
             ) from error
 
     def _is_ours(self, file: BinaryIO) -> bool:

@@ -182,7 +182,7 @@ def _train(
     _check(trainer, pictures)
     if newer := [path.name for path in run.snapshots() if shown_of(path.name) > trainer.shown]:
         raise TrainingError(
-            f"{run.folder}: holds {newer[-1]}, which is beyond these {trainer.shown} pictures: go on from there, "
+            f"{run.folder.name}: holds {newer[-1]}, which is beyond these {trainer.shown} pictures: go on from there, "
             "remove it, or choose another folder"
         )
     teach(trainer, pictures)
@@ -436,8 +436,8 @@ class _disk:
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             last = "The last snapshot is whole" if self.run.snapshots() else "Nothing is kept of the run"
             raise TrainingError(
-                f"{self.run.folder}: cannot be written to ({error}). {last}: make room (a snapshot takes three times "
-                "the size of the networks, twice over) and start the same run again to go on"
+                f"{self.run.folder.name}: cannot be written to ({error}). {last}: make room (a snapshot takes three "
+                "times the size of the networks, twice over) and start the same run again to go on"
             ) from error
 
 

@@ -30,7 +30,7 @@ from ..checkpoints import (
     write_taught,
     write_tensors,
 )
-from ..errors import CheckpointError, shown
+from ..errors import AGAIN, CheckpointError, shown
 from ..network import DiscriminatorConfig
 from .averages import Averages
 from .parallel import Process
@@ -114,11 +114,11 @@ def load_state(
     path = Path(path)
     config, header, tensors = read_own(path)
 
-    def error(problem: str) -> CheckpointError:
-        return CheckpointError(f"{path}: {problem}")
+    def error(found: str, advice: str = AGAIN) -> CheckpointError:
+        return CheckpointError.about(path, found, advice)
 
     if not is_training(header):
-        raise error("holds a generator, not the state of a training, which is in a snapshot-*.safetensors")
+        raise error("holds a generator, not the state of a training", "Choose a snapshot-*.safetensors of a run")
     try:
         old = Recipe.from_dict(header["recipe"])
         judge = DiscriminatorConfig.from_dict(header["discriminator"])
@@ -130,7 +130,7 @@ def load_state(
     try:
         read_taught(average, header, tensors)
     except ValueError as problem:
-        raise error(f"{problem}; the file is damaged") from problem
+        raise error(str(problem)) from problem
     new = recipe(old) if callable(recipe) else recipe or old
     place = {"device": device, "process": process, "make_graph": make_graph}
     trainer = Trainer(generator, discriminator, new, generator_ema=average, **place)
@@ -187,7 +187,7 @@ def _counter(counters: dict[str, Any], name: str) -> int:
 
 def _check_shape(name: str, tensor: Tensor, wanted: tuple[int, ...], error: Callable[[str], Exception]) -> None:
     if tensor.shape != wanted:
-        raise error(f"{name} has the shape {list(tensor.shape)} instead of {list(wanted)}: the file is damaged")
+        raise error(f"{name} has the shape {list(tensor.shape)} instead of {list(wanted)}")
 
 
 def _scalars(trainer: Trainer) -> dict[str, Tensor]:

@@ -147,7 +147,7 @@ HEADERS = {
     "config nested too deeply": (change_creps, lambda creps: "[" * 100_000, "cannot be read"),
     "config a list": (change_creps, lambda creps: [1], "not a JSON object"),
     "no version": (change_creps, lambda creps: {"config": creps["config"]}, "no version"),
-    "a later version": (change_creps, lambda creps: {**creps, "version": 99}, "update"),
+    "a later version": (change_creps, lambda creps: {**creps, "version": 99}, "Update"),
     "odd first level": (change_creps, with_config(channel_max=31), "even number"),
     "no power of two": (change_creps, with_config(img_resolution=48), "power of two"),
     "another width": (change_creps, with_config(w_dim=17), "checksum"),
@@ -174,7 +174,8 @@ def test_headers_that_lie(tmp_path: Path, case: str):
     bad = edit(tmp_path / "good.safetensors", tmp_path / "bad.safetensors", change)
     with pytest.raises(CheckpointError, match=message) as caught:
         load_generator(bad)
-    assert str(bad) in str(caught.value)
+    assert f". {bad.name}: " in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_damage_anywhere_is_noticed(tmp_path: Path):
@@ -200,6 +201,8 @@ def test_files_of_other_kinds(tmp_path: Path):
         "empty.pkl": (b"", "empty"),
         "page.pkl": (b"<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title>", "download"),
         "noise.safetensors": (bytes(range(256)) * 40, "neither"),
+        "text.safetensors": (b"this is no checkpoint, but\na text" * 100, r'a text file \("this is no checkpoint'),
+        "picture.pkl": (b"\x89PNG\r\n\x1a\n" + bytes(99), "a PNG picture"),
         "archive.pkl": (b"PK\x03\x04" + bytes(2000), "zip"),
     }
     for name, (content, message) in cases.items():

@@ -228,5 +228,5 @@ def test_sizes_must_share_their_samples():
     generator = make_generator()
     with pytest.raises(ValueError, match="2n - 1"):
         scale_consistency(generator, make_ws(generator), [16, 32])
-    with pytest.raises(ValueError, match="more than 20"):
+    with pytest.raises(ValueError, match="raise largest to 31 or more, or lower smallest to 10 or less"):
         sizes_up_to(20, 16)

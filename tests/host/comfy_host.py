@@ -1,7 +1,8 @@
 """A real ComfyUI with this pack in it, for tests: `ComfyHost` is the process, `ComfyClient` talks to it.
 
 Where it comes from: COMFYUI_DIR (else ~/ComfyUI) is a checkout of ComfyUI; COMFYUI_PYTHON (else its venv,
-else the running interpreter) has its requirements; COMFYUI_ARGS (else --cpu) are more command line flags.
+else the running interpreter) has its requirements; COMFYUI_ARGS (else --cpu) are more command line flags;
+COMFYUI_PACK_NAME is the name of our folder there, which people may change.
 The checkout is only read: models, inputs, outputs and settings live in a folder of the test run.
 """
 
@@ -24,9 +25,10 @@ from urllib.request import Request, urlopen
 
 import websocket
 
-PACK_NAME = "ComfyUI-CREPS"
+PACK_NAME = os.environ.get("COMFYUI_PACK_NAME", "ComfyUI-CREPS")
 START_TIMEOUT_S = 180
 RUN_TIMEOUT_S = 600
+_TEXT = (3).to_bytes(4, "big")  # the kind of a binary message
 NO_HOST = (
     "no ComfyUI found: set COMFYUI_DIR to a checkout of https://github.com/comfyanonymous/ComfyUI (0.33.0 or "
     "later), and COMFYUI_PYTHON to an interpreter with its requirements (else the checkout's venv/bin/python)"
@@ -113,6 +115,8 @@ class ComfyClient:
     def __init__(self, address: str) -> None:
         self.address = address
         self._id = uuid.uuid4().hex
+        self.texts: list[str] = []
+        """What nodes said of their progress."""
 
     def __enter__(self) -> ComfyClient:
         self._socket = websocket.create_connection(f"ws://{self.address}/ws?clientId={self._id}", timeout=30)
@@ -147,7 +151,10 @@ class ComfyClient:
         while True:
             self._socket.settimeout(max(0.001, deadline - time.monotonic()))
             message = self._socket.recv()
-            if isinstance(message, bytes):  # a preview picture
+            if isinstance(message, bytes):  # a preview picture, or a text on a node
+                if message.startswith(_TEXT):
+                    length = int.from_bytes(message[4:8], "big")
+                    self.texts.append(message[8 + length :].decode())
                 continue
             event = json.loads(message)
             kind, data = event["type"], event["data"]

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from comfyui_creps.creps_core import render, sample
 from comfyui_creps.creps_core.checkpoints import blend_weights, fingerprint, swap_levels
-from comfyui_creps.creps_core.latents import edit, find_directions, mix_grid, mix_pairs, sample_latents, select, strip
+from comfyui_creps.creps_core.latents import (
+    edit,
+    find_directions,
+    mix_grid,
+    mix_pairs,
+    sample_latents,
+    select,
+    strip,
+    truncate_latents,
+)
 from comfyui_creps.creps_core.latents.directions import sample_w, style_matrices
 from networks import make_generator, make_relative
 
@@ -33,6 +44,24 @@ def test_mixing():
         mix_pairs(a, b, "fine")
     with pytest.raises(ValueError, match="different generators"):
         mix_grid(a, sample_latents(OTHER, [1]), "fine")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_how_far_must_be_a_finite_number(number: float):
+    """Else all later nodes fail, the last with words of linear algebra."""
+    latents, directions = sample_latents(GENERATOR, [1, 2]), find_directions(GENERATOR, count=2, samples=50)
+    for call in (
+        lambda: mix_grid(latents, latents, "fine", number),
+        lambda: mix_pairs(latents, latents, "fine", number),
+        lambda: edit(latents, directions, {0: number}),
+        lambda: strip(latents, directions, "0", reach=number),
+        lambda: truncate_latents(GENERATOR, latents, number),
+        lambda: truncate_latents(GENERATOR, latents, number, towards=latents),
+        lambda: blend_weights(GENERATOR, GENERATOR, number),
+        lambda: sample_latents(GENERATOR, [1], truncation_psi=number),
+    ):
+        with pytest.raises(ValueError, match=f"number.*not {number}"):
+            call()
 
 
 def test_every_style_has_its_matrices():

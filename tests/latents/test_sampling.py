@@ -33,16 +33,44 @@ OTHER = make_generator(img_resolution=64)
         ("3-1; 3\n3 ", [3, 2, 1, 3, 3]),
         ("10 - 12", [10, 11, 12]),
         ("18446744073709551615", [(1 << 64) - 1]),
+        ("0:4", [0, 1, 2, 3]),
+        (":3, 8 : 10", [0, 1, 2, 8, 9]),
+        ("0:10:4 9:6:-1", [0, 4, 8, 9, 8, 7]),
     ],
 )
 def test_seeds_are_read(text: str, seeds: list[int]):
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", " , ", "x", "1.5", "-1", "1--2", "0-4096", "18446744073709551616"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " , ",
+        "x",
+        "1.5",
+        "-1",
+        "1--2",
+        "0-4096",
+        "18446744073709551616",
+        "0:4097",
+        "3:",
+        "-1:4",
+        "0:4:0",
+        "4:4",
+        "9-18446744073709551616",
+    ],
+)
 def test_bad_seeds_are_named(text: str):
-    with pytest.raises(ValueError, match="seed"):
+    with pytest.raises(ValueError, match=r"seed|step"):
         parse_seeds(text)
+
+
+def test_every_list_takes_both_kinds_of_ranges_and_says_so():
+    for parse in (parse_seeds, lambda text: parse_indices(text, 10), lambda text: parse_layers(text, 10)):
+        assert parse("0-3") == parse("0:4") == [0, 1, 2, 3]
+        with pytest.raises(ValueError, match=r"\d-\d.*\d:\d"):
+            parse("0..3")
 
 
 @pytest.mark.parametrize("text", ["0, 2, -1, 3:7", ":", "::-1", "::2", "-3:", ":2, 1 : 3", "8:3:-2"])
@@ -57,9 +85,13 @@ def test_indices_are_those_of_python(text: str):
     assert parse_indices(text, 10) == wanted
 
 
-@pytest.mark.parametrize("text", ["10", "-11", "a", "1:2:0", "5:5", ""])
+def test_both_ends_of_a_range_of_indices_belong_to_it():
+    assert parse_indices("0-3, 9, 3 - 1", 10) == [0, 1, 2, 3, 9, 3, 2, 1]
+
+
+@pytest.mark.parametrize("text", ["10", "-11", "a", "1:2:0", "5:5", "", "8-10", "1--2", "0-99999999999"])
 def test_bad_indices_are_named(text: str):
-    with pytest.raises(ValueError, match=r"batch|index|step|names"):
+    with pytest.raises(ValueError, match=r"batch|index|step|names|latents"):
         parse_indices(text, 10)
 
 
@@ -70,7 +102,8 @@ def test_layers_have_names_and_numbers():
         assert all(parts)
     assert parse_layers("0-3, 6, -1, 3", 17) == [0, 1, 2, 3, 6, 16]
     assert parse_layers("Coarse + 16", 17) == [*range(6), 16]
-    for text in ("17", "3-20", "medium", "", "-18"):
+    assert parse_layers("0:4, -2:", 17) == [0, 1, 2, 3, 15, 16]
+    for text in ("17", "3-20", "medium", "", "-18", "3:20", "5:5"):
         with pytest.raises(ValueError, match="style"):
             parse_layers(text, 17)
 

@@ -53,6 +53,8 @@ def test_workflow_opens_and_exports(
 
     assert ui.missing_types() == []
     exported = ui.to_api()
+    for node in exported.values():  # the page of 1.58 adds the pack and its version
+        node["_meta"] = {"title": node["_meta"]["title"]}
     target = FOLDER / "api" / file.name
     if request.config.getoption("--update-api") and renderer == "classic":
         target.write_text(json.dumps(exported, indent=2) + "\n", encoding="utf-8")

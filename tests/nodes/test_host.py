@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from comfyui_creps.creps_core import Generator, load_builtin, load_generator, re
 from comfyui_creps.creps_core.evaluation.distance import describe, sliced_wasserstein
 from networks import make_generator
 from paths import ROOT
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -93,9 +95,50 @@ def prompt_with(class_type: str, **inputs: Any) -> tuple[Prompt, str]:
     return pytest.skip(f"no workflow with one {class_type}")
 
 
-def is_blank(picture: bytes) -> bool:
-    """Whether an image file shows one brightness all over."""
-    return len(Image.open(io.BytesIO(picture)).convert("L").getcolors()) == 1
+def is_flat(picture: Image.Image) -> bool:
+    """Whether a picture shows one brightness all over, or nearly."""
+    return ImageStat.Stat(picture.convert("L")).stddev[0] < 4
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """The mean difference of two small pictures, in levels of 8 bits."""
+    return sum(ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB"))).mean) / 3
+
+
+PROBE_SIDE = 48
+LEAST_CHANGE = 1.0  # levels: what a person sees when two pictures stand side by side
+CHANGES = {"CREPS_EditLatents": "latent", "CREPS_TruncateLatents": "latent", "CREPS_MixStyles": "latent_a"}
+"""Nodes whose latents show something else than those of this input."""
+
+
+def add_probes(prompt: Prompt) -> tuple[list[str], list[tuple[str, str]]]:
+    """Have a prompt also show small what its sheets, films and edits are made of.
+
+    Returns:
+        Nodes that show batches, in which each picture must differ from the next; pairs of nodes that must differ.
+    """
+
+    def add(kind: str, **inputs: Any) -> str:
+        node_id = f"probe {len(prompt)}"
+        prompt[node_id] = {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
+        return node_id
+
+    def show(latent: list[Any]) -> str:
+        model = next(node_id for node_id, node in prompt.items() if node["class_type"] == "CREPS_LoadGenerator")
+        size = {"width": PROBE_SIDE, "height": PROBE_SIDE, "fit": "crop", "supersample": 1}
+        return add("PreviewImage", images=[add("CREPS_Render", model=[model, 0], latent=latent, **size), 0])
+
+    batches, pairs = [], []
+    for node_id, node in list(prompt.items()):
+        inputs = node["inputs"]
+        if node["class_type"] == "CREPS_ContactSheet":
+            batches.append(show(inputs["latent"]))
+        elif node["class_type"] == "CreateVideo":
+            size = {"width": PROBE_SIDE, "height": PROBE_SIDE, "upscale_method": "area", "crop": "disabled"}
+            batches.append(add("PreviewImage", images=[add("ImageScale", image=inputs["images"], **size), 0]))
+        elif node["class_type"] in CHANGES:
+            pairs.append((show(inputs[CHANGES[node["class_type"]]]), show([node_id, 0])))
+    return batches, pairs
 
 
 def ended_with(history: dict[str, Any]) -> str:
@@ -104,7 +147,9 @@ def ended_with(history: dict[str, Any]) -> str:
 
 
 def test_pack_is_loaded(host: ComfyHost) -> None:
-    assert "ComfyUI-CREPS" in host.startup_log
+    from comfy_host import PACK_NAME
+
+    assert PACK_NAME in host.startup_log
     assert "IMPORT FAILED" not in host.startup_log
     assert "Traceback" not in host.startup_log
 
@@ -125,12 +170,16 @@ def used_types(workflow: dict[str, Any]) -> set[str]:
 
 
 def test_object_info_is_as_recorded(client: ComfyClient, request: pytest.FixtureRequest) -> None:
+    from comfy_host import PACK_NAME
+
     used = set().union(*(used_types(json.loads(file.read_text(encoding="utf-8"))) for file in WORKFLOWS))
     live = {
         name: without_files(node)
         for name, node in sorted(client.get("object_info").items())
         if name.startswith("CREPS_") or name in used
     }
+    for node in live.values():  # the folder may have another name here
+        node["python_module"] = node["python_module"].replace(f"custom_nodes.{PACK_NAME}", "custom_nodes.ComfyUI-CREPS")
     version = client.get("system_stats")["system"]["comfyui_version"]
     if request.config.getoption("--update-object-info"):
         OBJECT_INFO.write_text(json.dumps({"comfyui": version, "nodes": live}, indent=1) + "\n")
@@ -141,7 +190,9 @@ def test_object_info_is_as_recorded(client: ComfyClient, request: pytest.Fixture
 
 @pytest.mark.parametrize("file", PROMPTS, ids=lambda file: file.stem)
 def test_workflow_runs(file: Path, client: ComfyClient) -> None:
+    """All outputs are there, none is flat, and what should differ differs."""
     prompt = json.loads(file.read_text(encoding="utf-8"))
+    batches, pairs = add_probes(prompt)
     history = client.run(prompt)
     assert ended_with(history) == "execution_success", history["status"]
 
@@ -157,7 +208,17 @@ def test_workflow_runs(file: Path, client: ComfyClient) -> None:
         if item["filename"].endswith(".mp4"):
             assert len(content) > 10_000
         else:
-            assert not is_blank(content), f"{item['filename']} is blank"
+            assert not is_flat(Image.open(io.BytesIO(content))), f"{item['filename']} is flat"
+
+    def pictures(node_id: str) -> list[Image.Image]:
+        return [Image.open(io.BytesIO(client.view(item))) for item in outputs[node_id]["images"]]
+
+    for shown in map(pictures, batches):
+        assert len(shown) > 1
+        alike = [i for i, (one, other) in enumerate(pairwise(shown)) if difference(one, other) < LEAST_CHANGE]
+        assert not alike, f"pictures {alike} of {len(shown)} are like the next ones"
+    for one, other in pairs:
+        assert difference(pictures(one)[0], pictures(other)[0]) >= LEAST_CHANGE
 
 
 def test_large_render_can_be_interrupted(client: ComfyClient) -> None:
@@ -185,7 +246,123 @@ def test_garbage_checkpoint_is_explained(host: ComfyHost, client: ComfyClient) -
     assert kind == "execution_error"
     assert error["node_id"] == loader
     assert error["exception_type"].endswith("CheckpointError")
-    assert "garbage.safetensors" in error["exception_message"]
+    assert error["exception_type"] == "creps.CheckpointError"
+    assert error["exception_message"].startswith("Choose a CREPS snapshot")
+    assert 'garbage.safetensors: is a text file ("this is no checkpoint' in error["exception_message"]
+    assert str(host.base) not in error["exception_message"]
+
+
+def test_models_folders_that_cannot_be_made_are_no_reason_to_fail(tmp_path: Path, host: ComfyHost) -> None:
+    """A file in the way, a dangling link; and a read-only place, unless the tests are root's."""
+    from comfy_host import ComfyClient, ComfyHost, find_comfyui
+
+    models = tmp_path / "base" / "models"
+    models.mkdir(parents=True)
+    (models / "creps").write_text("a file in the way")
+    (models / "creps_latents").symlink_to(tmp_path / "nowhere" / "x")
+    models.chmod(0o555)
+    try:
+        with (
+            ComfyHost(find_comfyui(), pack=ROOT, base=tmp_path / "base") as other,
+            ComfyClient(other.address) as client,
+        ):
+            assert "IMPORT FAILED" not in other.startup_log
+            assert other.startup_log.count("cannot be made") >= 2
+            small, _ = prompt_with("CREPS_Render", width=48, height=40)
+            assert ended_with(client.run(small)) == "execution_success"
+    finally:
+        models.chmod(0o755)
+
+
+SAVERS = {"SaveGenerator": "model", "SaveLatents": "latent", "SaveDirections": "directions", "RenderToFile": "latent"}
+
+
+def saving_prompt(kind: str, prefix: str, seeds: str = "1") -> Prompt:
+    """A prompt that ends in one of the nodes that write files of ours."""
+    prompt = {
+        "1": {"class_type": "CREPS_LoadGenerator", "inputs": {"checkpoint": "builtin: textures"}},
+        "2": {"class_type": "CREPS_SampleSeeds", "inputs": {"model": ["1", 0], "seeds": seeds, "truncation_psi": 1}},
+        "3": {"class_type": "CREPS_FindDirections", "inputs": {"model": ["1", 0], "method": "SeFa", "layers": "all"}},
+        "4": {"class_type": f"CREPS_{kind}", "inputs": {"filename_prefix": prefix}},
+    }
+    prompt["3"]["inputs"]["count"] = 2
+    sockets = {"model": ["1", 0], "latent": ["2", 0], "directions": ["3", 0]}
+    inputs = prompt["4"]["inputs"]
+    inputs[SAVERS[kind]] = sockets[SAVERS[kind]]
+    if kind == "SaveGenerator":
+        inputs["half"] = True
+    if kind == "RenderToFile":
+        inputs |= {"model": ["1", 0], "width": 40, "height": 600, "format": "png", "fit": "crop", "supersample": 1}
+    return prompt
+
+
+@pytest.mark.parametrize("kind", SAVERS)
+@pytest.mark.parametrize(
+    "prefix", ["", " ", "..", "../x", "a/../../x", "folder/", "/etc/x", "~/x", "file:///x", "n" * 300]
+)
+def test_prefixes_that_name_no_file_of_ours_are_refused_at_once(kind: str, prefix: str, client: ComfyClient) -> None:
+    from comfy_host import HostError
+
+    with pytest.raises(HostError, match="in filename_prefix"):
+        client.queue(saving_prompt(kind, prefix))
+
+
+@pytest.mark.parametrize(("kind", "loader"), [("SaveGenerator", "LoadGenerator"), ("SaveLatents", "LoadLatents")])
+def test_what_is_saved_is_listed(kind: str, loader: str, client: ComfyClient) -> None:
+    for prefix in ("mine", "holiday/mine", ".hidden", "it's"):
+        history = client.run(saving_prompt(kind, prefix))
+        assert ended_with(history) == "execution_success", history["status"]
+        name = Path(history["outputs"]["4"]["text"][0]).name
+        assert name in str(client.get(f"object_info/CREPS_{loader}")), name
+
+
+def failed(history: dict[str, Any]) -> str:
+    """What the error panel shows of a prompt that failed."""
+    kind, error = history["status"]["messages"][-1]
+    assert kind == "execution_error"
+    return error["exception_message"]
+
+
+def test_errors_say_first_what_to_do(client: ComfyClient) -> None:
+    assert failed(client.run(saving_prompt("RenderToFile", "x", "1-3"))).startswith(
+        "pick one latent with Select CREPS Latents (indices 0 to 2)"
+    )
+    prompt = saving_prompt("RenderToFile", "x")
+    prompt["4"]["inputs"]["format"] = "tiff"
+    history = client.run(prompt)
+    if ended_with(history) != "execution_success":
+        assert re.match(r'choose png, or install .* ".*python.*" -m pip install tifffile', failed(history))
+    prompt = saving_prompt("SaveLatents", "x")
+    prompt["2"]["inputs"]["truncation_psi"] = math.nan
+    assert "truncation psi must be a number" in failed(client.run(prompt))
+    prompt = saving_prompt("SaveLatents", "x")
+    sizes = {"model": ["1", 0], "latent": ["2", 0], "smallest": 512, "largest": 512}
+    prompt["5"] = {"class_type": "CREPS_ScaleConsistency", "inputs": sizes}
+    prompt["6"] = {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}}
+    assert failed(client.run(prompt)).startswith("raise largest to 1023 or more")
+
+
+def test_a_cancelled_file_is_gone_on_with_after_another_of_its_prefix(host: ComfyHost, client: ComfyClient) -> None:
+    prompt = saving_prompt("RenderToFile", "kept/large")
+    folder = host.base / "output" / "kept"
+    for power in range(12, 17):  # until it takes longer than the first entry in its journal: 5 seconds
+        prompt["4"]["inputs"] |= {"width": 512, "height": 1 << power}
+        prompt_id = client.queue(prompt)
+        for kind, _ in client.events(prompt_id):
+            if kind == "progress_state" and list(folder.glob(".creps-*.journal")):
+                client.interrupt()
+        if ended_with(client.history(prompt_id)) == "execution_interrupted":
+            break
+        shutil.rmtree(folder)
+    other = saving_prompt("RenderToFile", "kept/large")
+    text = client.run(other)["outputs"]["4"]["text"][0]
+    assert re.search(r"large_00001_.png, \d.\d MB\n.*unfinished beside it: 512 x \d+ of textures.*rows", text)
+    prompt["4"]["inputs"]["unfinished"] = "clear the others"
+    text = client.run(prompt)["outputs"]["4"]["text"][0]
+    assert any(re.match(r"\d+ min \d\d s left, \d+\.\d MB so far: .*large_0000\d_.png$", said) for said in client.texts)
+    assert client.texts[-1] == text
+    assert re.search(r"large_00002_.png, .* MB\ngone on with from row \d+ of \d+", text)
+    assert sorted(path.name for path in folder.iterdir()) == ["large_00001_.png", "large_00002_.png"]
 
 
 def test_an_overwritten_checkpoint_is_loaded_anew(host: ComfyHost, client: ComfyClient) -> None:

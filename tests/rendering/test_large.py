@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,8 @@ import numpy as np
 import pytest
 import torch
 from comfyui_creps.creps_core import cli, render, save_generator
-from comfyui_creps.creps_core.rendering import Preview, large, render_bands, render_to_file, writers
+from comfyui_creps.creps_core.files import lock_file
+from comfyui_creps.creps_core.rendering import Preview, large, render_bands, render_to_file, unfinished_in, writers
 from networks import make_generator, make_ws
 from paths import TESTS
 from PIL import Image
@@ -131,6 +133,8 @@ def test_the_file_is_the_picture(size: tuple[int, int], kind: str, tmp_path: Pat
         with Image.open(path) as image:
             image.load()
             assert image.text == {"creps": "seed 1, \u20ac"}
+        with Image.open(path) as image:  # before the pixels: readers that do not decode them see it
+            assert image.info["creps"] == "seed 1, \u20ac"
     else:
         with tifffile.TiffFile(path) as tiff:
             assert tiff.is_bigtiff
@@ -249,8 +253,7 @@ def test_early_stops_leave_nothing(tmp_path: Path):
 def test_only_the_same_picture_goes_on(change: str, tmp_path: Path, monkeypatch, caplog):
     monkeypatch.setattr(large, "JOURNAL_SECONDS", 0)
     options, path = {"height": 600, "width": 50}, tmp_path / "p.png"
-    with pytest.raises(Cancelled):
-        render_to_file(GENERATOR, WS, path, progress=stop_at(0.9), **options)
+    stopped(path)
     generator, ws = GENERATOR, WS
     if change == "seed":
         ws = ws + 1e-3
@@ -284,6 +287,58 @@ def test_only_the_same_picture_goes_on(change: str, tmp_path: Path, monkeypatch,
     if "bits" not in options:
         options.pop("resume", None)
         assert_same(read(path), rendered(generator, ws, **options))
+
+
+def stopped(path: Path, ws: torch.Tensor = WS, **options) -> None:
+    """Render until nearly the end."""
+    with pytest.raises(Cancelled):
+        render_to_file(GENERATOR, ws, path, progress=stop_at(0.9), **{"height": 600, "width": 50, **options})
+
+
+def test_a_stopped_render_belongs_to_its_picture_not_to_a_name(tmp_path: Path, monkeypatch):
+    """Another picture takes the name meanwhile, as in ComfyUI, where files of one prefix are numbered."""
+    monkeypatch.setattr(large, "JOURNAL_SECONDS", 0)
+    stopped(tmp_path / "large_00001_.png")
+    other = render_to_file(GENERATOR, WS + 0.5, tmp_path / "large_00001_.png", height=600, width=50)
+    assert [left.rows for left in other.others] == [(512, 600)]
+    file = render_to_file(GENERATOR, WS, tmp_path / "large_00002_.png", height=600, width=50)
+    assert file.resumed_row == 512
+    assert_same(read(file.path), rendered(height=600, width=50))
+    assert left_behind(tmp_path) == ["large_00001_.png", "large_00002_.png"]
+
+
+def test_unfinished_pictures_are_listed_and_cleared_when_that_is_said(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(large, "JOURNAL_SECONDS", 0)
+    stopped(tmp_path / "a.png")
+    stopped(tmp_path / "b.tif", bits=16)
+    # What earlier versions left, what another kind of file did, and a partial of a process that was killed at once.
+    for name in (".old.png.0123.partial", ".old.png.0123.journal", ".run.json.1.partial", ".creps-00.partial"):
+        (tmp_path / name).write_bytes(b"{}")
+    listed = {left.partial.name: left for left in unfinished_in(tmp_path)}
+    assert {".old.png.0123.partial", ".creps-00.partial"} < listed.keys()
+    assert len(listed) == 4
+    said = "\n".join(map(str, listed.values()))
+    assert re.search(r"50 x 600 of \w+, 8 bits, .png, begun as a.png: 512 of 600 rows, 0\.\d MB", said)
+    assert re.search(r"50 x 600 of \w+, 16 bits, .tif, begun as b.tif: 512 of 600 rows", said)
+    assert "nothing to go on from" in said
+
+    assert cli.main(["unfinished", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("512 of 600 rows") == 2
+    file = render_to_file(GENERATOR, WS, tmp_path / "c.png", height=600, width=50, clear_others=True)
+    assert file.resumed_row == 512
+    assert len(file.others) == 3
+    assert left_behind(tmp_path) == [".run.json.1.partial", "c.png"]
+
+    stopped(tmp_path / "a.png")
+    with hidden(tmp_path, "journal").with_suffix(".partial").open("rb") as busy:
+        assert lock_file(busy)
+        assert cli.main(["unfinished", "--clear", str(tmp_path)]) == 0
+        assert "no unfinished renders" in capsys.readouterr().out
+        assert [left.in_use for left in unfinished_in(tmp_path)] == [True]
+    assert cli.main(["unfinished", "--clear", str(tmp_path)]) == 0
+    assert "removed: 50 x 600" in capsys.readouterr().out
+    assert left_behind(tmp_path) == [".run.json.1.partial", "c.png"]
+    assert cli.main(["unfinished", str(tmp_path / "nowhere")]) == 1
 
 
 KILLED = """
@@ -370,7 +425,7 @@ def test_missing_tifffile_is_explained(tmp_path: Path, monkeypatch, caplog):
 
     monkeypatch.setattr(builtins, "__import__", without)
     assert cli.main(["render", "--size", "8x8", "--out", str(tmp_path / "p.tif")]) == 1
-    assert "pip install tifffile" in caplog.text
+    assert f'"{sys.executable}" -m pip install tifffile' in caplog.text
     assert left_behind(tmp_path) == []
     assert cli.main(["render", "--size", "8x8", "--out", str(tmp_path / "p.png")]) == 0
 

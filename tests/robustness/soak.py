@@ -1,6 +1,7 @@
 """Prompts of mixed kinds, good and bad, queued in a real ComfyUI, with its memory after each hundred.
 
 python tests/robustness/soak.py --count 1000        as `make soak N=1000`; see tests/host/comfy_host.py for the host
+python tests/robustness/soak.py --host-alone        prompts of ComfyUI's own nodes: what its memory does without us
 """
 
 from __future__ import annotations
@@ -59,10 +60,20 @@ def prompt_of(rng: random.Random, files: list[str]) -> Prompt:
     return prompt
 
 
-def memory(process: int) -> float:
-    """Resident, in MB."""
+def host_prompt(rng: random.Random) -> Prompt:
+    """One of ComfyUI's own nodes alone."""
+    side = rng.choice([16, 64, 128])
+    empty = {"width": side, "height": side, "batch_size": 1, "color": rng.randrange(1 << 24)}
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": empty},
+        "9": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+
+
+def memory(process: int, kind: str = "VmRSS") -> float:
+    """Resident, in MB; VmHWM: at the peak."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{kind}:"):
             return int(line.split()[1]) / 1000
     return 0.0
 
@@ -70,6 +81,7 @@ def memory(process: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--host-alone", action="store_true", help="no node of ours")
     args = parser.parse_args()
     comfyui = find_comfyui()
     if comfyui is None:
@@ -86,7 +98,7 @@ def main() -> int:
         start = time.monotonic()
         with ComfyHost(comfyui, pack=ROOT, base=base) as host, ComfyClient(host.address) as client:
             for number in range(1, args.count + 1):
-                prompt = prompt_of(rng, files)
+                prompt = host_prompt(rng) if args.host_alone else prompt_of(rng, files)
                 try:
                     status = client.run(prompt)["status"]
                     outcomes["done" if status["status_str"] == "success" else _error(status)] += 1

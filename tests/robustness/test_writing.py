@@ -77,9 +77,9 @@ def test_a_fault_at_any_step(name: str, number: int, tmp_path: Path, monkeypatch
         if not said:  # what failed was the syncing of the folder, say
             assert path.read_bytes() == good
             continue
-        assert str(path) in said
+        assert path.name in said
         assert "\n" not in said
-        assert len(said) < len(str(path)) + 300
+        assert len(said) < 300
         assert path.read_bytes() in (b"old", good)
         write(path)
         assert path.read_bytes() == good
