@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--keep-discriminator", action="store_true", help="so that fine-tuning can begin with it")
 
     p = commands.add_parser("train", help="train a generator, or fine-tune one on your pictures")
-    p.set_defaults(run=train_command)
+    p.set_defaults(run=_train)
     add_arguments(p)
 
     p = commands.add_parser("evaluate", help="measure a generator against pictures that it has not seen")
@@ -260,6 +260,12 @@ def _convert(args: argparse.Namespace) -> None:
     details = {"source": args.source.name, "weights": args.weights if args.ema is None else f"average of {args.ema}"}
     save_generator(generator, args.target, half=args.half, details=details, discriminator=discriminator)
     log.info("%s: %.1f MB", args.target, args.target.stat().st_size / 1e6)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from .evaluation import judge_of_run
+
+    train_command(args, judge_of_run)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

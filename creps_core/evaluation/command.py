@@ -155,7 +155,7 @@ def _measure(args: argparse.Namespace, metrics: Sequence[Metric], device: torch.
     if side is None:
         raise ValueError("give --side, the size at which --pictures are compared with the real ones")
     judged, real = _sets(args, generator, side, metrics)
-    usable, networks, refused = ready(metrics, _wanted(args), device, side)
+    usable, networks, refused = ready(metrics, _wanted(args), device)
     if generator is None:
         for metric in [metric for metric in usable if metric.kind in ("swd", "scale", "ppl")]:
             usable.remove(metric)

@@ -132,13 +132,12 @@ def make_extractor(kind: str, weights: Weights, layers: Sequence[str], device: t
                      weights.published)  # fmt: skip
 
 
-def make_lpips(lpips: Weights, vgg: Weights, device: torch.device, side: int | None) -> Any:
+def make_lpips(lpips: Weights, vgg: Weights, device: torch.device) -> Any:
     """The library's LPIPS: a module that takes two batches float32 [N, 3, H, W] of 0..255 and gives [N, 1, 1] or so.
 
     Args:
         lpips, vgg: the weights.
         device: where it works.
-        side: to which pictures are reduced by area first; None: not at all.
     """
     module: ModuleType = library(".sample_similarity_lpips")
 
@@ -158,7 +157,7 @@ def make_lpips(lpips: Weights, vgg: Weights, device: torch.device, side: int | N
             setattr(module, name, value)
         with _fits("vgg and lpips", lpips):
             made = module.SampleSimilarityLPIPS(
-                "lpips-vgg16", sample_similarity_resize=side, sample_similarity_dtype="float32"
+                "lpips-vgg16", sample_similarity_resize=None, sample_similarity_dtype="float32"
             )
     finally:
         for name, value in before.items():

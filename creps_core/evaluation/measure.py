@@ -22,7 +22,6 @@ from ..training import Process
 from . import fidelity, weights
 from .fidelity import Extractor
 from .metrics import KINDS, Metric
-from .path_length import SIDE as LPIPS_SIDE
 from .path_length import PathLengths, path_length
 from .pieces import PIECE, Work, collect, forget, key_of
 from .sets import Generated, PictureSet, Real
@@ -88,7 +87,7 @@ class Networks:
 
 
 def ready(
-    metrics: Sequence[Metric], wanted: Wanted, device: torch.device, side: int
+    metrics: Sequence[Metric], wanted: Wanted, device: torch.device
 ) -> tuple[list[Metric], Networks, dict[str, str]]:
     """The metrics that can be measured, their networks, and why the others cannot be: a sentence by the metric's name.
 
@@ -96,7 +95,6 @@ def ready(
         metrics: those asked for; those that need no library count as measurable.
         wanted: files of weights.
         device: where the networks work.
-        side: of the pictures.
     """
     networks, refused, usable = Networks(), {}, []
     read: dict[str, weights.Weights] = {}
@@ -111,7 +109,7 @@ def ready(
         fidelity.library()
         if metric.kind == "ppl":
             lpips, vgg = file("lpips"), file("vgg")
-            networks.lpips = fidelity.make_lpips(lpips, vgg, device, LPIPS_SIDE if side > LPIPS_SIDE else None)
+            networks.lpips = fidelity.make_lpips(lpips, vgg, device)
             networks.lpips_label = f"lpips-vgg16, {lpips.label} and {vgg.label}"
             return
         network = "inception"

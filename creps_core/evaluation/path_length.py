@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from ..latents import seeds_to_inputs
 from ..rendering import render
@@ -49,6 +50,8 @@ class PathLengths:
         side = generated.side
         pictures = render(generated.generator, ws, height=side, width=side, precision="float32")
         pictures = (pictures[:, :3].expand(-1, 3, -1, -1) + 1) * 127.5
+        if side > SIDE:
+            pictures = adaptive_avg_pool2d(pictures, SIDE)
         with torch.no_grad(), exact():
             found = self.lpips(*pictures.chunk(2))
         return found.double().flatten().cpu() / self.epsilon**2

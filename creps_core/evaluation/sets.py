@@ -94,11 +94,15 @@ class Generated(PictureSet):
 
     def pictures(self, start: int, stop: int) -> Tensor:
         """See `PictureSet`."""
+        return three_channels(self.raw(start, stop))
+
+    def raw(self, start: int, stop: int) -> Tensor:
+        """`pictures` with the channels of the generator."""
         with self.drawing_labels():
             ws = sample(self.generator, range(self.first + start, self.first + stop))
         out = torch.empty(len(ws), self.generator.config.img_channels, self.side, self.side, dtype=torch.uint8)
         render(self.generator, ws, height=self.side, width=self.side, precision=self.precision, out=out)
-        return three_channels(out)
+        return out
 
     def _precision(self) -> str:
         if self.precision != "auto":
@@ -122,14 +126,14 @@ class Real(PictureSet):
         crop: str = "center",
         aspect: str = "1:1",
         mirror: bool = False,
-        most: int | None = None,
+        opened: Pictures | None = None,
         progress: Callable[[int, int], None] | None = None,
     ):
         """
         Args:
             path: folder or zip.
             side, channels, crop, aspect, mirror: as of `open_pictures`.
-            most: take so many at random; None: all.
+            opened: where they are open already, with these options.
             progress: called as progress(done, total) while they are opened.
 
         Raises:
@@ -142,10 +146,10 @@ class Real(PictureSet):
             "crop": crop,
             "aspect": aspect,
             "mirror": mirror,
-            "max_pictures": most,
+            "max_pictures": opened.options["max_pictures"] if opened else None,
         }
-        self._progress, self._opened = progress, None
-        self.identity = {"files": stamp(path), **self._options}
+        self._progress, self._opened = progress, opened
+        self.identity = {"files": opened.fingerprint if opened else stamp(path), **self._options}
         self.facts = {"pictures_of": path.name, "resolution": side, "crop": crop}
 
     def opened(self) -> Pictures:

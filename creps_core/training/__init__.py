@@ -7,6 +7,7 @@ from .averages import rebuild
 from .begin import Beginning, Wish, Words, begin, finished_note, fresh_name
 from .captured import WARM_UP
 from .command import add_arguments, train_command
+from .judging import Judge
 from .parallel import Process, join, leave
 from .recipe import AUGMENTS, Recipe, r1_gamma_for
 from .run import Run, Status, read_stats, sample_grid, train
@@ -21,6 +22,7 @@ __all__ = [
     "WARM_UP",
     "Beginning",
     "Draw",
+    "Judge",
     "Process",
     "Recipe",
     "Run",

@@ -394,7 +394,7 @@ class Harm:
 
 def refusal(weights: Path) -> str:
     wanted = measure.Wanted(inception=weights)
-    usable, _, refused = measure.ready([Metric("fid", 10)], wanted, torch.device("cpu"), 32)
+    usable, _, refused = measure.ready([Metric("fid", 10)], wanted, torch.device("cpu"))
     assert usable == []
     return refused["fid10"]
 
