@@ -1,4 +1,4 @@
-"""The command line: `creps render | explore | info | convert | train | evaluate | bench`."""
+"""The command line: `creps render | explore | info | convert | data | train | evaluate | bench`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import __version__
 from .bench import command as bench
+from .data import prepare as data
 from .devices import device_of
 from .duration import duration
 from .errors import TrainingError, out_of_memory, printable, shown
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="creps", description="Any-scale image generation.")
     parser.add_argument("--version", action="version", version=f"creps {__version__}")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="render | explore | info | convert | train | evaluate | bench"
+        dest="command", required=True, metavar="render | explore | info | convert | data | train | evaluate | bench"
     )
 
     p = commands.add_parser("render", help="render a picture of any size to a file")
@@ -141,6 +142,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--half", action="store_true", help="store float16: half the size")
     p.add_argument("--keep-discriminator", action="store_true", help="so that fine-tuning can begin with it")
+
+    p = commands.add_parser("data", help="cut pictures to one size and pack them, as the trainer would cut them")
+    p.set_defaults(run=data.data_command)
+    data.add_arguments(p)
 
     p = commands.add_parser("train", help="train a generator, or fine-tune one on your pictures")
     p.set_defaults(run=_train)

@@ -451,11 +451,8 @@ class _Writer:
 def _publish(run: Run, generator: Generator, discriminator: Discriminator | None, shown: int) -> None:
     """The generator for the loader."""
     details = {"trained": f"{shown} pictures", **run.info}
-    for private in (
-        "identity",
-        "history",
-        "metrics",
-    ):  # it may be given to others: where the pictures lie is not their business
+    # It may be given to others: where the pictures lie is not their business.
+    for private in ("identity", "history", "metrics"):
         details.pop(private, None)
     if "data_source" in details:
         details["data_source"] = Path(details["data_source"]).name
