@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..duration import duration
 from ..files import check_target, read_json, write_json, write_png
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..training import Process
     from .measure import Wanted
     from .metrics import Metric
-    from .scale import Scale
     from .sets import PictureSet, Real
 
 log = logging.getLogger("CREPS")
@@ -147,89 +146,54 @@ def _measured(args: argparse.Namespace, metrics: Sequence[Metric], device: torch
 
 def _measure(args: argparse.Namespace, metrics: Sequence[Metric], device: torch.device, process: Process) -> str:
     from ...kernels import cache_folder
-    from .measure import measure, ready
+    from .evaluate import evaluate
 
     start = time.monotonic()
     generator = None if args.pictures else _generator(args, device)
-    side = args.side or (generator.config.img_resolution if generator else None)
-    if side is None:
-        raise ValueError("give --side, the size at which --pictures are compared with the real ones")
-    judged, real = _sets(args, generator, side, metrics)
-    usable, networks, refused = ready(metrics, _wanted(args), device)
-    if generator is None:
-        for metric in [metric for metric in usable if metric.kind in ("swd", "scale", "ppl")]:
-            usable.remove(metric)
-            refused[metric.name] = "is measured of a generator, not of pictures"
-    findings = measure(
+    judged, real = _sets(args, generator)
+    found = evaluate(
         judged,
         real,
-        usable,
-        networks,
+        metrics,
+        wanted=_wanted(args),
+        device=device,
         folder=args.out / "unfinished",
         cache=args.cache or cache_folder() / "metrics",
+        held_out=args.held_out,
+        sides=args.sides,
+        normalise=args.normalise,
+        largest=args.largest,
         process=process,
         progress=progress_log(),
     )
     if not process.is_first:
         return ""
-    texts = [str(finding) for finding in findings]
-    texts += [f"{name}: not measured: {reason}" for name, reason in refused.items()]
-    result: dict[str, Any] = {
+    result = {
         "judged": generator.name if generator else str(args.pictures),
-        "metrics": [finding.to_dict() for finding in findings],
-        "not_measured": refused,
+        **found.to_dict(),
+        "seconds": round(time.monotonic() - start, 1),
     }
-    # What needs no weights; also in place of what could not be had, if that is all there is.
-    distances = next((metric.count for metric in usable if metric.kind == "swd"), None)
-    if distances is None and generator is not None and refused and not findings and args.data is not None:
-        distances = args.count or _COUNT
-    if generator is not None and distances is not None:
-        texts.append(_distances(args, generator, distances))
-        result["distances"] = read_json(args.out / TABLE)["distances"]
-    latents = next((metric.count for metric in usable if metric.kind == "scale"), None)
-    if generator is not None and latents is not None:
-        found = _scale(args, generator, latents)
-        texts.append(str(found))
-        result["scale"] = found.to_dict()
-    result["seconds"] = round(time.monotonic() - start, 1)
     write_json(args.out / RESULT, result)
-    return "\n\n".join(texts)
+    return str(found)
 
 
-def _scale(args: argparse.Namespace, generator: Generator, latents: int) -> Scale:
-    from .scale import scale
-
-    spoken = progress_log()
-    return scale(
-        generator,
-        range(args.seed, args.seed + latents),
-        largest=args.largest,
-        precision=args.precision,
-        progress=lambda done, total: spoken("scale consistency, per cent", 100 * done // total, 100),
-    )
-
-
-def _sets(
-    args: argparse.Namespace, generator: Generator | None, side: int, metrics: Sequence[Metric]
-) -> tuple[PictureSet, Real | None]:
+def _sets(args: argparse.Namespace, generator: Generator | None) -> tuple[PictureSet, Real | None]:
     """What is judged, and what it is compared with."""
-    from .sets import Generated, Real
+    from .evaluate import generator_set
+    from .sets import Real
 
+    if generator is None and args.side is None:
+        raise ValueError("give --side, the size at which --pictures are compared with the real ones")
+    side = args.side or (generator.config.img_resolution if generator else 0)
     real = None
-    aspect = ":".join(map(str, generator.aspect)) if generator else "1:1"
-    channels = generator.config.img_channels if generator else 3
     if args.data is not None:
+        aspect = ":".join(map(str, generator.aspect)) if generator else "1:1"
+        channels = generator.config.img_channels if generator else 3
         mirror = args.mirror if args.mirror is not None else _trained_mirrored(args.checkpoint)
         real = Real(args.data, side=side, channels=channels, crop=args.crop, aspect=aspect, mirror=mirror)
     if generator is None:
         return Real(args.pictures, side=side, crop=args.crop), real
-    labels = None
-    if generator.config.c_dim and generator.labels is None and real is not None:
-        labels = real.labels()
-    return (
-        Generated(generator, side=side, first=args.seed, precision=args.precision, labels=labels),
-        real,
-    )
+    return generator_set(generator, real, side=side, first=args.seed, precision=args.precision), real
 
 
 def _trained_mirrored(checkpoint: Path | None) -> bool:
@@ -249,9 +213,9 @@ def _wanted(args: argparse.Namespace) -> Wanted:
 
 
 def _distances(args: argparse.Namespace, generator: Generator, count: int) -> str:
-    """The table of distances, and copies where there are held-out pictures; writes their files."""
+    """The table of distances, and copies; writes their files."""
     from ..training import sample_grid
-    from .unseen import HALVES, Unseen, row_to_dict, table, verdict
+    from .unseen import Unseen, row_to_dict, table, verdict
 
     unseen = Unseen(generator, args.data, args.held_out, args.crop, args.seed)
     spoken = progress_log()
@@ -261,25 +225,20 @@ def _distances(args: argparse.Namespace, generator: Generator, count: int) -> st
         normalise=args.normalise,
         progress=lambda done, total: spoken("generated pictures", done, total),
     )
-    result: dict[str, Any] = {
+    log.info("nearest pictures")
+    copies, sheet = unseen.copies(args.nearest, min(args.sides))
+    result = {
         "generator": generator.name,
         "normalise": args.normalise,
         "seed": args.seed,
         "distances": [row_to_dict(row) for row in rows],
+        "nearest": copies,
         "enlarged": enlarged,
     }
-    text = table(rows)
-    if args.held_out:
-        log.info("nearest pictures")
-        result["nearest"], sheet = unseen.copies(args.nearest, min(args.sides))
-        write_png(args.out / "nearest.png", sheet)
-        text += f"\n\n{verdict(result['nearest'])}"
-    else:
-        result["held_out"] = HALVES
-        text += f"\n(held out and training: {HALVES})"
     write_json(args.out / TABLE, result)
+    write_png(args.out / "nearest.png", sheet)
     write_png(args.out / "grid.png", sample_grid(generator, args.grid_side, GRID, GRID))
-    return text
+    return f"{table(rows)}\n\n{verdict(copies)}"
 
 
 def progress_log() -> Callable[[str, int, int], None]:

@@ -87,15 +87,19 @@ class Extractor:
     digest: str
     published: bool
 
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return next(self.network.parameters()).device
+
     def column(self, layer: str) -> str:
         """A name for the features of a layer, which says whose they are."""
         return f"{self.name}-{self.digest[:16]}/{layer}"
 
     def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
         """Features of uint8 [N, 3, H, W], on any device: by layer, float32 [N, D] on the CPU."""
-        device = next(self.network.parameters()).device
         with torch.no_grad(), exact():
-            found = self.network.convert_features_tuple_to_dict(self.network(pictures.to(device)))
+            found = self.network.convert_features_tuple_to_dict(self.network(pictures.to(self.device)))
         return {layer: features.float().cpu() for layer, features in found.items()}
 
 

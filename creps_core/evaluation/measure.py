@@ -23,14 +23,14 @@ from . import fidelity, weights
 from .fidelity import Extractor
 from .metrics import KINDS, Metric
 from .path_length import PathLengths, path_length
-from .pieces import PIECE, Work, collect, forget, key_of
+from .pieces import PIECE, Step, Work, collect, forget, key_of
 from .sets import Generated, PictureSet, Real
 
 log = logging.getLogger("CREPS")
 
 Progress = Callable[[str, int, int], None]
 """Of what is worked on, how many are done, and how many there are."""
-_BATCH = 64  # pictures at a time
+_BATCH, _BATCH_ON_CPU = 64, 16  # pictures at a time; fewer where they take seconds and work is to stop soon
 _MOST_PIXELS = 1 << 24  # of a batch
 _FULL = 50_000
 
@@ -341,15 +341,17 @@ class _Reals:
 def _features(pictures: PictureSet, extractors: Sequence[Extractor]) -> Work:
     different = list({id(extractor): extractor for extractor in extractors}.values())
     side = pictures.facts["resolution"]
-    batch = max(1, min(_BATCH, _MOST_PIXELS // side**2))
+    on_cpu = all(extractor.device.type == "cpu" for extractor in different)
+    batch = max(1, min(_BATCH_ON_CPU if on_cpu else _BATCH, _MOST_PIXELS // side**2))
 
-    def work(start: int, stop: int) -> dict[str, Tensor]:
+    def work(start: int, stop: int, step: Step) -> dict[str, Tensor]:
         parts: dict[str, list[Tensor]] = {}
         for first in range(start, stop, batch):
             some = pictures.pictures(first, min(first + batch, stop))
             for extractor in different:
                 for layer, features in extractor(some).items():
                     parts.setdefault(extractor.column(layer), []).append(features)
+            step(first + len(some) - start)
         return {column: torch.cat(rows) for column, rows in parts.items()}
 
     return work

@@ -18,6 +18,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from ..latents import seeds_to_inputs
 from ..rendering import render
 from .fidelity import exact
+from .pieces import Step
 from .sets import Generated
 
 EPSILON = 1e-4
@@ -38,9 +39,12 @@ class PathLengths:
         """
         self.generated, self.lpips, self.epsilon = generated, lpips, epsilon
 
-    def rows(self, start: int, stop: int) -> dict[str, Tensor]:
+    def rows(self, start: int, stop: int, step: Step = lambda done: None) -> dict[str, Tensor]:
         """{"step": float64 [stop - start]}: LPIPS over e^2 of some pairs."""
-        parts = [self._steps(first, min(first + _BATCH, stop)) for first in range(start, stop, _BATCH)]
+        parts = []
+        for first in range(start, stop, _BATCH):
+            parts.append(self._steps(first, min(first + _BATCH, stop)))
+            step(first + len(parts[-1]) - start)
         return {"step": torch.cat(parts)}
 
     def _steps(self, start: int, stop: int) -> Tensor:

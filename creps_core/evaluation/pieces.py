@@ -23,8 +23,10 @@ from ..training import Process
 PIECE = 256  # rows
 
 Progress = Callable[[int, int], None]
-Work = Callable[[int, int], Mapping[str, Tensor]]
-"""Of the first row and the one after the last: columns by their names, [rows, ...] on the CPU."""
+Step = Callable[[int], None]
+Work = Callable[[int, int, Step], Mapping[str, Tensor]]
+"""Of the first row and the one after the last: columns by their names, [rows, ...] on the CPU. It says meanwhile how
+many of its rows are done."""
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
@@ -45,7 +47,7 @@ def collect(
     """The rows 0 to `count`, from the folder as far as they are there.
 
     Args:
-        work: computes some rows; it gives at least the columns that are asked for.
+        work: computes some rows, at least the columns that are asked for.
         count: of rows.
         folder: for the pieces; everything that the rows depend on must be in its name.
         columns: those wanted.
@@ -68,12 +70,17 @@ def collect(
         progress(done, count)
     for start in missing[process.rank :: process.world]:
         stop = min(start + piece, count)
-        made = work(start, stop)
+
+        def step(rows: int, before: int = done) -> None:
+            if progress is not None:
+                progress(min(before + rows * process.world, count), count)
+
+        made = work(start, stop, step)
         rows = {name: made[name].contiguous() for name in columns}
         replace_file(_file(folder, start), lambda file, rows=rows: file.write(save(rows)))
         done = min(done + (stop - start) * process.world, count)
-        if progress is not None:
-            progress(done, count)
+    if progress is not None:
+        progress(done, count)
     process.wait()
     if not process.is_first:
         return {}

@@ -48,6 +48,8 @@ class Unseen:
     held_out: Path | None
     crop: str = "center"
     seed: int = 0
+    opening: Callable[[int, int], None] | None = None
+    """Called as opening(done, total) while pictures are opened; what it raises stops that."""
 
     def open(self, path: Path, side: int, count: int | None) -> Pictures:
         """Pictures of a folder or zip, `count` of them at random."""
@@ -59,6 +61,7 @@ class Unseen:
             aspect=":".join(map(str, self.generator.aspect)),
             max_pictures=count,
             seed=self.seed,
+            progress=self.opening,
         )
 
     def distances(

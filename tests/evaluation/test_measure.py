@@ -16,7 +16,7 @@ from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.evaluation import fidelity, measure, sets
 from comfyui_creps.creps_core.evaluation.metrics import Metric, parse_metrics
 from comfyui_creps.creps_core.evaluation.path_length import PathLengths, path_length
-from comfyui_creps.creps_core.evaluation.pieces import collect
+from comfyui_creps.creps_core.evaluation.pieces import Step, collect
 from comfyui_creps.creps_core.evaluation.sets import Generated
 from comfyui_creps.creps_core.network import LabelSet
 from comfyui_creps.creps_core.training import Process
@@ -290,7 +290,7 @@ def test_processes_share_the_work(tmp_path: Path):
             barrier.wait(60)
 
     def run(rank: int) -> None:
-        def work(start: int, stop: int) -> dict[str, torch.Tensor]:
+        def work(start: int, stop: int, step: Step) -> dict[str, torch.Tensor]:
             shares[rank].append(start)
             return {"n": torch.arange(start, stop)}
 
@@ -304,7 +304,7 @@ def test_processes_share_the_work(tmp_path: Path):
     assert torch.equal(results[0]["n"], torch.arange(103))
     assert results[1] == {}
     assert shares == {0: list(range(0, 103, 20)), 1: list(range(10, 103, 20))}
-    more = collect(lambda start, stop: {"n": torch.arange(start, stop)}, 130, tmp_path, ("n",), piece=10)
+    more = collect(lambda start, stop, step: {"n": torch.arange(start, stop)}, 130, tmp_path, ("n",), piece=10)
     assert torch.equal(more["n"], torch.arange(130))
 
 
