@@ -12,7 +12,6 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..creps_core.evaluation import (
-    KINDS,
     Real,
     Wanted,
     evaluate,
@@ -65,15 +64,15 @@ class EvaluateGenerator(io.ComfyNode):
                 io.String.Input(
                     "metrics",
                     default=_ALL,
-                    tooltip=f"all: whatever this machine has the weights for. Or names, with commas: {', '.join(KINDS)}; "
-                    "swd and scale need no weights.",
+                    tooltip="all: whatever this machine has the weights for. Or some of fid,kid,prc,isc,ppl,swd,scale, of which "
+                    "the last two need none.",
                 ),
                 io.Int.Input(
                     "count",
                     default=1000,
                     min=10,
                     max=1_000_000,
-                    tooltip="Generated pictures. The papers take 50,000; numbers of different counts cannot be compared.",
+                    tooltip="Generated pictures. The papers take 50,000; numbers of other counts do not compare.",
                 ),
                 io.Boolean.Input(
                     "mirror",

@@ -43,7 +43,9 @@ class Evaluation:
 
     def __str__(self) -> str:
         parts = [str(finding) for finding in self.findings]
-        parts += [f"{name}: not measured: {reason}" for name, reason in self.refused.items()]
+        for reason in dict.fromkeys(self.refused.values()):
+            names = ", ".join(name for name, why in self.refused.items() if why == reason)
+            parts.append(f"{names}: not measured: {reason}")
         if self.rows:
             note = f"\n(training and held-out: {HALVES})" if self.halves else ""
             parts.append(table(self.rows) + note)

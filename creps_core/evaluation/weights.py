@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import FileError, printable
+from ..errors import printable
 from ..files import open_file
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("CREPS")
 
 
-class WeightsError(FileError):
+class WeightsError(ValueError):
     """A file of weights that is missing or cannot be used: says which, and what to do."""
 
 
@@ -105,10 +105,10 @@ def find(kind: str, given: Path | None = None, *, folder: Path | None = None, do
         if path.is_file():
             return path
     if not download:
+        what = f"put the file into {folder}" if folder else f"name the file with --{kind}, or say --download"
         raise WeightsError(
             f"needs the weights {published.name} ({published.title}, {published.megabytes:g} MB), and nothing is "
-            f"downloaded without being asked for: fetch them from {published.address} and name the file with --{kind}, "
-            "or say --download"
+            f"downloaded without being asked for: fetch them from {published.address} and {what}"
         )
     log.info("downloading %s to %s", published.address, kept)
     try:
