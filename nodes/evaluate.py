@@ -64,8 +64,8 @@ class EvaluateGenerator(io.ComfyNode):
                 io.String.Input(
                     "metrics",
                     default=_ALL,
-                    tooltip="all: whatever this machine has the weights for. Or some of fid,kid,prc,isc,ppl,swd,scale, of which "
-                    "the last two need none.",
+                    tooltip="all: whatever this machine has the weights for. Or some of fid,kid,prc,isc,ppl,swd,scale, "
+                    "of which the last two need none.",
                 ),
                 io.Int.Input(
                     "count",
