@@ -219,7 +219,7 @@ def _numbers(
     if metric.kind == "kid":
         real = reals.rows(_column(networks, metric))
         value, deviation = fidelity.kernel(rows, real)
-        facts["subsets"] = f"{fidelity.SUBSETS} of {fidelity.subset(len(rows), len(real))} pictures"
+        facts["subsets"] = f"{fidelity.SUBSETS} subsets of {fidelity.subset(len(rows), len(real))} pictures"
         return facts, {name: value, "deviation": deviation}
     if metric.kind == "isc":
         value, deviation = fidelity.inception_score(rows)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from comfyui_creps.creps_core import save_generator
 from comfyui_creps.creps_core.cli import main
-from comfyui_creps.creps_core.evaluation import fidelity, measure, sets
+from comfyui_creps.creps_core.evaluation import fidelity, measure, sets, weights
 from comfyui_creps.creps_core.evaluation.metrics import Metric, parse_metrics
 from comfyui_creps.creps_core.evaluation.path_length import PathLengths, path_length
 from comfyui_creps.creps_core.evaluation.pieces import Step, collect
@@ -353,6 +353,53 @@ def test_path_lengths_are_the_librarys(monkeypatch: pytest.MonkeyPatch):
     assert steps.tolist() == pytest.approx(theirs.tolist(), rel=1e-3)
     many = torch.arange(1000.0).double()
     assert path_length(many)[0] == pytest.approx(many[9:991].mean().item())  # of the percentiles 1 to 99
+
+
+def lpips_files(folder: Path) -> tuple[Path, Path]:
+    """Random weights for LPIPS and for what it uses of VGG-16."""
+    from torchvision.models import vgg16
+
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in vgg16().state_dict().items() if name.startswith("features.")}
+    generator = torch.Generator().manual_seed(0)
+    vgg = {name: torch.randn(shape, generator=generator) * 0.05 for name, shape in shapes.items()}
+    lins = {
+        f"lin{n}.model.1.weight": torch.rand(1, channels, 1, 1, generator=generator)
+        for n, channels in enumerate((64, 128, 256, 512, 512))
+    }
+    torch.save(lins, folder / "lpips.pth")
+    torch.save(vgg, folder / "vgg.pth")
+    return folder / "lpips.pth", folder / "vgg.pth"
+
+
+def test_path_lengths_of_the_command(place: Path):
+    """With the library's LPIPS, given the files: what its paper says, computed here from a plain VGG-16."""
+    fidelity_library.need()
+    lpips_file, vgg_file = lpips_files(place)
+    files = ["--lpips", lpips_file, "--vgg", vgg_file]
+    found = evaluate(place, "--metrics", "ppl6", "--side", 64, *files)["metrics"][0]
+    assert found["ppl6"] > 0
+    assert (found["seeds"], found["rendered_in"]) == ("0 to 11, in pairs", "float32")
+    lpips = fidelity.make_lpips(weights.read("lpips", lpips_file), weights.read("vgg", vgg_file), torch.device("cpu"))
+    a, b = scenes(2, 3, 64).float().split(1)
+    assert lpips(a, a).item() == 0
+    state, lins = torch.load(vgg_file, weights_only=True), torch.load(lpips_file, weights_only=True)
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    x = (torch.cat([a, b]) / 255 - mean) / deviation
+    total, level = 0.0, 0
+    for layer in range(30):  # 3 x 3 convolutions, rectifiers, and poolings where the channels change
+        if f"features.{layer}.weight" in state:
+            weight, bias = state[f"features.{layer}.weight"], state[f"features.{layer}.bias"]
+            x = torch.nn.functional.conv2d(x, weight, bias, padding=1).relu()
+        elif layer in (4, 9, 16, 23):
+            x = torch.nn.functional.max_pool2d(x, 2)
+        if layer in (3, 8, 15, 22, 29):
+            unit = x / x.norm(dim=1, keepdim=True)
+            total += ((unit[0] - unit[1]).square() * lins[f"lin{level}.model.1.weight"][0]).sum(0).mean().item()
+            level += 1
+    assert lpips(a, b).item() == pytest.approx(total, rel=1e-3)
+    wrong = evaluate(place, "--metrics", "ppl6", "--lpips", vgg_file, "--vgg", vgg_file, "--sides", 32)
+    assert "not the weights of VGG-16 and LPIPS" in wrong["not_measured"]["ppl6"]
 
 
 # -- weights ---------------------------------------------------------------------------------------
