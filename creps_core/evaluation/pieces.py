@@ -20,7 +20,7 @@ from ..errors import TrainingError
 from ..files import replace_file
 from ..training import Process
 
-PIECE = 256  # rows
+PIECE = 64  # rows
 
 Progress = Callable[[int, int], None]
 Step = Callable[[int], None]
