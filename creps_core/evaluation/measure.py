@@ -22,7 +22,7 @@ from ..training import Process
 from . import fidelity, weights
 from .fidelity import Extractor
 from .metrics import KINDS, Metric
-from .path_length import PathLengths, path_length
+from .path_length import STEP, PathLengths, path_length
 from .pieces import PIECE, Step, Work, collect, forget, key_of
 from .sets import Generated, PictureSet, Real
 
@@ -84,6 +84,7 @@ class Networks:
     """By the kind of the metric."""
     lpips: Any = None
     lpips_label: str = ""
+    lpips_published: bool = False
 
 
 def ready(
@@ -111,6 +112,7 @@ def ready(
             lpips, vgg = file("lpips"), file("vgg")
             networks.lpips = fidelity.make_lpips(lpips, vgg, device)
             networks.lpips_label = f"lpips-vgg16, {lpips.label} and {vgg.label}"
+            networks.lpips_published = lpips.published and vgg.published
             return
         network = "inception"
         if metric.kind == "prc":  # as in the papers, where its weights are at hand
@@ -169,91 +171,69 @@ def measure(
     for metric in chosen:
         _enough(metric, metric.count, "generated")
     by_features = [metric for metric in chosen if metric.kind != "ppl"]
-    made, place = {}, folder
+    # First what all processes do together. The numbers, which take long, are the first one's: nobody waits for them.
+    places = {}
+    rows: dict[str, Tensor] = {}
     if by_features:
-        extractors = [networks.extractors[metric.kind] for metric in by_features]
         count = max(metric.count for metric in by_features)
-        place = folder / key_of({"set": generated.identity, "tool": fidelity.version(), "piece": PIECE})
+        place = places["features"] = folder / _key(generated.identity)
         columns = tuple(dict.fromkeys(_column(networks, metric) for metric in by_features))
-        work = _features(generated, extractors)
-        made = collect(work, count, place, columns, process=process, progress=_named(progress, "generated pictures"))
+        work = _features(generated, [networks.extractors[metric.kind] for metric in by_features])
+        rows = collect(work, count, place, columns, process=process, progress=_named(progress, "generated pictures"))
     reals = _Reals(real, cache, networks, by_features, process, _named(progress, "real pictures"))
-    findings = []
+    if any(metric.about.reals for metric in by_features):
+        reals.prepare()
     for metric in chosen:
+        if metric.about.reals:
+            _enough(metric, reals.count, "real")
         if metric.kind == "ppl":
             assert isinstance(generated, Generated)
-            facts, values = _path_lengths(generated, metric, networks, folder, process, progress)
-        else:
-            rows = made[_column(networks, metric)][: metric.count] if process.is_first else torch.empty(0)
-            facts, values = _numbers(metric, networks, rows, reals, process, progress)
-        if not process.is_first:
-            continue
-        facts = {**_facts(generated, metric.count), **facts}
+            place = places["paths"] = folder / _key({"paths": generated.identity, "lpips": networks.lpips_label})
+            work = PathLengths(generated, networks.lpips).rows
+            rows |= collect(
+                work, metric.count, place, (STEP,), process=process, progress=_named(progress, "pairs of w")
+            )
+    if not process.is_first:
+        return []
+    findings = []
+    for metric in chosen:
+        if progress is not None:
+            progress(f"{metric.name}: computing the number", 0, 1)
+        facts = {**_facts(generated, metric, networks), **(reals.facts if metric.about.reals else {})}
+        values = _values(metric, networks, rows, reals, facts)
         findings.append(Finding(metric.name, values, facts, comparable(metric, facts)))
-    process.wait()
-    if process.is_first:
+    for place in places.values():
         forget(place)
     return findings
 
 
-def _numbers(
-    metric: Metric, networks: Networks, rows: Tensor, reals: _Reals, process: Process, progress: Progress | None
-) -> tuple[dict[str, Any], dict[str, float]]:
-    extractor = networks.extractors[metric.kind]
+def _key(identity: dict[str, Any]) -> str:
+    return key_of({"set": identity, "tool": fidelity.version(), "piece": PIECE})
+
+
+def _values(
+    metric: Metric, networks: Networks, rows: dict[str, Tensor], reals: _Reals, facts: dict[str, Any]
+) -> dict[str, float]:
+    """The numbers of a metric; adds to the facts what is to be said of them."""
     name = metric.name
-    facts: dict[str, Any] = {
-        "tool": fidelity.version(),
-        "extractor": extractor.label,
-        "published_weights": extractor.published,
-    }
-    if metric.about.reals:
-        reals.prepare()
-        _enough(metric, reals.count, "real")
-        facts |= reals.facts
-    if not process.is_first:
-        return facts, {}
-    if progress is not None:
-        progress(f"{name}: computing the number", 0, 1)
+    if metric.kind == "ppl":
+        value, deviation = path_length(rows[STEP])
+        return {name: value, "deviation": deviation}
+    column = _column(networks, metric)
+    features = rows[column][: metric.count]
     if metric.kind == "fid":
-        return facts, {name: fidelity.frechet(fidelity.moments(rows), reals.moments())}
+        return {name: fidelity.frechet(fidelity.moments(features), reals.moments())}
     if metric.kind == "kid":
-        real = reals.rows(_column(networks, metric))
-        value, deviation = fidelity.kernel(rows, real)
-        facts["subsets"] = f"{fidelity.SUBSETS} subsets of {fidelity.subset(len(rows), len(real))} pictures"
-        return facts, {name: value, "deviation": deviation}
+        real = reals.rows(column)
+        value, deviation = fidelity.kernel(features, real)
+        size = fidelity.subset(len(features), len(real))
+        facts["subsets"] = f"{fidelity.SUBSETS} subsets of {size} pictures"
+        return {name: value, "deviation": deviation}
     if metric.kind == "isc":
-        value, deviation = fidelity.inception_score(rows)
-        return facts, {name: value, "deviation": deviation}
-    precision, recall = fidelity.precision_recall(rows, reals.rows(_column(networks, metric)))
-    return facts, {"precision": precision, "recall": recall}
-
-
-def _path_lengths(
-    generated: Generated,
-    metric: Metric,
-    networks: Networks,
-    folder: Path,
-    process: Process,
-    progress: Progress | None,
-) -> tuple[dict[str, Any], dict[str, float]]:
-    identity = {"paths": generated.identity, "lpips": networks.lpips_label, "tool": fidelity.version(), "piece": PIECE}
-    place = folder / key_of(identity)
-    work = PathLengths(generated, networks.lpips).rows
-    found = collect(work, metric.count, place, ("step",), process=process, progress=_named(progress, "pairs of w"))
-    first = generated.first
-    facts = {
-        "tool": fidelity.version(),
-        "extractor": networks.lpips_label,
-        "published_weights": "not the published" not in networks.lpips_label,
-        "rendered_in": "float32",
-        "bits": 32,
-        "seeds": f"{first} to {first + 2 * metric.count - 1}, in pairs",
-    }
-    if not process.is_first:
-        return facts, {}
-    value, deviation = path_length(found["step"])
-    forget(place)
-    return facts, {metric.name: value, "deviation": deviation}
+        value, deviation = fidelity.inception_score(features)
+        return {name: value, "deviation": deviation}
+    precision, recall = fidelity.precision_recall(features, reals.rows(column))
+    return {"precision": precision, "recall": recall}
 
 
 class _Reals:
@@ -281,8 +261,7 @@ class _Reals:
         self._moments: dict[str, Any] | None = None
         self._ready = False
         if real is not None:
-            key = key_of({"set": real.identity, "tool": fidelity.version(), "piece": PIECE})
-            self._folder = cache / key
+            self._folder = cache / _key(real.identity)
 
     def prepare(self) -> None:
         """Have all there is to know of them. Called in all processes at once."""
@@ -377,16 +356,26 @@ def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] |
     return None if progress is None else lambda done, total: progress(what, done, total)
 
 
-def _facts(generated: PictureSet, count: int) -> dict[str, Any]:
-    facts = {**generated.facts, "bits": 8, "generated": count}
+def _facts(generated: PictureSet, metric: Metric, networks: Networks) -> dict[str, Any]:
+    """What is to be said of a number, but for the real pictures."""
+    facts = {**generated.facts, "bits": 8, "generated": metric.count, "tool": fidelity.version()}
+    pictures = metric.count
+    if metric.kind == "ppl":
+        pictures *= 2
+        facts |= {"extractor": networks.lpips_label, "published_weights": networks.lpips_published}
+        facts |= {"rendered_in": "float32", "bits": 32}
+    else:
+        extractor = networks.extractors[metric.kind]
+        facts |= {"extractor": extractor.label, "published_weights": extractor.published}
     if (first := facts.pop("first_seed", None)) is not None:
-        facts["seeds"] = f"{first} to {first + count - 1}"
+        facts["seeds"] = f"{first} to {first + pictures - 1}" + (", in pairs" if metric.kind == "ppl" else "")
     return facts
 
 
 def described(facts: dict[str, Any]) -> str:
     """Facts of a finding, for people."""
-    made = "generated pictures" if "seeds" in facts else f"pictures of {facts['pictures_of']}"
+    made = "pairs of generated" if "pairs" in facts.get("seeds", "") else "generated"
+    made = f"{made} pictures" if "seeds" in facts else f"pictures of {facts['pictures_of']}"
     parts = [facts["tool"], facts["extractor"], f"{facts['generated']:,} {made}"]
     if "seeds" in facts:
         parts[-1] += f" (seeds {facts['seeds']})"

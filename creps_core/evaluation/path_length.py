@@ -23,6 +23,8 @@ from .sets import Generated
 
 EPSILON = 1e-4
 SIDE = 256
+STEP = "step"
+"""The name of the column."""
 _DISCARDED = 1, 99  # percentiles
 _BATCH = 8  # pairs
 
@@ -45,7 +47,7 @@ class PathLengths:
         for first in range(start, stop, _BATCH):
             parts.append(self._steps(first, min(first + _BATCH, stop)))
             step(first + len(parts[-1]) - start)
-        return {"step": torch.cat(parts)}
+        return {STEP: torch.cat(parts)}
 
     def _steps(self, start: int, stop: int) -> Tensor:
         generated = self.generated

@@ -236,6 +236,16 @@ def test_what_is_said_of_a_number(place: Path, inception: Path, capsys):
     assert "VGG-16" in measure.comparable(Metric("prc", 50_000), facts)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels(place: Path, inception: Path, channels: int):
+    """Grey pictures count thrice, transparent ones before grey."""
+    save_generator(make_generator(img_channels=channels), place / "g.safetensors")
+    one = evaluate(place, "--metrics", "fid", "--count", 20, "--inception", inception)["metrics"][0]["fid20"]
+    clear = torch.tensor([200, 100, 0, 0] if channels == 4 else [77], dtype=torch.uint8).view(1, channels, 1, 1)
+    assert sets.three_channels(clear).flatten().tolist() == ([128] * 3 if channels == 4 else [77] * 3)
+    assert one > 0
+
+
 # -- long work -------------------------------------------------------------------------------------
 
 
