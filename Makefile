@@ -58,8 +58,10 @@ $(VENV)/explore.stamp: $(VENV)/standalone.stamp
 	$(BIN)/python -m pip install --quiet --editable ".[standalone,explore]"
 	touch $@
 
+# torchvision, which a test needs, is made for one version of torch each: take that of the torch that is there.
 $(VENV)/test.stamp: $(VENV)/standalone.stamp
-	$(BIN)/python -m pip install --quiet --editable ".[standalone,test]"
+	$(BIN)/python -c "import torch; print('torch==' + torch.__version__)" > $(VENV)/torch.txt
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/torch.txt --editable ".[standalone,test]"
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""The command line: `creps render | unfinished | explore | info | convert | train | evaluate | bench`."""
+"""The command line: `creps render | unfinished | explore | info | convert | data | train | evaluate | bench`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import __version__
 from .bench import command as bench
+from .data import prepare as data
 from .devices import device_of
 from .duration import Pace
 from .errors import TrainingError, out_of_memory, printable, shown
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command",
         required=True,
-        metavar="render | unfinished | explore | info | convert | train | evaluate | bench",
+        metavar="render | unfinished | explore | info | convert | data | train | evaluate | bench",
     )
 
     p = commands.add_parser("render", help="render a picture of any size to a file")
@@ -149,8 +150,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--half", action="store_true", help="store float16: half the size")
     p.add_argument("--keep-discriminator", action="store_true", help="so that fine-tuning can begin with it")
 
+    p = commands.add_parser("data", help="cut pictures to one size and pack them, as the trainer would cut them")
+    p.set_defaults(run=data.data_command)
+    data.add_arguments(p)
+
     p = commands.add_parser("train", help="train a generator, or fine-tune one on your pictures")
-    p.set_defaults(run=train_command)
+    p.set_defaults(run=_train)
     add_arguments(p)
 
     p = commands.add_parser("evaluate", help="measure a generator against pictures that it has not seen")
@@ -279,6 +284,12 @@ def _convert(args: argparse.Namespace) -> None:
     details = {"source": args.source.name, "weights": args.weights if args.ema is None else f"average of {args.ema}"}
     save_generator(generator, args.target, half=args.half, details=details, discriminator=discriminator)
     log.info("%s: %.1f MB", args.target, args.target.stat().st_size / 1e6)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from .evaluation import judge_of_run
+
+    train_command(args, judge_of_run)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import fused, onednn, tiled, trial
 from .stage import PUBLISHED, Layer, PixelBlock, PixelStage, StageShape
+from .trial import cache_folder
 
 __all__ = [
     "BACKENDS",
@@ -25,6 +26,7 @@ __all__ = [
     "PixelStage",
     "Prepared",
     "StageShape",
+    "cache_folder",
     "checking",
     "choose",
     "entangle",

@@ -9,6 +9,7 @@ from .batch import CombineLatents, ContactSheet, LoadLatents, SaveLatents, Selec
 from .blend import BlendGenerators
 from .camera import CameraPath, MakeView, RenderPath, WarpView
 from .compare import CompareUpscaling, RenderForUpscaling, ScaleConsistency
+from .evaluate import EvaluateGenerator
 from .explore import Explorer
 from .favourites import LoadFavourite, SaveFavourite
 from .large import RenderToFile
@@ -57,6 +58,7 @@ NODES: list[type[io.ComfyNode]] = [
     RenderForUpscaling,
     CompareUpscaling,
     ScaleConsistency,
+    EvaluateGenerator,
     # Training
     TrainGenerator,
     SaveGenerator,

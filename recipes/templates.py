@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 from template_graph import ROOT, Graph, Node
 
-PICTURES = "alpine"
+PICTURES = "alpenglow"
 """The built-in generator of templates, thumbnails, help pages and README."""
 DETAIL = "textures"
-"""The same where the camera goes so close that a trained one would have nothing left to show."""
+"""The same where the camera goes far away or turns, which a landscape is not made for."""
+TRAINED = "alpine"
+"""The same where a generator has to be a trained one: for projection and fine-tuning."""
 
 FOLDER = ROOT / "workflows"
 NOTES = ROOT / "recipes" / "templates.md"
@@ -82,10 +84,10 @@ def film(graph: Graph, frames: Node, prefix: str) -> tuple[Node, Node]:
 def _(graph: Graph) -> list[Node]:
     model = load(graph)
     scene = {
-        "seed": 42,
+        "seed": 3,
         "psi": 1,
         "label": -1,
-        "walk": {"kind": "random", "number": 7, "seeds": [1, 2], "layers": "all", "x": 0, "y": 0, "z": 0},
+        "walk": {"kind": "Named", "number": 0, "seeds": [1, 2], "layers": "all", "x": 0, "y": 0, "z": 0},
         "view": {"x": 0.5, "y": 0.5, "zoom": 1, "rotation": 0},
         "width": 1536,
         "height": 864,
@@ -113,8 +115,8 @@ def _(graph: Graph) -> list[Node]:
 @template("01 First picture")
 def _(graph: Graph) -> list[Node]:
     model = load(graph)
-    latent = graph.add("CREPS_SampleLatents", model=model, seed=42, seed_then="increment")
-    render = graph.add("CREPS_Render", model=model, latent=latent, width=1536, height=864)
+    latent = graph.add("CREPS_SampleLatents", model=model, seed=3, seed_then="increment")
+    render = graph.add("CREPS_Render", model=model, latent=latent, width=1536, height=864, fit="extend")
     saved = save(graph, render, "first", size=(560, 370))
     graph.lay([model, latent], [render], [saved])
     return [render]
@@ -122,13 +124,13 @@ def _(graph: Graph) -> list[Node]:
 
 @template("02 One latent at three sizes")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph, DETAIL)
-    latent = graph.add("CREPS_SampleLatents", model=model, seed=9)
+    model = load(graph)
+    latent = graph.add("CREPS_SampleLatents", model=model, seed=8)
     columns = []
     for title, name, side, window in (
         ("Small: 128 x 128", "128", 128, {}),
         ("Large: 1024 x 1024", "1024", 1024, {}),
-        ("A part, five times closer", "window", 1024, {"top": 0.3, "left": 0.46, "bottom": 0.5, "right": 0.66}),
+        ("A part, five times closer", "window", 1024, {"top": 0.48, "left": 0.22, "bottom": 0.68, "right": 0.42}),
     ):
         render = graph.add("CREPS_Render", title, model=model, latent=latent, **window, width=side, height=side)
         columns.append([save(graph, render, f"sizes {name}", title, size=(250, 300)), render])
@@ -138,8 +140,8 @@ def _(graph: Graph) -> list[Node]:
 
 @template("03 Any aspect and crop")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph, DETAIL)
-    latent = graph.add("CREPS_SampleLatents", model=model, seed=25)
+    model = load(graph)
+    latent = graph.add("CREPS_SampleLatents", model=model, seed=8)
     view = graph.add("CREPS_View", "Closer, turned", zoom=1.3, rotation=30.0)
     warp = graph.add("CREPS_WarpView", "Through a lens", view=view, warp="swirl", amount=0.6)
     columns = []
@@ -158,10 +160,10 @@ def _(graph: Graph) -> list[Node]:
 
 @template("04 Interpolation to video")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph, DETAIL)
-    keys = graph.add("CREPS_SampleSeeds", "Key pictures", model=model, seeds="9, 28, 33")
-    way = graph.add("CREPS_InterpolateLatents", model=model, latent=keys, frames=16)
-    frames = graph.add("CREPS_Render", "Frames", model=model, latent=way, width=448, height=256)
+    model = load(graph)
+    keys = graph.add("CREPS_SampleSeeds", "Key pictures", model=model, seeds="3, 16, 22")
+    way = graph.add("CREPS_InterpolateLatents", model=model, latent=keys, frames=16, easing="even")
+    frames = graph.add("CREPS_Render", "Frames", model=model, latent=way, width=448, height=256, fit="extend")
     video, saved = film(graph, frames, "interpolation")
     graph.lay([model, keys, way], [frames, video], [saved])
     return [frames]
@@ -182,9 +184,9 @@ def _(graph: Graph) -> list[Node]:
 
 @template("06 Style mixing sheet")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph, DETAIL)
-    rows = graph.add("CREPS_SampleSeeds", "Rows", model=model, seeds="1, 9, 28, 33")
-    columns = graph.add("CREPS_SampleSeeds", "Columns", model=model, seeds="5, 8, 22, 25, 35")
+    model = load(graph)
+    rows = graph.add("CREPS_SampleSeeds", "Rows", model=model, seeds="3, 11, 14, 48")
+    columns = graph.add("CREPS_SampleSeeds", "Columns", model=model, seeds="6, 8, 11, 18, 9")
     mix = graph.add("CREPS_MixStyles", latent_a=rows, latent_b=columns)
     sheet = graph.add("CREPS_ContactSheet", model=model, latent=mix)
     saved = save(graph, sheet, "style mixing", size=(480, 480))
@@ -194,12 +196,12 @@ def _(graph: Graph) -> list[Node]:
 
 @template("07 Editing directions")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph, DETAIL)
-    latent = graph.add("CREPS_SampleSeeds", model=model, seeds="9")
-    found = graph.add("CREPS_FindDirections", model=model, layers="coarse")
-    strip = graph.add("CREPS_DirectionStrip", latent=latent, directions=found, indices="0:4")
+    model = load(graph)
+    latent = graph.add("CREPS_SampleSeeds", model=model, seeds="14")
+    found = graph.add("CREPS_FindDirections", model=model, method="Named", count=17)
+    strip = graph.add("CREPS_DirectionStrip", latent=latent, directions=found, indices="0, 1, 5, 8, 12, 16")
     sheet = graph.add("CREPS_ContactSheet", model=model, latent=strip, side=128, supersample=2)
-    edited = graph.add("CREPS_EditLatents", latent=latent, directions=found, index=1, strength=2.0)
+    edited = graph.add("CREPS_EditLatents", latent=latent, directions=found, index=16, strength=1.5)
     render = graph.add("CREPS_Render", model=model, latent=edited, width=640, height=640)
     sheets = save(graph, sheet, "directions", "All directions", size=(380, 350))
     graph.lay(
@@ -229,8 +231,8 @@ def scaled(graph: Graph, small: Node, method: str) -> Node:
 
 @template("08 Generation with upscaling comparison")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph, DETAIL)
-    latent = graph.add("CREPS_SampleLatents", model=model, seed=9)
+    model = load(graph)
+    latent = graph.add("CREPS_SampleLatents", model=model, seed=3)
     native = graph.add("CREPS_Render", "Native, 1024 x 1024", model=model, latent=latent, width=1024, height=1024)
     small = graph.add(
         "CREPS_RenderForUpscaling",
@@ -250,8 +252,8 @@ def _(graph: Graph) -> list[Node]:
 
 @template("09 Comparison with an upscale model")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph, DETAIL)
-    latent = graph.add("CREPS_SampleLatents", model=model, seed=9)
+    model = load(graph)
+    latent = graph.add("CREPS_SampleLatents", model=model, seed=3)
     native = graph.add("CREPS_Render", "Native, 1024 x 1024", model=model, latent=latent, width=1024, height=1024)
     small = graph.add(
         "CREPS_RenderForUpscaling",
@@ -283,7 +285,7 @@ def _(graph: Graph) -> list[Node]:
 
 @template("11 Project a photo")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph)
+    model = load(graph, TRAINED)
     latent = graph.add("CREPS_SampleLatents", "Some latent", model=model, seed=4000, truncation_psi=0.8)
     photo = graph.add(
         "CREPS_Render", "Stands in for a photo", collapsed=True, model=model, latent=latent, width=480, height=320
@@ -308,8 +310,8 @@ def _(graph: Graph) -> list[Node]:
 
 @template("12 Very large picture")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph, DETAIL)
-    latent = graph.add("CREPS_SampleLatents", model=model, seed=9)
+    model = load(graph)
+    latent = graph.add("CREPS_SampleLatents", model=model, seed=3)
     large = graph.add("CREPS_RenderToFile", model=model, latent=latent, size=(360, 0), width=6144, height=6144)
     path = graph.add("PreviewAny", "Where it is", size=(360, 150), source=large.out("path"))
     graph.lay([model, latent], [large], [path])
@@ -319,8 +321,8 @@ def _(graph: Graph) -> list[Node]:
 @template("13 Picture app")
 def _(graph: Graph) -> list[Node]:
     model = load(graph)
-    latent = graph.add("CREPS_SampleLatents", model=model, seed=42)
-    render = graph.add("CREPS_Render", model=model, latent=latent, width=1536, height=864)
+    latent = graph.add("CREPS_SampleLatents", model=model, seed=3)
+    render = graph.add("CREPS_Render", model=model, latent=latent, width=1536, height=864, fit="extend")
     saved = save(graph, render, "app", size=(560, 370))
     graph.lay([model, latent], [render], [saved])
     fields = [(latent, "seed"), (render, "width"), (render, "height")]
@@ -333,7 +335,7 @@ def _(graph: Graph) -> list[Node]:
 
 @template("14 Fine-tune on your pictures")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph)
+    model = load(graph, TRAINED)
     seeds = graph.add("CREPS_SampleSeeds", "The 40 pictures to learn from", model=model, seeds="100-139")
     drawn = graph.add("CREPS_Render", "Draw them", collapsed=True, model=model, latent=seeds, width=64, height=64)
     light = graph.add("EmptyImage", "Light to see them in", collapsed=True, color=0xFF8C3C, width=64, height=64)

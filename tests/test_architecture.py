@@ -25,7 +25,7 @@ FLOORS: dict[str, set[str]] = {
     "serving": {"network", "checkpoints", "rendering", "latents", "explorer"},
     "training": {"kernels", "network", "checkpoints", "rendering", "latents", "comparison", "data"},
     "bench": {"kernels", "network", "checkpoints", "rendering", "latents", "training"},
-    "evaluation": {"network", "checkpoints", "rendering", "latents", "comparison", "data", "training"},
+    "evaluation": {"kernels", "network", "checkpoints", "rendering", "latents", "comparison", "data", "training"},
 }
 """Beside them lie `errors.py`, `files.py`, `devices.py` and `duration.py`, for all; above lies `cli.py`."""
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution"}

@@ -3,14 +3,17 @@
 Read `compare.py` first; `sheet.py` and `plot.py` draw for everybody above.
 """
 
+from .aliasing import Aliasing
 from .compare import MOST_PLACES, compare
-from .consistency import consistency_report, scale_consistency, sizes_up_to
+from .consistency import Agreement, consistency_report, scale_consistency, sizes_up_to
 from .contact import cells, contact_sheet
 from .plot import Axis, Curve, line_plot
 from .sheet import Color, canvas, font, grid, labelled, opaque
 
 __all__ = [
     "MOST_PLACES",
+    "Agreement",
+    "Aliasing",
     "Axis",
     "Color",
     "Curve",

@@ -8,7 +8,7 @@ scales feature maps, or learned its positions from the borders, does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -59,12 +59,14 @@ def scale_consistency(
     precision: str = "auto",
     backend: str = "auto",
     progress: Progress | None = None,
+    look: Callable[[int, Tensor], None] | None = None,
 ) -> list[Agreement]:
     """Compare each size with the next, and the first with the last.
 
     Args:
         generator, ws, precision, backend, progress: as for `render`. Every latent is rendered.
         sizes: pixels per side, each 2n - 1 of the one before; see `sizes_up_to`.
+        look: called with every size and its picture [1, C, size, size], latent by latent.
 
     Returns:
         For each pair of neighbours, then (with three sizes or more) for the first and the last: the worst value over
@@ -93,6 +95,8 @@ def scale_consistency(
                 backend=backend,
                 progress=share(progress, before - n * n, before, len(ws) * ends[-1]),
             )
+            if look is not None:
+                look(n, pictures[n])
             for pair in pairs:
                 if pair[1] == n:
                     differences[pair].append(_difference(pictures[pair[0]], pictures[n]))

@@ -6,6 +6,7 @@ Read `dataset.py` first: here a picture is refused. `decode.py` reads one, `sour
 from .batches import Batches
 from .dataset import Pictures, from_images, open_pictures, same_aspect, written_aspect
 from .labels import LABELS
+from .stamp import stamp
 
 __all__ = [
     "LABELS",
@@ -14,5 +15,6 @@ __all__ = [
     "from_images",
     "open_pictures",
     "same_aspect",
+    "stamp",
     "written_aspect",
 ]

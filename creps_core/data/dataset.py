@@ -25,7 +25,17 @@ from torch import Tensor
 from ..errors import DatasetError, require
 from .decode import EMPTY, MODES, NOT_READ, Frame, Unidentified, cut, decode, square
 from .kinds import canonical, ending, endings, judge, printable
-from .labels import FROM_FILE, FROM_FOLDERS, LABELS, NO_LABELS, Labels, is_labels, labels_from_folders, read_labels
+from .labels import (
+    FROM_FILE,
+    FROM_FOLDERS,
+    LABELS,
+    NO_LABELS,
+    Labels,
+    holds_labels,
+    is_labels,
+    labels_from_folders,
+    read_labels,
+)
 from .report import Report, described_labels
 from .sources import Source, Unusable, open_source
 
@@ -352,7 +362,7 @@ def _fill(
         raise DatasetError(_nothing(files, skipped))
     used.sort(key=lambda name: (canonical(name), name))
     hints = []
-    if use_labels == NO_LABELS and any(is_labels(name) for name in files.names):
+    if use_labels == NO_LABELS and holds_labels(files):
         hints.append("there are labels in dataset.json, which are not used: they have to be asked for")
     _enter(pictures, used, found, sorted(skipped), labels, hints)
 

@@ -41,6 +41,18 @@ def is_labels(name: str) -> bool:
     return name.rpartition("/")[2] == LABELS_FILE
 
 
+def holds_labels(files: Source) -> bool:
+    """Whether one of these files is a `dataset.json` with labels; also where it cannot be read."""
+    for name in filter(is_labels, files.names):
+        try:
+            content = json.loads(files.read(name, _MAX_LABELS_FILE))
+        except (Unusable, ValueError, RecursionError):
+            return True
+        if not isinstance(content, dict) or content.get("labels", True):
+            return True
+    return False
+
+
 def labels_from_folders(files: Source, names: Sequence[str]) -> Labels:
     """The outermost folder of each picture as its class; folders around everything do not count.
 

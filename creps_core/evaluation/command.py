@@ -1,34 +1,31 @@
-"""`creps evaluate`: how far a generator's pictures are from real ones that it has not seen, and whether it copies."""
+"""`creps evaluate`: how far a generator's pictures are from real ones, by several measures, and whether it copies."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from einops import repeat
-
-from ..files import check_target, write_json, write_png
+from ..duration import duration
+from ..files import check_target, read_json, write_json, write_png
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+    import torch
 
-    from ..data import Pictures
     from ..network import Generator
-    from .distance import Nearest, Row
+    from ..training import Process
+    from .measure import Wanted
+    from .metrics import Metric
+    from .sets import PictureSet, Real
 
 log = logging.getLogger("CREPS")
 
 GRID = 8  # columns and rows
-_SHOWN = 16  # on the sheet of nearest pictures
-_SHEET_SIDE = 128  # smaller pictures are enlarged on it
-_SHEET_TYPE = 14
-_BATCH = 64
+RESULT, TABLE = "metrics.json", "distances.json"
+_COUNT = 4096  # pictures of each kind, for distances
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,17 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g = p.add_mutually_exclusive_group(required=True)
     g.add_argument("--checkpoint", type=Path, metavar="FILE", help="official .pkl, our .safetensors, or a snapshot")
     g.add_argument("--builtin", metavar="NAME", help="built-in generator")
-    p.add_argument("--data", type=Path, required=True, metavar="PATH", help="folder or zip that it was trained on")
+    g.add_argument("--pictures", type=Path, metavar="PATH", help="folder or zip of pictures to judge instead")
+    p.add_argument("--data", type=Path, metavar="PATH", help="folder or zip that it was trained on")
+    p.add_argument("--held-out", type=Path, metavar="PATH", help="folder or zip of such pictures kept from it")
     p.add_argument(
-        "--held-out", type=Path, required=True, metavar="PATH", help="folder or zip of such pictures kept from it"
-    )
-    p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for distances.json and the pictures")
-    p.add_argument(
-        "--count", type=int, default=4096, help="pictures of each kind; fewer where the data have fewer; default 4096"
+        "--out", type=Path, required=True, metavar="FOLDER", help="for the numbers as JSON, and the pictures"
     )
     p.add_argument(
-        "--sides", type=_sides, default=(64, 128), metavar="N,N...", help="of the pictures compared; default 64,128"
+        "--metrics",
+        metavar="NAME,NAME...",
+        help="fid, kid, prc (precision and recall), isc, ppl: as the papers measure, by torch-fidelity; swd, scale: "
+        "without any weights. fid5k is fid with 5,000 pictures. Default: the table of distances, and copies",
     )
+    p.add_argument(
+        "--count",
+        type=int,
+        help=f"pictures of each kind, fewer where the data have fewer; default {_COUNT} for distances, 50000 for the "
+        "metrics of the papers",
+    )
+    p.add_argument("--sides", type=_sides, default=(64, 128), metavar="N,N...", help="of distances; default 64,128")
     p.add_argument("--crop", default="center", choices=("center", "resize"), help="cut out the middle, or squeeze")
     p.add_argument(
         "--normalise",
@@ -58,191 +63,201 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--nearest", type=int, default=16, metavar="N", help="pictures to find the nearest of; default 16")
     p.add_argument("--grid-side", type=int, default=128, help="of each of the 8 x 8 pictures of grid.png")
-    p.add_argument("--seed", type=int, default=0, help="of all that is chosen at random")
+    p.add_argument("--seed", type=int, default=0, help="the first of the pictures, and of all that is chosen at random")
     p.add_argument("--device", help="cpu, cuda...; default: a GPU if there is one")
+    m = p.add_argument_group("metrics of the papers", "Their weights are not part of this package; docs/evaluation.md.")
+    m.add_argument("--inception", type=Path, metavar="FILE", help="torch-fidelity's Inception, for fid, kid, prc, isc")
+    m.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's VGG-16, for prc as in the papers, and ppl")
+    m.add_argument("--lpips", type=Path, metavar="FILE", help="torch-fidelity's LPIPS, for ppl")
+    m.add_argument("--download", action="store_true", help="fetch what is missing of them, from where it is published")
+    m.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="compare with flipped real pictures too; default: as in the run.json beside the checkpoint, else no",
+    )
+    m.add_argument("--side", type=int, help="of the pictures; default: what the generator was trained at")
+    m.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    m.add_argument("--largest", type=int, default=8192, help="size for scale; default 8192")
+    m.add_argument("--cache", type=Path, metavar="FOLDER", help="for statistics of real pictures; default: the user's")
 
 
 def evaluate_command(args: argparse.Namespace) -> str:
-    """Evaluate, from the arguments of `add_arguments`; writes the files and returns the table."""
-    from ..checkpoints import load_builtin, load_generator
+    """Evaluate, from the arguments of `add_arguments`; writes the files and returns the tables."""
     from ..devices import device_of
-    from ..training import sample_grid
-    from .distance import distance_table
+    from .metrics import Metric, parse_metrics
 
-    for name, least in (("count", 1), ("nearest", 1), ("grid_side", 1), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
-    if args.data.resolve() == args.held_out.resolve():
+    for name, least in (("count", 1), ("nearest", 1), ("grid_side", 1), ("seed", 0), ("side", 8), ("largest", 127)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+    metrics = parse_metrics(args.metrics, args.count) if args.metrics else [Metric("swd", args.count or _COUNT)]
+    _check_sources(args, metrics)
+    device = device_of(args.device)
+    for name in (RESULT, TABLE, "nearest.png", "grid.png"):
+        check_target(args.out / name)
+    if not args.metrics:
+        return _distances(args, _generator(args, device), metrics[0].count)
+    return _measured(args, metrics, device)
+
+
+def _check_sources(args: argparse.Namespace, metrics: Sequence[Metric]) -> None:
+    """Raises ValueError: pictures are missing that are needed, or the same for two purposes."""
+    if args.metrics is None and (args.data is None or args.held_out is None):
+        raise ValueError("give --data and --held-out: the pictures that it was trained on, and such as it has not seen")
+    if args.metrics is None and args.pictures:
+        raise ValueError("--pictures is for --metrics: distances and copies are those of a generator")
+    if args.data is None and any(metric.about.reals for metric in metrics):
+        names = ", ".join(metric.name for metric in metrics if metric.about.reals)
+        raise ValueError(f"give --data, the real pictures that {names} compares with")
+    if args.data and args.held_out and args.data.resolve() == args.held_out.resolve():
         raise ValueError(
             "--data and --held-out are the same pictures; held-out ones are such as the training has not seen"
         )
-    device = device_of(args.device)
-    for name in ("distances.json", "nearest.png", "grid.png"):
-        check_target(args.out / name)
+
+
+def _generator(args: argparse.Namespace, device: torch.device) -> Generator:
+    from ..checkpoints import load_builtin, load_generator
+
     generator = load_generator(args.checkpoint) if args.checkpoint else load_builtin(args.builtin)
-    generator.to(device)
-    enlarged: dict[str, dict[int, int]] = {"training": {}, "held_out": {}}
+    return generator.to(device)
 
-    def at(path: Path, small: dict[int, int]) -> Callable[[int], Iterator[Tensor]]:
-        def pictures(side: int) -> Iterator[Tensor]:
-            log.info("%s at %d pixels", path, side)
-            with closing(_open(args, generator, path, side, args.count)) as chosen:
-                many = sum(number for note, number in chosen.report.notes.items() if "enlarged" in note)
-                if many:
-                    small[side] = many
-                    log.warning("%d of them are smaller: enlarged ones lack the detail that is to be compared", many)
-                yield from _batches(chosen)
 
-        return pictures
+def _measured(args: argparse.Namespace, metrics: Sequence[Metric], device: torch.device) -> str:
+    """The metrics by name: their numbers, and why there are none of the others."""
+    import torch
 
-    rows = distance_table(
-        generator,
-        at(args.data, enlarged["training"]),
-        at(args.held_out, enlarged["held_out"]),
-        args.sides,
+    from ..training import join, leave
+
+    process = join()
+    try:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", process.local_rank)
+            torch.cuda.set_device(device)
+        if not process.is_first:
+            log.setLevel(logging.WARNING)
+        try:
+            return _measure(args, metrics, device, process)
+        except KeyboardInterrupt:
+            log.info("stopped; the same command goes on")
+            raise
+    finally:
+        leave()
+
+
+def _measure(args: argparse.Namespace, metrics: Sequence[Metric], device: torch.device, process: Process) -> str:
+    from ...kernels import cache_folder
+    from .evaluate import evaluate
+
+    start = time.monotonic()
+    generator = None if args.pictures else _generator(args, device)
+    judged, real = _sets(args, generator)
+    found = evaluate(
+        judged,
+        real,
+        metrics,
+        wanted=_wanted(args),
+        device=device,
+        folder=args.out / "unfinished",
+        cache=args.cache or cache_folder() / "metrics",
+        held_out=args.held_out,
+        sides=args.sides,
         normalise=args.normalise,
-        seed=args.seed,
-        progress=_progress(),
+        largest=args.largest,
+        process=process,
+        progress=progress_log(),
+    )
+    if not process.is_first:
+        return ""
+    result = {
+        "judged": generator.name if generator else str(args.pictures),
+        **found.to_dict(),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    write_json(args.out / RESULT, result)
+    return str(found)
+
+
+def _sets(args: argparse.Namespace, generator: Generator | None) -> tuple[PictureSet, Real | None]:
+    """What is judged, and what it is compared with."""
+    from .evaluate import generator_set
+    from .sets import Real
+
+    if generator is None and args.side is None:
+        raise ValueError("give --side, the size at which --pictures are compared with the real ones")
+    side = args.side or (generator.config.img_resolution if generator else 0)
+    real = None
+    if args.data is not None:
+        aspect = ":".join(map(str, generator.aspect)) if generator else "1:1"
+        channels = generator.config.img_channels if generator else 3
+        mirror = args.mirror if args.mirror is not None else _trained_mirrored(args.checkpoint)
+        real = Real(args.data, side=side, channels=channels, crop=args.crop, aspect=aspect, mirror=mirror)
+    if generator is None:
+        return Real(args.pictures, side=side, crop=args.crop), real
+    return generator_set(generator, real, side=side, first=args.seed, precision=args.precision), real
+
+
+def _trained_mirrored(checkpoint: Path | None) -> bool:
+    """Whether the run that a checkpoint lies in shows flipped pictures too."""
+    try:
+        run = read_json(checkpoint.parent / "run.json") if checkpoint else {}
+    except (OSError, ValueError):
+        return False
+    data = run.get("data")
+    return isinstance(data, dict) and data.get("mirror") is True
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    from .measure import Wanted
+
+    return Wanted(args.inception, args.vgg, args.lpips, download=args.download)
+
+
+def _distances(args: argparse.Namespace, generator: Generator, count: int) -> str:
+    """The table of distances, and copies; writes their files."""
+    from ..training import sample_grid
+    from .unseen import Unseen, row_to_dict, table, verdict
+
+    unseen = Unseen(generator, args.data, args.held_out, args.crop, args.seed)
+    spoken = progress_log()
+    rows, enlarged = unseen.distances(
+        args.sides,
+        count,
+        normalise=args.normalise,
+        progress=lambda done, total: spoken("generated pictures", done, total),
     )
     log.info("nearest pictures")
-    side = min(args.sides)
-    with (
-        closing(_open(args, generator, args.data, side, None)) as training,
-        closing(_open(args, generator, args.held_out, side, args.nearest)) as fresh,
-    ):
-        copies, sheet = _nearest(generator, training, fresh, args.nearest, side)
+    copies, sheet = unseen.copies(args.nearest, min(args.sides))
     result = {
         "generator": generator.name,
         "normalise": args.normalise,
         "seed": args.seed,
-        "distances": [_row(row) for row in rows],
+        "distances": [row_to_dict(row) for row in rows],
         "nearest": copies,
         "enlarged": enlarged,
     }
-    write_json(args.out / "distances.json", result)
+    write_json(args.out / TABLE, result)
     write_png(args.out / "nearest.png", sheet)
     write_png(args.out / "grid.png", sample_grid(generator, args.grid_side, GRID, GRID))
-    return f"{table(rows)}\n\n{_verdict(copies)}"
+    return f"{table(rows)}\n\n{verdict(copies)}"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Distances as text: a line for the generated pictures of each side, and one for the training pictures."""
-    levels = sorted({level for row in rows for level in row.fakes.levels}, reverse=True)
-    head = f"{'side':>5}  {'pictures':<16}" + "".join(f"{level:>8}" for level in levels) + f"{'mean':>9}"
-    lines = [
-        f"sliced Wasserstein distances x 1000 from {rows[0].held_out} held-out pictures, by level of the pyramid",
-        head,
-    ]
-    for row in rows:
-        for name, found in ((f"{row.count} generated", row.fakes), (f"{row.count} training", row.reals)):
-            cells = "".join(f"{found.levels[k]:8.1f}" if k in found.levels else " " * 8 for k in levels)
-            lines.append(f"{row.side:>5}  {name:<16}{cells}{found.mean:9.1f}")
-    return "\n".join(lines)
-
-
-def _row(row: Row) -> dict[str, Any]:
-    return {
-        "side": row.side,
-        "count": row.count,
-        "held_out": row.held_out,
-        "generated": row.fakes.to_dict(),
-        "training": row.reals.to_dict(),
-    }
-
-
-def _open(args: argparse.Namespace, generator: Generator, path: Path, side: int, count: int | None) -> Pictures:
-    from ..data import open_pictures
-
-    return open_pictures(
-        path,
-        resolution=side,
-        channels=generator.config.img_channels,
-        crop=args.crop,
-        aspect=":".join(map(str, generator.aspect)),
-        max_pictures=count,
-        seed=args.seed,
-    )
-
-
-def _batches(pictures: Pictures) -> Iterator[Tensor]:
-    for start in range(0, len(pictures), _BATCH):
-        yield pictures.pictures(range(start, min(start + _BATCH, len(pictures))))
-
-
-def _nearest(
-    generator: Generator, training: Pictures, fresh: Pictures, count: int, side: int
-) -> tuple[dict[str, Any], np.ndarray]:
-    """The nearest training pictures of generated and of held-out ones: for JSON, and as a sheet."""
-    import torch
-
-    from ..comparison import grid, labelled
-    from .distance import fakes, nearest
-
-    made, kept = torch.cat(list(fakes(generator, range(count), side))), fresh.pictures(range(len(fresh)))
-    found = nearest(torch.cat([made, kept]), _batches(training))
-    of_made, of_kept = (type(found)(*(field[part] for field in found)) for part in (slice(count), slice(count, None)))
-
-    def described(names: Sequence[tuple[str, Any]], found: Nearest) -> dict[str, Any]:
-        return {
-            "median": found.distance.median().item(),
-            "least": found.distance.min().item(),
-            "pictures": [
-                {key: name, "nearest": training.names[place], "mirrored": flipped, "distance": distance}
-                for (key, name), place, flipped, distance in zip(
-                    names, found.place.tolist(), found.mirrored.tolist(), found.distance.tolist(), strict=True
-                )
-            ],
-        }
-
-    def cells(pictures: Tensor, found: Nearest, titles: Sequence[str], number: int) -> list[np.ndarray]:
-        twin = training.pictures([int(found.place[number])])[0]
-        flipped = bool(found.mirrored[number])
-        note = f"{found.distance[number].item():.4f}{', mirrored' if flipped else ''}"
-        texts = (f"{titles[number]}\n", f"its nearest\n{note}")
-        shown = (pictures[number], twin.flip(2) if flipped else twin)
-        return [labelled(_shown(p), text, size=_SHEET_TYPE) for p, text in zip(shown, texts, strict=True)]
-
-    pieces: list[np.ndarray] = []
-    for number in range(min(_SHOWN, len(made), len(kept))):
-        pieces += cells(made, of_made, [f"seed {seed}" for seed in range(count)], number)
-        pieces += cells(kept, of_kept, ["held out"] * len(kept), number)
-    result = {
-        "training": len(training),
-        "distance": "mean squared difference of pictures of 0..1 reduced to 32 pixels",
-        "generated": described([("seed", seed) for seed in range(count)], of_made),
-        "held_out": described([("picture", name) for name in fresh.names], of_kept),
-    }
-    if result["held_out"]["least"] == 0:
-        log.warning("a held-out picture is among the training pictures: what is measured by it flatters the generator")
-    return result, grid(pieces, 8 if len(pieces) > 4 else 4, gap=8)
-
-
-def _shown(picture: Tensor) -> np.ndarray:
-    """uint8 [C, S, S] as [side, side, 3], enlarged to about the side of the sheet's pictures."""
-    from ..comparison import opaque
-
-    picture = picture.expand(3, -1, -1) if len(picture) == 1 else picture
-    factor = max(1, _SHEET_SIDE // picture.shape[1])
-    return opaque(repeat(picture, "c h w -> (h fy) (w fx) c", fy=factor, fx=factor).contiguous().numpy())
-
-
-def _verdict(copies: dict[str, Any]) -> str:
-    lines = [f"mean squared difference from the nearest of {copies['training']} training pictures"]
-    for key, name in (("generated", "generated"), ("held_out", "held-out")):
-        found = copies[key]
-        lines.append(f"{len(found['pictures']):>5} {name}: median {found['median']:.4f}, least {found['least']:.4f}")
-    return "\n".join(lines)
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Says how far it is every ten seconds."""
+def progress_log() -> Callable[[str, int, int], None]:
+    """Says every ten seconds how far it is, and how much time is left of what is worked on."""
     said = time.monotonic()
+    what, first, start = "", 0, said
 
-    def progress(done: int, total: int) -> None:
-        nonlocal said
-        if time.monotonic() - said > 10 and done < total:
-            said = time.monotonic()
-            log.info("generated %s of %s pictures", f"{done:,}", f"{total:,}")
+    def progress(of: str, done: int, total: int) -> None:
+        nonlocal said, what, first, start
+        now = time.monotonic()
+        if of != what:
+            what, first, start = of, done, now
+            if done and done < total:
+                log.info("%s: going on from %s of %s", of, f"{done:,}", f"{total:,}")
+        if now - said > 10 and done < total:
+            said = now
+            rate = (done - first) / max(now - start, 1e-9)
+            left = f", {rate:.1f} per second, {duration((total - done) / rate)} left" if rate else ""
+            log.info("%s: %s of %s%s", of, f"{done:,}", f"{total:,}", left)
 
     return progress
 

@@ -9,7 +9,7 @@ from .interpolation import CURVES, EASINGS, interpolate, random_walk
 from .mixing import mix_grid, mix_pairs
 from .projection import SPACES, project, projection_estimate
 from .ranges import LAYER_NAMES, parse_seeds
-from .sampling import MAX_SEED, Latents, sample, sample_latents, seed_to_z, truncate_latents
+from .sampling import MAX_SEED, Latents, sample, sample_latents, seed_to_z, seeds_to_inputs, truncate_latents
 from .selection import average, concatenate, select
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "save_directions",
     "save_latents",
     "seed_to_z",
+    "seeds_to_inputs",
     "select",
     "strip",
     "truncate_latents",

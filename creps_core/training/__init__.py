@@ -7,6 +7,8 @@ from .averages import rebuild
 from .begin import Beginning, Wish, Words, begin, finished_note, fresh_name
 from .captured import WARM_UP
 from .command import add_arguments, train_command
+from .judging import Judge
+from .parallel import Process, join, leave
 from .recipe import AUGMENTS, Recipe, r1_gamma_for
 from .run import Run, Status, read_stats, sample_grid, train
 from .snapshots import load_snapshot
@@ -20,6 +22,8 @@ __all__ = [
     "WARM_UP",
     "Beginning",
     "Draw",
+    "Judge",
+    "Process",
     "Recipe",
     "Run",
     "Status",
@@ -31,7 +35,9 @@ __all__ = [
     "discriminator_config_for",
     "finished_note",
     "fresh_name",
+    "join",
     "judge_for",
+    "leave",
     "load_networks",
     "load_snapshot",
     "networks_of",

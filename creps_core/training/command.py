@@ -16,7 +16,10 @@ from ..files import path_of
 from .recipe import LOSSES, PRECISIONS
 
 if TYPE_CHECKING:
+    import torch
+
     from .begin import Wish
+    from .judging import Judge
     from .run import Run
 
 from ..errors import printable
@@ -92,6 +95,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     n.add_argument("--d-channel-base", type=int, help="of the discriminator; default: half the generator's")
     n.add_argument("--d-channel-max", type=int, help="default: half the generator's")
     n.add_argument("--bandwidth", type=float, help="of the Fourier frequencies, periods per picture; default 10")
+    m = p.add_argument_group(
+        "metrics", "Measured at every snapshot, of the moving average; a run that goes on keeps them."
+    )
+    m.add_argument(
+        "--metrics", metavar="NAME,NAME...", help="such as fid5k,swd, of which the first says which is best; or none"
+    )
+    m.add_argument(
+        "--held-out",
+        type=Path,
+        metavar="PATH",
+        help="folder or zip of pictures to measure against, which the training does not see; then the generator is "
+        "that of the best snapshot. Default: the training pictures",
+    )
+    m.add_argument("--inception", type=Path, metavar="FILE", help="weights for fid, kid, prc, isc; docs/evaluation.md")
+    m.add_argument("--vgg", type=Path, metavar="FILE", help="weights for prc as in the papers, and ppl")
+    m.add_argument("--lpips", type=Path, metavar="FILE", help="weights for ppl")
+    m.add_argument("--download", action="store_true", help="fetch what is missing of them, from where it is published")
     r = p.add_argument_group("run")
     r.add_argument("--tick", type=_count, metavar="N", help=f"pictures between lines of statistics; default {TICK}")
     r.add_argument("--snapshot", type=_count, metavar="N", help=f"pictures between snapshots; default {SNAPSHOT}")
@@ -99,8 +119,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     r.add_argument("--device", help="cpu, cuda...; default: a GPU if there is one")
 
 
-def train_command(args: argparse.Namespace) -> None:
-    """Train, from the arguments of `add_arguments`."""
+JudgeMaker = Callable[[argparse.Namespace, "Run", "torch.device"], "Judge | None"]
+
+
+def train_command(args: argparse.Namespace, judge: JudgeMaker | None = None) -> None:
+    """Train, from the arguments of `add_arguments`.
+
+    Args:
+        args: the arguments.
+        judge: makes what measures the snapshots of a run, on a device, from the arguments.
+    """
     import torch
 
     from ..devices import device_of
@@ -127,6 +155,7 @@ def train_command(args: argparse.Namespace) -> None:
         run = Run(args.out)
         with run.lock if process.is_first else nullcontext():
             _set_intervals(run, args)
+            run.judge = judge(args, run, device) if judge else None
             wish = wish_of(args, stopped=lambda: bool(asked))
             begun = begin(run, wish, device=device, process=process)
             trainer = begun.trainer

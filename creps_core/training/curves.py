@@ -1,4 +1,4 @@
-"""The losses of a run as a picture."""
+"""The losses of a run, and what was measured of its snapshots, as a picture."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..comparison import Axis, Color, Curve, canvas, font, line_plot
+from .judging import PREFIX
 
 _SIZE = (360, 720)  # height, width
 _MARGIN = 12
 COLORS: dict[str, Color] = {"loss/G": (255, 170, 80), "loss/D": (110, 170, 255)}
+_METRIC: Color = (150, 210, 130)
 _SMOOTHED = 50  # of a long run a point is the mean of this part of it
 
 
 def loss_plot(stats: Sequence[dict[str, float]]) -> Image.Image | None:
-    """Both losses over the pictures shown; of a long run running means.
+    """Both losses over the pictures shown; of a long run running means. Below, every metric of the snapshots.
 
     Args:
         stats: lines of `stats.jsonl`, as `read_stats` gives them.
 
     Returns:
-        [360, 720] RGB; none while there are fewer than two values of a loss.
+        RGB, [360, 720] and as much for every metric; none while there are fewer than two values of a loss.
     """
     curves = []
     for name, color in COLORS.items():
@@ -38,14 +40,33 @@ def loss_plot(stats: Sequence[dict[str, float]]) -> Image.Image | None:
     top = max(1.5, *(max(curve.y) for curve in curves))
     x = Axis(0.0, most, [(v, f"{v:,.0f}") for v in _marks(most)], "pictures shown")
     y = Axis(0.0, 1.05 * top, [(v, f"{v:g}") for v in _marks(top)], "")
-    picture = canvas(*_SIZE)
-    plot = line_plot(picture.width - 4 * _MARGIN, picture.height - 2 * _MARGIN, "Losses", x, y, curves)
+    metrics = _metrics(stats)
+    (height, width), count = _SIZE, 1 + len(metrics)
+    picture = canvas(height * count, width)
+    plot = line_plot(width - 4 * _MARGIN, height - 2 * _MARGIN, "Losses", x, y, curves)
     picture.paste(plot, (_MARGIN, _MARGIN))
+    for number, (name, curve) in enumerate(metrics.items(), 1):
+        high = 1.05 * max(curve.y)
+        y = Axis(0.0, high, [(v, f"{v:g}") for v in _marks(high)], "")
+        plot = line_plot(width - 4 * _MARGIN, height - 2 * _MARGIN, name, x, y, [curve])
+        picture.paste(plot, (_MARGIN, number * height + _MARGIN))
     draw, right = ImageDraw.Draw(picture), float(picture.width - 4 * _MARGIN)
     for text, color in (("discriminator", COLORS["loss/D"]), ("generator", COLORS["loss/G"])):
         draw.text((right, _MARGIN + 6), text, color, font(14), "ra")
         right -= font(14).getlength(text) + 16
     return picture
+
+
+def _metrics(stats: Sequence[dict[str, float]]) -> dict[str, Curve]:
+    """What was measured at two snapshots or more and is above 0 somewhere, by name."""
+    names = dict.fromkeys(name for line in stats for name in line if name.startswith(PREFIX))
+    curves = {}
+    for name in names:
+        points = [(line["shown"], line[name]) for line in stats if math.isfinite(line.get(name, math.nan))]
+        if len(points) > 1 and max(value for _, value in points) > 0:
+            shown, values = zip(*points, strict=True)
+            curves[name.removeprefix(PREFIX)] = Curve(shown, values, _METRIC)
+    return curves
 
 
 def _marks(most: float) -> list[float]:

@@ -3,8 +3,9 @@
 run.json                        what is trained, on what, how; and what was changed since
 stats.jsonl                     a line per tick
 reals.png, fakes-<shown>.png    grids
-snapshot-<shown>.safetensors    the state; the last ones are kept
+snapshot-<shown>.safetensors    the state; the last ones are kept, and the best
 generator.safetensors           the moving average, for the loader; half precision
+unfinished/                     features, while a snapshot is measured
 
 Files of other names are left alone.
 """
@@ -17,6 +18,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -31,16 +33,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..checkpoints import save_generator
+from ..checkpoints import read_checkpoint, save_generator
 from ..data import Batches, Pictures
 from ..duration import duration
 from ..errors import TrainingError
 from ..files import replace_file, write_json, write_png
 from ..latents import sample
-from ..network import Generator, LabelSet
+from ..network import Discriminator, Generator, LabelSet
 from ..rendering import frame_size, render
 from .curves import loss_plot
 from .identity import Identity
+from .judging import PREFIX, Judge
 from .lock import FolderLock
 from .patches import random_box
 from .snapshots import save_snapshot
@@ -89,6 +92,7 @@ class Run:
     snapshot_every: int = 20_000  # pictures between snapshots
     keep: int = KEPT_SNAPSHOTS
     info: dict[str, Any] = field(default_factory=dict)  # for run.json
+    judge: Judge | None = None  # of the snapshots
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
@@ -111,6 +115,17 @@ class Run:
         """The snapshots that the run itself has named, oldest first."""
         found = [path for path in self.folder.glob("snapshot-*.safetensors") if _SNAPSHOT.fullmatch(path.name)]
         return sorted(found, key=lambda path: shown_of(path.name))
+
+    def best(self) -> Path | None:
+        """The best of the snapshots that are there, as far as they were measured."""
+        there = {shown_of(path.name): path for path in self.snapshots()}
+        shown = self.judge.best(read_stats(self.folder), set(there)) if self.judge else None
+        return None if shown is None else there[shown]
+
+    @property
+    def unfinished(self) -> Path:
+        """A folder for what is computed while a snapshot is measured."""
+        return self.folder / "unfinished"
 
     def put_aside(self, snapshot: Path) -> None:
         """Rename a damaged snapshot, so that the run can go on from an older one and nothing is lost."""
@@ -219,8 +234,8 @@ def _train(
                 if writer:
                     writer.add(trainer, stats, clock, batches.waited)
                 due = trainer.shown // run.snapshot_every > saved // run.snapshot_every
-                if writer and due:
-                    writer.snapshot(trainer)
+                if due:
+                    _keep(run, trainer, pictures, writer)
                 saved = trainer.shown if due else saved
                 if progress and writer:
                     progress(clock.status(trainer, writer.last))
@@ -231,12 +246,24 @@ def _train(
         if writer and whole and writer.saved < trainer.shown and not isinstance(error, TrainingError):
             writer.snapshot(trainer)
         raise
+    if trainer.shown >= recipe.total and saved < trainer.shown:
+        _keep(run, trainer, pictures, writer)
     if writer:
         if writer.saved < trainer.shown or not run.snapshots():
             writer.snapshot(trainer)
         writer.close()
     process.wait()
     return _result(trainer)
+
+
+def _keep(run: Run, trainer: Trainer, pictures: Pictures, writer: _Writer | None) -> None:
+    """Write a snapshot, and measure it; in all processes."""
+    if writer:
+        writer.snapshot(trainer)
+    if run.judge is not None:
+        found = run.judge.measure(trainer, pictures)
+        if writer:
+            writer.judged(trainer, found)
 
 
 def teach(trainer: Trainer, pictures: Pictures) -> None:
@@ -329,6 +356,7 @@ class _Writer:
             for stale in run.folder.glob(".*"):
                 if _LEFTOVER.fullmatch(stale.name):
                     stale.unlink(missing_ok=True)
+            shutil.rmtree(run.unfinished, ignore_errors=True)
             _forget_after(run.folder / "stats.jsonl", trainer.shown)
             write_json(run.folder / DESCRIPTION, _description(trainer, pictures, run))
             count = min(GRID[0] * GRID[1], len(pictures))
@@ -356,11 +384,7 @@ class _Writer:
             **{name: round(value, 6) for name, value in self.last.items()},
         }
         self._began, self._shown, self._waited = now, trainer.shown, waited
-        with _disk(self.run), (self.run.folder / "stats.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        if self._board:
-            for name, value in self.last.items():
-                self._board.add_scalar(name, value, trainer.shown)
+        self._log(line, self.last)
 
     def _watch(self) -> None:
         """Warns once of a discriminator that tells nothing: losses look calm, and the generator learns nothing."""
@@ -381,33 +405,63 @@ class _Writer:
         with _disk(self.run):
             save_snapshot(trainer, folder / snapshot_name(trainer.shown), self.run.info)
             self.saved = trainer.shown
-            _publish(self.run, trainer)
+            if not self._choosing or not self.run.generator_file.exists():
+                _publish(self.run, trainer.G_ema, trainer.D, trainer.shown)
         grid = sample_grid(trainer.G_ema, trainer.D.config.img_resolution)
         with _disk(self.run):
             write_png(folder / f"fakes-{trainer.shown:010d}.png", grid)
-            if (losses := loss_plot(read_stats(folder))) is not None:
-                write_png(folder / "losses.png", np.asarray(losses))
+            self._plot()
+            best = self.run.best()
             for old in self.run.snapshots()[: -self.run.keep]:
-                old.unlink(missing_ok=True)
+                if old != best:
+                    old.unlink(missing_ok=True)
+
+    @property
+    def _choosing(self) -> bool:
+        """Whether the generator is to be that of the best snapshot."""
+        return self.run.judge is not None and self.run.judge.chooses
+
+    def _plot(self) -> None:
+        if (losses := loss_plot(read_stats(self.run.folder))) is not None:
+            write_png(self.run.folder / "losses.png", np.asarray(losses))
+
+    def judged(self, trainer: Trainer, found: dict[str, float]) -> None:
+        """The numbers of the snapshot that was written last; a best one gives the generator."""
+        values = {PREFIX + name: value for name, value in found.items() if math.isfinite(value)}
+        self._log({"shown": trainer.shown, **values}, values)
+        log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+        with _disk(self.run):
+            self._plot()
+            best = self.run.best()
+            if self._choosing and best == self.run.folder / snapshot_name(trainer.shown):
+                _publish(self.run, trainer.G_ema, trainer.D, trainer.shown)
+
+    def _log(self, line: dict[str, float], values: dict[str, float]) -> None:
+        with _disk(self.run), (self.run.folder / "stats.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, line["shown"])
 
     def close(self) -> None:
         if self._board:
             self._board.close()
 
 
-def _publish(run: Run, trainer: Trainer) -> None:
+def _publish(run: Run, generator: Generator, discriminator: Discriminator | None, shown: int) -> None:
     """The generator for the loader."""
-    details = {"trained": f"{trainer.shown} pictures", **run.info}
-    for private in ("identity", "history"):  # it may be given to others: where the pictures lie is not their business
+    details = {"trained": f"{shown} pictures", **run.info}
+    # It may be given to others: where the pictures lie is not their business.
+    for private in ("identity", "history", "metrics"):
         details.pop(private, None)
     if "data_source" in details:
         details["data_source"] = Path(details["data_source"]).name
     store = partial(
         save_generator,
-        trainer.G_ema,
+        generator,
         run.generator_file,
         details=details,
-        discriminator=trainer.D,
+        discriminator=discriminator,
     )
     try:
         store(half=True)
@@ -418,9 +472,15 @@ def _publish(run: Run, trainer: Trainer) -> None:
 def _complete(run: Run, trainer: Trainer) -> None:
     """The generator of a finished run, where it is missing: removed, or the run was killed before it wrote it."""
     file = run.generator_file
-    if not file.exists() or file.stat().st_mtime < run.snapshots()[-1].stat().st_mtime:
+    best = run.best() if run.judge is not None and run.judge.chooses else None
+    source = best or run.snapshots()[-1]
+    if not file.exists() or file.stat().st_mtime < source.stat().st_mtime:
         with _disk(run):
-            _publish(run, trainer)
+            if source == run.snapshots()[-1]:
+                _publish(run, trainer.G_ema, trainer.D, trainer.shown)
+            else:
+                kept = read_checkpoint(source)
+                _publish(run, kept.generator("G_ema"), kept.discriminator(), shown_of(source.name))
 
 
 class _disk:

@@ -593,3 +593,48 @@ def test_wide_pictures_with_transparency_are_trained_and_rendered(host: ComfyHos
     first, second = (Image.open(io.BytesIO(client.view(item))) for item in history["outputs"]["9"]["images"])
     assert (first.mode, first.size) == (second.mode, second.size) == ("RGBA", (64, 36))
     assert first.getchannel("A").getextrema()[0] > 200  # as opaque as it begins
+
+
+def evaluation_prompt(host: ComfyHost, **inputs: Any) -> Prompt:
+    """The bundled one, with 30 pictures of noise and others for values."""
+    folder = host.base / "input" / "real pictures"
+    folder.mkdir(exist_ok=True)
+    for number in range(30):
+        noise = torch.randint(0, 256, (48, 48, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+        Image.fromarray(noise.numpy()).save(folder / f"{number}.png")
+    (file,) = (file for file in PROMPTS if file.stem.endswith("Evaluate a generator"))
+    prompt = json.loads(file.read_text(encoding="utf-8"))
+    (node,) = (node for node in prompt.values() if node["class_type"] == "CREPS_EvaluateGenerator")
+    node["inputs"] |= {"folder": "real pictures", "count": 30, "largest": 127, **inputs}
+    return prompt
+
+
+def test_a_generator_is_evaluated_by_what_there_is(host: ComfyHost, client: ComfyClient) -> None:
+    history = client.run(evaluation_prompt(host))
+    assert ended_with(history) == "execution_success", history["status"]
+    (report,) = next(output["text"] for output in history["outputs"].values() if "text" in output)
+    assert "sliced Wasserstein distances x 1000 from 15 held-out pictures" in report
+    assert "scale consistency of 4 latents" in report
+    assert re.search(r"^fid30.*: not measured: needs ", report, re.MULTILINE)
+    assert any("images" in output for output in history["outputs"].values())
+
+
+def test_an_evaluation_that_cannot_begin_says_why(host: ComfyHost, client: ComfyClient) -> None:
+    for fields, message in (
+        ({"folder": "nowhere"}, "there is no folder or zip"),
+        ({"metrics": "fud"}, "there is no metric 'fud'"),
+    ):
+        kind, error = client.run(evaluation_prompt(host, **fields))["status"]["messages"][-1]
+        assert kind == "execution_error"
+        assert message in error["exception_message"]
+
+
+def test_an_evaluation_is_cancelled(host: ComfyHost, client: ComfyClient) -> None:
+    prompt_id, interrupted = client.queue(evaluation_prompt(host, metrics="scale", largest=8192)), 0.0
+    for kind, data in client.events(prompt_id):
+        states = data["nodes"].values() if kind == "progress_state" else ()
+        if not interrupted and any(state["max"] == 100 and state["value"] > 0 for state in states):
+            client.interrupt()
+            interrupted = time.monotonic()
+    assert ended_with(client.history(prompt_id)) == "execution_interrupted"
+    assert time.monotonic() - interrupted < INTERRUPT_LIMIT_S
