@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from template_graph import ROOT, Graph, Node
+from template_graph import ROOT, Graph, Node, Output
 
 PICTURES = "alpenglow"
 """The built-in generator of templates, thumbnails, help pages and README."""
@@ -68,7 +68,7 @@ def load(graph: Graph, name: str = PICTURES) -> Node:
     return graph.add("CREPS_LoadGenerator", checkpoint=name if "." in name else f"builtin: {name}")
 
 
-def save(graph: Graph, picture: Node, prefix: str, title: str = "", size: tuple[int, int] = (340, 330)) -> Node:
+def save(graph: Graph, picture: Node | Output, prefix: str, title: str = "", size: tuple[int, int] = (340, 330)) -> Node:
     """A node that shows a picture and saves it."""
     return graph.add("SaveImage", title, size=size, images=picture, filename_prefix=f"CREPS/{prefix}")
 
@@ -367,6 +367,15 @@ def _(graph: Graph) -> list[Node]:
     after = graph.add("CREPS_ContactSheet", "After", model=trained, latent=same, size=(290, 0))
     graph.lay([model, seeds, drawn, light, lit, four], [trained], [before, same, after], [samples, kept, losses])
     return [before, after]
+
+
+@template("15 Evaluate a generator")
+def _(graph: Graph) -> list[Node]:
+    model = load(graph, TRAINED)
+    evaluated = graph.add("CREPS_EvaluateGenerator", model=model, size=(400, 0))
+    saved = save(graph, evaluated.out("plot"), "evaluation", "The plot", size=(450, 400))
+    graph.lay([model], [evaluated], [saved])
+    return [evaluated]
 
 
 def main() -> None:
