@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from template_graph import ROOT, Graph, Node
-from templates import DETAIL, FOLDER, PICTURES, TEMPLATES, load
+from templates import DETAIL, FOLDER, PICTURES, TEMPLATES, TRAINED, load
 
 sys.path.append(str(ROOT / "tests" / "host"))
 from comfy_host import NO_HOST, ComfyClient, ComfyHost, find_comfyui
@@ -138,7 +138,8 @@ def sheet(graph: Graph, latent: Node, columns: int = 0, side: int = 120, model: 
 def picture(graph: Graph, width: int = 480, height: int = 270, generator: str = PICTURES, **options: object) -> Node:
     """A render of one latent."""
     model = load(graph, generator)
-    options.setdefault("latent", graph.add("CREPS_SampleLatents", model=model, seed=9 if generator == DETAIL else 42))
+    options.setdefault("latent", graph.add("CREPS_SampleLatents", model=model, seed=9 if generator == DETAIL else 3))
+    options.setdefault("fit", "extend")
     return graph.add("CREPS_Render", model=model, width=width, height=height, **options)
 
 
@@ -147,19 +148,21 @@ def frames(graph: Graph, latent: Node) -> list[Node]:
 
 
 def directions(graph: Graph) -> tuple[Node, Node]:
-    latent = seeds(graph, "42")
-    return latent, graph.add("CREPS_FindDirections", model=load(graph))
+    latent = seeds(graph, "14")
+    return latent, graph.add("CREPS_FindDirections", model=load(graph), method="Named", count=17)
 
 
 def strip(graph: Graph) -> list[Node]:
     latent, found = directions(graph)
-    return [sheet(graph, graph.add("CREPS_DirectionStrip", latent=latent, directions=found, indices="0:3"), side=96)]
+    return [
+        sheet(graph, graph.add("CREPS_DirectionStrip", latent=latent, directions=found, indices="0, 5, 16"), side=96)
+    ]
 
 
 def edited(graph: Graph) -> list[Node]:
     latent, found = directions(graph)
     both = [
-        graph.add("CREPS_EditLatents", latent=latent, directions=found, index=1, strength=s) for s in (-2.0, 0.0, 2.0)
+        graph.add("CREPS_EditLatents", latent=latent, directions=found, index=5, strength=s) for s in (-2.0, 0.0, 2.0)
     ]
     return [picture(graph, 300, 300, latent=one) for one in both]
 
@@ -173,7 +176,7 @@ def flight(graph: Graph) -> list[Node]:
 
 
 def compared(graph: Graph) -> list[Node]:
-    native = picture(graph, 1024, 1024, DETAIL)
+    native = picture(graph, 1024, 1024)
     model, latent = native.links["model"].node, native.links["latent"].node
     small = graph.add("CREPS_RenderForUpscaling", model=model, latent=latent, factor=8)
     large = graph.add("ImageScale", image=small, upscale_method="lanczos", width=1024, height=1024)
@@ -181,36 +184,45 @@ def compared(graph: Graph) -> list[Node]:
 
 
 def small_and_large(graph: Graph) -> list[Node]:
-    native = picture(graph, 512, 512, DETAIL)
+    native = picture(graph, 512, 512)
     model, latent = native.links["model"].node, native.links["latent"].node
     small = graph.add("CREPS_RenderForUpscaling", model=model, latent=latent, width=512, height=512, factor=16)
     return [graph.add("ImageScale", image=small, upscale_method="nearest-exact", width=512, height=512), native]
 
 
 def sizes(graph: Graph) -> list[Node]:
-    tiny = [picture(graph, side, side, DETAIL) for side in (16, 48, 480)]
+    tiny = [picture(graph, side, side) for side in (16, 48, 480)]
     return [graph.add("ImageScale", image=one, upscale_method="nearest-exact", width=480, height=480) for one in tiny]
 
 
 def projected(graph: Graph) -> list[Node]:
-    photo = picture(graph, 300, 300, latent=seeds(graph, "4000", truncation_psi=0.8))
-    found = graph.add("CREPS_ProjectImage", model=load(graph), image=photo, steps=100, side=64, candidates=64, starts=2)
-    return [photo, picture(graph, 300, 300, latent=found)]
+    model = load(graph, TRAINED)
+    photo = picture(graph, 300, 300, TRAINED, latent=seeds(graph, "4000", model, truncation_psi=0.8))
+    found = graph.add("CREPS_ProjectImage", model=model, image=photo, steps=100, side=64, candidates=64, starts=2)
+    return [photo, picture(graph, 300, 300, TRAINED, latent=found)]
 
 
 def tuned(graph: Graph) -> list[Node]:
-    (template,) = (one for one in TEMPLATES if one.name.startswith("14 "))
+    return of_template(graph, "14 ")
+
+
+def evaluated(graph: Graph) -> list[Node]:
+    return of_template(graph, "15 ")
+
+
+def of_template(graph: Graph, number: str) -> list[Node]:
+    (template,) = (one for one in TEMPLATES if one.name.startswith(number))
     return template.build(graph)
 
 
 def averaged(graph: Graph) -> list[Node]:
-    two = [seeds(graph, "8"), seeds(graph, "42")]
+    two = [seeds(graph, "8"), seeds(graph, "3")]
     mean = graph.add("CREPS_CombineLatents", latents=two, how="average")
     return [picture(graph, 300, 300, latent=one) for one in (two[0], mean, two[1])]
 
 
 def truncated(graph: Graph) -> list[Node]:
-    latent = seeds(graph, "42")
+    latent = seeds(graph, "3")
     moved = [graph.add("CREPS_TruncateLatents", model=load(graph), latent=latent, psi=p) for p in (0.0, 0.5, 1.0, 1.5)]
     return [picture(graph, 300, 300, latent=one) for one in moved]
 
@@ -220,13 +232,13 @@ def selected(graph: Graph) -> list[Node]:
 
 
 def mixed(graph: Graph) -> list[Node]:
-    mix = graph.add("CREPS_MixStyles", latent_a=seeds(graph, "1, 42"), latent_b=seeds(graph, "5, 8, 22, 30"))
+    mix = graph.add("CREPS_MixStyles", latent_a=seeds(graph, "3, 14"), latent_b=seeds(graph, "6, 8, 11, 18"))
     return [sheet(graph, mix, side=96)]
 
 
 def between(graph: Graph) -> list[Node]:
     model = load(graph)
-    return frames(graph, graph.add("CREPS_InterpolateLatents", model=model, latent=seeds(graph, "5, 43"), frames=6))
+    return frames(graph, graph.add("CREPS_InterpolateLatents", model=model, latent=seeds(graph, "3, 16"), frames=6))
 
 
 def walked(graph: Graph) -> list[Node]:
@@ -273,8 +285,8 @@ HELP: dict[str, Builder] = {
     "Render": window,
     "RenderForUpscaling": small_and_large,
     "RenderPath": flight,
-    "RenderToFile": lambda graph: [picture(graph, 480, 480, DETAIL)],
-    "SampleLatents": lambda graph: [sheet(graph, seeds(graph, "42-45"), columns=4)],
+    "RenderToFile": lambda graph: [picture(graph, 480, 480)],
+    "SampleLatents": lambda graph: [sheet(graph, seeds(graph, "3-6"), columns=4)],
     "SampleSeeds": lambda graph: [sheet(graph, seeds(graph, "3, 5, 8, 13"), columns=4)],
     "SaveDirections": strip,
     "SaveFavourite": lambda graph: [picture(graph, 300, 300)],
@@ -283,6 +295,7 @@ HELP: dict[str, Builder] = {
     "ScaleConsistency": sizes,
     "SelectLatents": selected,
     "TrainGenerator": tuned,
+    "EvaluateGenerator": evaluated,
     "TruncateLatents": truncated,
     "View": views,
     "WarpView": warps,
@@ -303,7 +316,7 @@ def make_thumbnails(client: ComfyClient) -> None:
 def make_help(client: ComfyClient) -> None:
     """In web/docs, each below 20 kB."""
     made: dict[Builder, Image.Image] = {}
-    slow = (compared, projected, tuned)  # last: the rest is there in a minute
+    slow = (compared, projected, tuned, evaluated)  # last: the rest is there in a minute
     for name, build in sorted(HELP.items(), key=lambda item: item[1] in slow):
         if build not in made:
             graph = Graph()
@@ -314,12 +327,12 @@ def make_help(client: ComfyClient) -> None:
 
 def make_readme(client: ComfyClient) -> None:
     """The same latent at three sizes, and a sheet of seeds."""
-    graph, side, part = Graph(), 480, (0.3, 0.46, 0.5, 0.66)
+    graph, side, part = Graph(), 480, (0.56, 0.18, 0.76, 0.38)
     edges = dict(zip(("top", "left", "bottom", "right"), part, strict=True))
     nodes = [
-        picture(graph, 96, 96, DETAIL),
-        picture(graph, side, side, DETAIL),
-        picture(graph, side, side, DETAIL, **edges),
+        picture(graph, 96, 96),
+        picture(graph, side, side),
+        picture(graph, side, side, **edges),
     ]
     small, whole, close = (batch[0] for batch in run(client, graph, nodes))
     top, left, bottom, right = (round(edge * side) for edge in part)

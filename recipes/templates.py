@@ -68,7 +68,9 @@ def load(graph: Graph, name: str = PICTURES) -> Node:
     return graph.add("CREPS_LoadGenerator", checkpoint=name if "." in name else f"builtin: {name}")
 
 
-def save(graph: Graph, picture: Node | Output, prefix: str, title: str = "", size: tuple[int, int] = (340, 330)) -> Node:
+def save(
+    graph: Graph, picture: Node | Output, prefix: str, title: str = "", size: tuple[int, int] = (340, 330)
+) -> Node:
     """A node that shows a picture and saves it."""
     return graph.add("SaveImage", title, size=size, images=picture, filename_prefix=f"CREPS/{prefix}")
 
@@ -130,7 +132,7 @@ def _(graph: Graph) -> list[Node]:
     for title, name, side, window in (
         ("Small: 128 x 128", "128", 128, {}),
         ("Large: 1024 x 1024", "1024", 1024, {}),
-        ("A part, five times closer", "window", 1024, {"top": 0.48, "left": 0.22, "bottom": 0.68, "right": 0.42}),
+        ("A part, five times closer", "window", 1024, {"top": 0.56, "left": 0.18, "bottom": 0.76, "right": 0.38}),
     ):
         render = graph.add("CREPS_Render", title, model=model, latent=latent, **window, width=side, height=side)
         columns.append([save(graph, render, f"sizes {name}", title, size=(250, 300)), render])
