@@ -9,6 +9,7 @@ from .captured import WARM_UP
 from .command import add_arguments, train_command
 from .judging import Judge
 from .parallel import Process, join, leave
+from .patches import random_box
 from .recipe import AUGMENTS, Recipe, r1_gamma_for
 from .run import Run, Status, read_stats, sample_grid, train
 from .snapshots import load_snapshot
@@ -42,6 +43,7 @@ __all__ = [
     "load_snapshot",
     "networks_of",
     "r1_gamma_for",
+    "random_box",
     "read_stats",
     "rebuild",
     "sample_grid",

@@ -18,6 +18,7 @@ import torch
 from comfyui_creps.creps_core import CheckpointError, inspect_checkpoint, load_generator
 from comfyui_creps.creps_core.checkpoints import fingerprint
 from comfyui_creps.creps_core.cli import main
+from comfyui_creps.creps_core.data import Windows
 from comfyui_creps.creps_core.errors import TrainingError
 from comfyui_creps.creps_core.training import (
     Recipe,
@@ -115,6 +116,24 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole: Run, tmp_path: Path, stop_at: 
     train(run, go_on(run), make_pictures())
     assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
     assert [line["shown"] for line in read_stats(tmp_path)] == list(range(4, 49, 4))
+
+
+@pytest.mark.parametrize("room", [0.0, 1.0], ids=["copied", "resident"])
+def test_it_makes_no_difference_who_cuts_the_windows(whole: Run, tmp_path: Path, monkeypatch, room: float):
+    """On a GPU that is the GPU: a run that goes on there, or comes back from there, sees the same pictures."""
+    run = run_in(tmp_path)
+    trainer = make_trainer()
+    train(run, trainer, make_pictures(), stop=lambda: trainer.shown >= 16)
+    made, prepare = [], Windows.prepare
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "cuts_on", lambda pictures, device: True)
+        patch.setattr(run_module, "PICTURES_SHARE", room)
+        patch.setattr(Windows, "prepare", lambda self, *item: made.append(self) or prepare(self, *item))
+        middle = go_on(run)
+        train(run, middle, make_pictures(), stop=lambda: middle.shown >= 32)
+    assert {windows.resident for windows in made} == {bool(room)}
+    train(run, go_on(run), make_pictures())
+    assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
 
 
 def test_a_cancelled_run_keeps_its_state(tmp_path: Path):
