@@ -14,8 +14,9 @@ from .recipe import AUGMENTS, Recipe, r1_gamma_for
 from .run import Run, Status, read_stats, sample_grid, train
 from .snapshots import load_snapshot
 from .start import discriminator_config_for, judge_for, load_networks, networks_of
+from .step_inputs import PHASES, Draw
 from .synthesis import synthesize
-from .trainer import PHASES, Draw, Trainer
+from .trainer import Trainer
 
 __all__ = [
     "AUGMENTS",
