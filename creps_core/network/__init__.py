@@ -5,7 +5,7 @@ pixels (`kernels`). Parameter names are those of the official checkpoints.
 """
 
 from .config import RANK, GeneratorConfig
-from .discriminator import BRANCH_GAIN, Block, Discriminator, DiscriminatorConfig
+from .discriminator import BRANCH_GAIN, PLACE, Block, Discriminator, DiscriminatorConfig
 from .generator import Generator, LineStyles, Synthesis
 from .labels import Label, LabelSet, label_vector
 from .layers import FullyConnected, ModulatedLinear
@@ -17,6 +17,7 @@ __all__ = [
     "BANDWIDTH",
     "BRANCH_GAIN",
     "COLUMNS",
+    "PLACE",
     "RANK",
     "ROWS",
     "Block",

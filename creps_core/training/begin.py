@@ -280,6 +280,8 @@ def _check_start(run: Run, wish: Wish, identity: Identity, trainer: Trainer) -> 
         asked += [(f"the generator's {name} is", g[name], value) for name, value in wish.generator.items()]
         asked += [(f"the discriminator's {name} is", d[name], value) for name, value in wish.discriminator.items()]
         asked.append(("bandwidth", identity.bandwidth, wish.bandwidth))
+    else:
+        asked.append(("places (--tell-place) is", d["places"], wish.discriminator.get("places")))
     problems += [
         f"{name} {ours}, not {theirs}" for name, ours, theirs in asked if theirs and ours is not None and ours != theirs
     ]

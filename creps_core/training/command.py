@@ -86,6 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--ada-target", type=float, help="default 0.6")
     g.add_argument("--freeze-d", type=int, metavar="LAYERS", help="first layers of the discriminator; default 0")
     g.add_argument("--patches", type=float, metavar="SHARE", help="of windows, for pictures that are larger; default 0")
+    g.add_argument(
+        "--tell-place", action="store_const", const=1, dest="d_places",
+        help="with --patches: tell the discriminator which window of the picture it sees",
+    )  # fmt: skip
+    g.add_argument("--samples", type=int, help="along a pixel of generated pictures, averaged; default 1")
     g.add_argument("--precision", choices=PRECISIONS, help="default auto: bfloat16 and TF32 on GPUs")
     g.add_argument("--seed", type=int, help="default 0")
     n = p.add_argument_group("new networks")
@@ -226,7 +231,7 @@ def wish_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: Fals
         data=given((*DATA_OPTIONS, "max_side")),
         shape=given(("resolution", "channels")),
         generator=generator,
-        discriminator=given(("channel_base", "channel_max"), "d_"),
+        discriminator=given(("channel_base", "channel_max", "places"), "d_"),
         bandwidth=args.bandwidth,
         new_data=args.new_data,
     )

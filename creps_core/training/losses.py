@@ -120,14 +120,15 @@ class Losses:
         if differentiable and not ws.requires_grad:
             ws.requires_grad_()
         with self._precision():
-            return synthesize(self.G.synthesis, ws, rows["y"], rows["x"], pieces=self._pieces), ws
+            image = synthesize(self.G.synthesis, ws, rows["y"], rows["x"], pieces=self._pieces)
+        return (image if self.recipe.samples == 1 else F.avg_pool2d(image, self.recipe.samples)), ws
 
     def _judge(self, image: Tensor, c: Tensor, rows: Tensors, kind: str = "") -> Tensor:
         origins, colours = rows.get(f"{kind}origins"), rows.get(f"{kind}colours")
         if origins is not None or colours is not None:
             image = self.augment.alter(image, Alterations(origins, colours))
         with self._precision():
-            return self.D(image, c if self.D.config.c_dim else None)
+            return self.D(image, c if self.D.config.c_dim else None, rows.get("place"))
 
     def _report(self, name: str, values: Tensor) -> Tensor:
         self._reports.setdefault(name, []).append(values)

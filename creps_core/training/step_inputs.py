@@ -13,7 +13,7 @@ from ..network import Discriminator, Generator
 from .augment import Augment
 from .captured import Captured, Tensors
 from .parallel import Process
-from .patches import WHOLE, box_positions
+from .patches import WHOLE, box_positions, place_of
 from .recipe import Recipe
 
 PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
@@ -82,7 +82,9 @@ class StepInputs:
         """
         c = self._upload(labels if labels is not None else torch.zeros(len(real), 0))
         shown = {"real": self._upload(real), "real_c": c}
-        y, x = self._positions(boxes, len(real))
+        boxes = torch.tensor([WHOLE]).expand(len(real), 4) if boxes is None else boxes
+        told = {"place": self._upload(place_of(boxes))} if self.D.config.places else {}
+        y, x = self._positions(boxes)
         draws, altered = self.draw(), self._alterations()
         inputs: dict[str, Tensors] = {}
         for phase in self._due():
@@ -95,6 +97,8 @@ class StepInputs:
                 found["noise"] = self._upload(self.path_noise(self._path_pictures()))
             if phase[0] == "D" or (self._relative and phase == "Gmain"):
                 found |= shown
+            if phase != "Greg":
+                found |= told
             found |= altered.get(phase, {})
         return inputs
 
@@ -104,12 +108,16 @@ class StepInputs:
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
-    def _positions(self, boxes: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
-        """Where the generator is evaluated: [R], or [count, R] when windows differ or may differ."""
-        side, resolution = self.D.config.img_resolution, self.G.config.img_resolution
-        boxes = torch.tensor([WHOLE]).expand(count, 4) if boxes is None else boxes
-        if self.recipe.patches or not (boxes == boxes[0]).all():
-            y, x = box_positions(boxes, side, resolution)
+    def _positions(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the generator is evaluated: [R * samples], or [N, R * samples] when windows differ or may differ."""
+        side, resolution, samples = self.D.config.img_resolution, self.G.config.img_resolution, self.recipe.samples
+        jitter = None
+        if samples > 1:
+            shape = (2, self.recipe.batch, side * samples)
+            rng = torch.Generator().manual_seed(_mix(self.recipe.seed, self.steps, 0x5A3E))  # positions are made here
+            jitter = torch.rand(shape, generator=rng)[:, self.process.rank :: self.process.world]
+        if jitter is not None or self.recipe.patches or not (boxes == boxes[0]).all():
+            y, x = box_positions(boxes, side, resolution, samples, jitter)
             return self._upload(y), self._upload(x)
         box = boxes[0].tolist()
         if self._whole is None or self._whole[0] != box:  # one line serves all
