@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import package  # noqa: F401
 import torch
 from comfyui_creps.creps_core.data import Windows, from_images
 from comfyui_creps.creps_core.training import random_box

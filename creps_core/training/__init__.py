@@ -15,7 +15,7 @@ from .run import Run, Status, read_stats, sample_grid, train
 from .snapshots import load_snapshot
 from .start import discriminator_config_for, judge_for, load_networks, networks_of
 from .step_inputs import PHASES, Draw
-from .synthesis import synthesize
+from .synthesis import Pieces, synthesize
 from .trainer import Trainer
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Beginning",
     "Draw",
     "Judge",
+    "Pieces",
     "Process",
     "Recipe",
     "Run",

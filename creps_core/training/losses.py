@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..network import Discriminator, Generator
+from ..network import Discriminator, Generator, Styles
 from .augment import AdaptiveProbability, Alterations, Augment
 from .captured import Tensors
 from .parallel import Process
@@ -37,11 +37,12 @@ class Losses:
     autocast: torch.dtype | None
     _relative: bool
     _pieces: Pieces
+    _layers: Styles
     _reports: dict[str, list[Tensor]]
 
     def _g_main(self, rows: Tensors, ws: list[Tensor]) -> Tensor:
         image, w = self._generate(rows)
-        ws.append(w[:, 0].detach().mean(0))
+        ws.append(w.detach().mean(0))
         logits = self._judge(image, rows["c"], rows)
         self._report("scores/fake", logits)
         if self._relative:  # to the real picture beside it
@@ -76,7 +77,7 @@ class Losses:
         count = len(rows["noise"])
         rows = {name: x[:count] if x.ndim > 1 else x for name, x in rows.items()}
         with torch.enable_grad():
-            image, w = self._generate(rows, differentiable=True)
+            image, w = self._generate(rows, path_lengths=True)
             noise = rows["noise"] / math.sqrt(image.shape[2] * image.shape[3])
             (gradient,) = torch.autograd.grad((image * noise).sum(), w, create_graph=create_graph)
         return gradient.square().sum(2).mean(1).sqrt(), w
@@ -114,14 +115,21 @@ class Losses:
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
         return gradient.square().sum((1, 2, 3))
 
-    def _generate(self, rows: Tensors, differentiable: bool = False) -> tuple[Tensor, Tensor]:
-        """Pictures and their ws, in which they may have to be differentiable though the parameters are not."""
-        ws = self.G.mapping(rows["z"], rows["c"] if self.G.config.c_dim else None)
-        if differentiable and not ws.requires_grad:
-            ws.requires_grad_()
+    def _generate(self, rows: Tensors, path_lengths: bool = False) -> tuple[Tensor, Tensor]:
+        """Pictures and their w, [N, w_dim]; for path lengths ws [N, num_ws, w_dim], in which they are differentiable
+        each by itself even though the parameters are not."""
+        mapping, config = self.G.mapping, self.G.config
+        w = mapping.stack(rows["z"], rows["c"] if config.c_dim else None, mapping.w_avg.dtype)
+        ws = w.unsqueeze(1).expand(-1, config.num_ws, -1)
+        if path_lengths:
+            ws = ws.contiguous()
+            ws = ws if ws.requires_grad else ws.requires_grad_()
         with self._precision():
-            image = synthesize(self.G.synthesis, ws, rows["y"], rows["x"], pieces=self._pieces)
-        return (image if self.recipe.samples == 1 else F.avg_pool2d(image, self.recipe.samples)), ws
+            image = synthesize(
+                self.G.synthesis, ws, rows["y"], rows["x"], pieces=self._pieces, layers=self._layers
+            )  # fmt: skip
+        image = image if self.recipe.samples == 1 else F.avg_pool2d(image, self.recipe.samples)
+        return image, ws if path_lengths else w
 
     def _judge(self, image: Tensor, c: Tensor, rows: Tensors, kind: str = "") -> Tensor:
         origins, colours = rows.get(f"{kind}origins"), rows.get(f"{kind}colours")

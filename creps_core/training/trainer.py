@@ -10,6 +10,7 @@ ramp-up (arXiv 2106.12423).
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,12 +20,13 @@ from torch import Tensor, nn
 
 from ...kernels.graphs import Graph
 from ..errors import TrainingError
-from ..network import Discriminator, Generator
+from ..network import Discriminator, Generator, Styles
 from .augment import AdaptiveProbability, Augment
 from .averages import Averages
 from .captured import Captured, Tensors, graphs_for
 from .gradients import Skips, adam, added, clean, not_finite
 from .losses import Losses
+from .memory import part_for
 from .parallel import Process
 from .recipe import Recipe
 from .step_inputs import StepInputs
@@ -102,10 +104,22 @@ class Trainer(StepInputs, Losses):
         self._skips = {name: Skips(self.device) for name in self.parameters}
         self._skipped = 0  # before this trainer
         self._pieces = pieces_for(self.device, self.G.config)
+        self._layers = Styles(self.G.synthesis)
         self._names: dict[str, list[str]] = {}  # of what a phase reports
         self._reports: dict[str, list[Tensor]] = {}
         StepInputs.__init__(self)
         self.captured = Captured(graphs_for(self.device) if make_graph is True else make_graph or None)
+
+    def keep_within(self, memory: int) -> None:
+        """Work on so much at a time that the training takes about so many bytes.
+
+        Raises:
+            TrainingError: that is too little.
+        """
+        batch, half = self.recipe.batch // self.process.world, self.autocast is not None
+        size = part_for(self.G.config, self.D.config, batch, memory, self.device, half)
+        self.recipe = dataclasses.replace(self.recipe, micro_batch=size)
+        self._pieces = pieces_for(self.device, self.G.config, memory)
 
     @property
     def skipped(self) -> int:

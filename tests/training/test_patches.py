@@ -43,8 +43,10 @@ def test_generated_pictures_are_means_of_their_samples():
     inputs = trainer._inputs(torch.zeros(4, 3, SIDE, SIDE), None, boxes)["Dmain"]
     assert inputs["y"].shape == inputs["x"].shape == (4, 2 * SIDE)
     with torch.no_grad():
-        found, ws = trainer._generate(inputs)
-        fine = synthesize(trainer.G.synthesis, ws, inputs["y"], inputs["x"])
+        found, w = trainer._generate(inputs)
+        fine = synthesize(
+            trainer.G.synthesis, w[:, None].expand(-1, trainer.G.config.num_ws, -1), inputs["y"], inputs["x"]
+        )
     assert found.shape == (4, 3, SIDE, SIDE)
     wanted = fine.unflatten(2, (SIDE, 2)).unflatten(4, (SIDE, 2)).mean((3, 5))
     assert (found - wanted).abs().max() < 1e-6
