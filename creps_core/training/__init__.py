@@ -10,6 +10,7 @@ from .command import add_arguments, train_command
 from .judging import Judge
 from .parallel import Process, join, leave
 from .patches import random_box
+from .preview import Preview
 from .recipe import AUGMENTS, Recipe, r1_gamma_for
 from .run import Run, Status, read_stats, sample_grid, train
 from .snapshots import load_snapshot
@@ -26,6 +27,7 @@ __all__ = [
     "Draw",
     "Judge",
     "Pieces",
+    "Preview",
     "Process",
     "Recipe",
     "Run",

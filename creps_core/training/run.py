@@ -78,7 +78,9 @@ class Status:
     trainer: Trainer
 
     def __str__(self) -> str:
-        losses = ", ".join(f"{name} {value:.3g}" for name, value in self.stats.items() if name.startswith("loss/"))
+        shown = [name for name in self.stats if name.startswith("loss/")]
+        shown += ["augment/p"] if self.stats.get("augment/p") else []
+        losses = ", ".join(f"{name} {self.stats[name]:.3g}" for name in shown)
         left = duration(self.seconds_left)
         return f"{self.shown:,} of {self.total:,} pictures, {self.images_per_second:.1f} per second, {left} left" + (
             f"; {losses}" if losses else ""
