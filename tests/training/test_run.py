@@ -280,6 +280,8 @@ def test_the_command_trains_resumes_and_fine_tunes(folder: Path, tmp_path: Path,
         (["--resolution", "24"], "power of two"),
         (["--resolution", "16", "--start", "missing.pkl"], "no such file"),
         (["--resolution", "16", "--batch", "0"], "batch"),
+        (["--resolution", "16", "--memory", "8G", "--micro-batch", "4"], "give one of them"),
+        (["--resolution", "16", "--memory", "1M"], "one picture at a time takes about 0.6 GB"),
     ],
 )
 def test_bad_arguments_are_explained(folder: Path, tmp_path: Path, caplog, arguments: list[str], message: str):
