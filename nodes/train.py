@@ -383,12 +383,8 @@ def _progress(node_id: str):
         nonlocal said
         mm.throw_exception_if_processing_interrupted()
         preview = None
-        if time.monotonic() - shown > _PREVIEW_SECONDS:
-            shown = time.monotonic()
-            grid = opaque(sample_grid(status.trainer.G_ema, _PREVIEW_SIDE, 4, 4))
-            preview = ("JPEG", Image.fromarray(grid), previews.SIDE)
         if (grid := sheet.look(status.trainer.G_ema)) is not None:
-            preview = ("JPEG", Image.fromarray(opaque(grid)), bridge.PREVIEW_SIDE)
+            preview = ("JPEG", Image.fromarray(opaque(grid)), previews.SIDE)
         if time.monotonic() - said > _TEXT_SECONDS:
             said = time.monotonic()
             PromptServer.instance.send_progress_text(str(status), node_id)
