@@ -4,10 +4,12 @@
     python benchmarks/training_memory.py --path-length             the double backward pass of path lengths
     python benchmarks/training_memory.py --alone --side 2048       without the discriminator's share
     python benchmarks/training_memory.py --small --side 64         small networks, for the tests
+    python benchmarks/training_memory.py --count 32                tensors of a step of the default recipe on a GPU
 
 The step is one picture through generator and discriminator (of the picture's size, 32768/512) and back; with
 --path-length, through the generator alone, differentiated twice. Prints seconds, by the clock and of all processor
-cores together, and resident memory in MiB: with the networks and room for their gradients, and its peak.
+cores together, and resident memory in MiB: with the networks and room for their gradients, and its peak. With --count,
+the MiB that the tensors of each phase of a batch take at their peak, counted without computing them.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ import package  # noqa: F401
 import torch
 import torch.nn.functional as F
 from comfyui_creps.creps_core import Generator, GeneratorConfig
+from comfyui_creps.creps_core.bench.live import live_bytes
 from comfyui_creps.creps_core.bench.memory import status
+from comfyui_creps.creps_core.bench.training import Case
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
-from comfyui_creps.creps_core.training import synthesize
+from comfyui_creps.creps_core.training import Pieces, Recipe, synthesize
 from torch import Tensor
 
 
@@ -53,7 +57,16 @@ def main() -> None:
     parser.add_argument("--path-length", action="store_true")
     parser.add_argument("--alone", action="store_true", help="without a discriminator")
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--count", type=int, metavar="BATCH")
+    parser.add_argument("--micro-batch", type=int, default=0, help="with --count")
+    parser.add_argument("--tile-pixels", type=int, default=1 << 18, help="with --count: as for an H200")
     args = parser.parse_args()
+    if args.count:
+        config = GeneratorConfig(args.side if args.side < 1024 else 512)
+        case = Case("", config, Recipe(batch=args.count, micro_batch=args.micro_batch))
+        for phase, found in live_bytes(case, Pieces(args.tile_pixels, 8 * args.tile_pixels)).items():
+            print(f"{phase:6}{found / 2**20:8.0f} MiB", flush=True)
+        return
 
     torch.manual_seed(0)
     g_widths = {"channel_base": 4096, "channel_max": 64} if args.small else {}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
+from .reference import CLAMP, LEAKY_SLOPE
 from .stage import Layer, PixelStage
 
 TILE_PIXELS = 4096
@@ -30,35 +30,34 @@ def serves(columns: Tensor, rows: Tensor) -> bool:
 
 @dataclass
 class _Folded:
-    """A layer, [out, in + 1] with gain and bias inside; [N, out, in + 1] where it depends on the latent."""
+    """A layer, [out, in + 1] with the bias inside; [N, out, in + 1] where it depends on the latent."""
 
     weight: Tensor
-    gain: float
     reach: list[float]  # the largest output per largest input, and of the bias, by latent
     offset: float
     gradient: Tensor | None = None
 
 
-def _fold(layer: Layer, gain: float, with_gradient: bool) -> _Folded:
+def _fold(layer: Layer, with_gradient: bool) -> _Folded:
     bias = layer.bias.unsqueeze(-1).expand(*layer.weight.shape[:-1], 1)
-    weight = torch.cat((layer.weight, bias), -1) * gain
+    weight = torch.cat((layer.weight, bias), -1)
     reach = weight[..., :-1].abs().sum(-1).amax(-1).reshape(-1).tolist()
     offset = weight[..., -1].abs().max().item()
-    return _Folded(weight, gain, reach, offset, torch.zeros_like(weight) if with_gradient else None)
+    return _Folded(weight, reach, offset, torch.zeros_like(weight) if with_gradient else None)
 
 
 class ByHand:
-    """The stage for lines of some shape; `paint` is its value, `gradients` what a gradient of the picture becomes."""
+    """The stage for lines of some shape: `paint` is its value, `gradients` what a gradient of the picture becomes.
+
+    The weights have the gains of the activations inside.
+    """
 
     def __init__(self, columns: Tensor, rows: Tensor, stage: PixelStage, with_gradient: bool):
         self.columns = (columns * 0.5).contiguous()  # sqrt(1/2) for each line
         self.rows = rows.contiguous()
-        self.decoders = [[_fold(layer, ACTIVATION_GAIN, with_gradient) for layer in d] for d in stage.decoders]
-        self.image = _fold(stage.image, 1.0, with_gradient)
-        self.blocks = [
-            [_fold(layer, ACTIVATION_GAIN if i < 2 else 1.0, with_gradient) for i, layer in enumerate(block)]
-            for block in stage.blocks
-        ]
+        self.decoders = [[_fold(layer, with_gradient) for layer in d] for d in stage.decoders]
+        self.image = _fold(stage.image, with_gradient)
+        self.blocks = [[_fold(layer, with_gradient) for layer in block] for block in stage.blocks]
         self._memory: dict[tuple[int, int], Tensor] = {}
 
     def paint(self) -> Tensor:
@@ -106,9 +105,8 @@ _Step = tuple[_Folded, Tensor, Tensor, Tensor | None]
 
 def _unfold(layer: _Folded) -> Layer:
     assert layer.gradient is not None
-    gradient = layer.gradient * layer.gain
-    bias = gradient[..., -1]
-    return Layer(gradient[..., :-1], bias if bias.ndim == 1 else bias.sum(0))
+    bias = layer.gradient[..., -1]
+    return Layer(layer.gradient[..., :-1], bias if bias.ndim == 1 else bias.sum(0))
 
 
 class _Tile:

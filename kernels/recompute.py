@@ -7,7 +7,7 @@ when its gradient is asked for, which on a CPU is also faster: a tile stays in t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +92,9 @@ class _HandPainted:
 
 
 def _paint(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
-    """`reference.entangle` with the channels last: the pixels of all pictures are the rows of one matrix."""
+    """`reference.entangle` with the channels last: the pixels of all pictures are the rows of one matrix. The weights
+    have their gains inside, see `_unpack`.
+    """
     products = outer_product(columns, rows)
     first, *others = rearrange(products, "n level b h w -> level n (h w) b")
     feature = first
@@ -118,7 +120,38 @@ def clamp(x: Tensor, limit: float) -> Tensor:
         low, high = torch.aminmax(values)
         if -limit <= low and high <= limit:  # not so if any is not a number
             return x
-    return x.clamp(-limit, limit)
+    return _Clamp.apply(x, limit)
+
+
+class _Clamp(torch.autograd.Function):
+    """`clamp`, whose gradient is one operation and one pass through memory instead of five.
+
+    Its second derivative in x is none at all, rather than zeros: that is another thing to an optimiser.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.limit = limit
+        return x.clamp(-limit, limit)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _Clamped.apply(gradients[0], *ctx.saved_tensors, ctx.limit), None
+
+
+class _Clamped(torch.autograd.Function):
+    """A gradient where x lies within the limits, and 0 elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, limit: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.limit = limit
+        return torch.ops.aten.hardtanh_backward(gradient, x, -limit, limit)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _Clamped.apply(gradients[0], *ctx.saved_tensors, ctx.limit), None, None
 
 
 def _decode(feature: Tensor, decoder: Sequence[Layer]) -> Tensor:
@@ -127,18 +160,19 @@ def _decode(feature: Tensor, decoder: Sequence[Layer]) -> Tensor:
     """
     shape = feature.shape
     feature = feature.flatten(0, 1)
-    for weight, bias in decoder:  # the gain commutes with the leaky ReLU
-        feature = F.leaky_relu(F.linear(feature, weight * ACTIVATION_GAIN, bias * ACTIVATION_GAIN), LEAKY_SLOPE, True)
+    for weight, bias in decoder:
+        feature = F.leaky_relu(F.linear(feature, weight, bias), LEAKY_SLOPE, True)
     return feature.view(shape)
 
 
 def _modulated(feature: Tensor, layer: Layer) -> Tensor:
-    weight, bias = layer.weight * ACTIVATION_GAIN, layer.bias * ACTIVATION_GAIN
-    return clamp(F.leaky_relu(torch.baddbmm(bias, feature, weight.mT), LEAKY_SLOPE, True), CLAMP)
+    return clamp(F.leaky_relu(torch.baddbmm(layer.bias, feature, layer.weight.mT), LEAKY_SLOPE, True), CLAMP)
 
 
 def _unpack(stage: PixelStage) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], PixelStage]]:
-    """The tensors of a stage, and the function that makes a stage of such tensors."""
+    """The tensors of a stage, gains of the activations inside, which commute with the leaky ReLU; and the function that
+    makes a stage of such tensors.
+    """
     layers = [layer for decoder in stage.decoders for layer in decoder]
     layers += [stage.image, *(layer for block in stage.blocks for layer in block)]
     lengths = [len(decoder) for decoder in stage.decoders]
@@ -148,7 +182,17 @@ def _unpack(stage: PixelStage) -> tuple[list[Tensor], Callable[[Sequence[Tensor]
         decoders = tuple(tuple(next(found) for _ in range(length)) for length in lengths)
         return PixelStage(decoders, next(found), tuple(PixelBlock(*block) for block in zip(*[found] * 3, strict=True)))
 
-    return [tensor for layer in layers for tensor in layer], rebuild
+    activated = [*sum(lengths) * [True], False, *len(stage.blocks) * [True, True, False]]
+    gained = iter(
+        torch._foreach_mul(  # pyright: ignore[reportPrivateImportUsage]
+            [tensor for layer, found in zip(layers, activated, strict=True) if found for tensor in layer],
+            ACTIVATION_GAIN,
+        )
+    )
+    # The others stay as they are: path lengths have no gradient for some, which is not a gradient of zero to Adam.
+    return [
+        next(gained) if found else x for layer, found in zip(layers, activated, strict=True) for x in layer
+    ], rebuild
 
 
 class _Recomputed(torch.autograd.Function):

@@ -21,6 +21,7 @@ from ..creps_core.data import LABELS
 from ..creps_core.latents import MAX_SEED
 from ..creps_core.training import (
     AUGMENTS,
+    Preview,
     Run,
     Status,
     Wish,
@@ -35,8 +36,8 @@ from ..creps_core.training import (
 from . import bridge, previews, runs
 from .sockets import Model, ModelSocket
 
-_PREVIEW_SECONDS = 5.0
 _PREVIEW_SIDE = 64
+_TEXT_SECONDS = 2.0
 _AS_THE_MODEL = "as the model"
 _WORDS = Words(name="run_name", new_data="new_data", total="pictures", start="the model", data="folder or images")
 LossMap = io.Custom("LOSS_MAP")
@@ -376,16 +377,16 @@ def _training() -> Iterator[None]:
 
 def _progress(node_id: str):
     """Moves the node's bar, shows samples and figures, and raises ComfyUI's interrupt when the user cancels."""
-    bar, shown = comfy.utils.ProgressBar(1), 0.0
+    bar, sheet, said = comfy.utils.ProgressBar(1), Preview(_PREVIEW_SIDE), 0.0
 
     def progress(status: Status) -> None:
-        nonlocal shown
+        nonlocal said
         mm.throw_exception_if_processing_interrupted()
         preview = None
-        if time.monotonic() - shown > _PREVIEW_SECONDS:
-            shown = time.monotonic()
-            grid = opaque(sample_grid(status.trainer.G_ema, _PREVIEW_SIDE, 4, 4))
-            preview = ("JPEG", Image.fromarray(grid), previews.SIDE)
+        if (grid := sheet.look(status.trainer.G_ema)) is not None:
+            preview = ("JPEG", Image.fromarray(opaque(grid)), previews.SIDE)
+        if time.monotonic() - said > _TEXT_SECONDS:
+            said = time.monotonic()
             PromptServer.instance.send_progress_text(str(status), node_id)
         bar.update_absolute(min(status.shown, status.total), status.total, preview)
 

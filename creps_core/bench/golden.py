@@ -54,7 +54,7 @@ class GoldenTrainer(Trainer):
         return {p: Draw(z.to(self.device), torch.zeros(8, 0, device=self.device)) for p, z in found.items()}
 
     def path_noise(self, count: int) -> Tensor:
-        return self.golden["in.it0.Greg.pl_randn"][None]
+        return self.golden["in.it0.Greg.pl_randn"]
 
     def _take(self, phase: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         self._values, self._phase_name = {}, phase

@@ -43,7 +43,7 @@ log = logging.getLogger("CREPS")
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 330.0
 """After so many no further part begins."""
-TRAINING_SECONDS = 100.0
+TRAINING_SECONDS = 90.0
 SIDES = (256, 512, 1024, 2048, 4096, 8192)
 UNFUSED_BYTES = 2400
 """What the unfused formulation takes per pixel: larger pictures are left out where the memory is smaller."""

@@ -7,11 +7,14 @@ from .batches import Batches
 from .dataset import Pictures, from_images, open_pictures, same_aspect, written_aspect
 from .labels import LABELS
 from .stamp import stamp
+from .windows import Windows, cuts_on
 
 __all__ = [
     "LABELS",
     "Batches",
     "Pictures",
+    "Windows",
+    "cuts_on",
     "from_images",
     "open_pictures",
     "same_aspect",

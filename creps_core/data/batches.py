@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import require
 from .dataset import WHOLE, Box, Pictures
+from .windows import Cut, Windows
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Batches:
         workers: threads.
         prefetch: batches that are prepared ahead.
         pin: put pictures where a GPU can fetch them without the caller waiting.
+        windows: what cuts the pictures, on its device; None: Pillow does, in the threads.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -70,6 +72,7 @@ class Batches:
         workers: int = 2,
         prefetch: int = 3,
         pin: bool = False,
+        windows: Windows | None = None,
     ):
         require(batch >= 1, f"batch must be 1 or more, not {batch}")
         require(seed >= 0, f"seed must be 0 or more, not {seed}")
@@ -77,10 +80,10 @@ class Batches:
         require(0 <= rank < world, f"rank must be from 0 to world - 1, not {rank} of {world}")
         require(workers >= 1 and prefetch >= 1, f"workers and prefetch must be 1 or more, not {workers}, {prefetch}")
         self.source, self.batch, self.seed, self.box = pictures, batch, seed, box
-        self.pin, self.waited = pin, 0.0
+        self.pin, self.windows, self.waited = pin, windows, 0.0
         self._start, self._rank, self._world, self._prefetch = start, rank, world, prefetch
         self._step = 0
-        self._waiting: deque[Future[Batch]] = deque()
+        self._waiting: deque[Future[tuple[Batch, Cut | None]]] = deque()
         self._orders: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, "creps-batch")
@@ -97,7 +100,7 @@ class Batches:
             self._waiting.append(self._pool.submit(self._make, self._step + len(self._waiting)))
         start = time.perf_counter()
         try:
-            batch = self._waiting[0].result()
+            batch, cut = self._waiting[0].result()
         except BaseException:
             self._drop()
             raise
@@ -107,6 +110,8 @@ class Batches:
         self._step += 1
         # At once, so that the threads work while the caller does.
         self._waiting.append(self._pool.submit(self._make, self._step + len(self._waiting)))
+        if self.windows and cut:
+            return replace(batch, pictures=self.windows.finish(cut))
         return batch
 
     def random_labels(self, k: int | np.random.Generator, count: int) -> Tensor:
@@ -136,19 +141,22 @@ class Batches:
             future.cancel()
         self._waiting.clear()
 
-    def _make(self, step: int) -> Batch:
+    def _make(self, step: int) -> tuple[Batch, Cut | None]:
+        """A batch; without its pictures where the caller is to finish them, as a device's work is his."""
         # Every world-th item, so that the groups of the minibatch standard deviation are those of one process alone.
         first = self._start + step * self.batch * self._world
         items = range(first + self._rank, first + self.batch * self._world, self._world)
         length = len(self.source)
         indices = [int(self._order(item // length)[item % length]) for item in items]
         boxes = None if self.box is None else [self._box(*pair) for pair in zip(items, indices, strict=True)]
-        pictures = self.source.pictures(indices, boxes=boxes)
-        return Batch(
-            pictures.pin_memory() if self.pin else pictures,
+        cut = self.windows.prepare(indices, boxes) if self.windows else None
+        pictures = torch.empty(0) if cut else self.source.pictures(indices, boxes=boxes)
+        batch = Batch(
+            pictures.pin_memory() if self.pin and not cut else pictures,
             self.source.labels(indices),
             torch.tensor([WHOLE] * self.batch if boxes is None else boxes, dtype=torch.float64),
         )
+        return batch, cut
 
     def _box(self, item: int, index: int) -> Box:
         assert self.box is not None

@@ -93,10 +93,10 @@ class Pictures:
             raise ValueError(f"{len(boxes)} boxes for {len(indices)} pictures; one each is needed")
         for position, index in enumerate(indices):
             row, flipped = self._row(index)
-            stored = self._stored(row)
+            stored = self.stored(row)
             if flipped:
                 stored = stored[:, :, ::-1]
-            box = WHOLE if boxes is None else _checked(boxes[position])
+            box = WHOLE if boxes is None else checked(boxes[position])
             out[position] = cut(stored, box, self.resolution)
         return torch.from_numpy(out)
 
@@ -114,6 +114,26 @@ class Pictures:
     def side(self, index: int) -> int:
         """The side at which a picture is stored: of the original, but from the resolution to max_side."""
         return int(self._sides[self._row(index)[0]])
+
+    def place(self, index: int) -> tuple[int, bool, int]:
+        """Of a picture: the row in which it is stored, whether it is shown flipped, and its stored side."""
+        row, flipped = self._row(index)
+        return row, flipped, int(self._sides[row])
+
+    @property
+    def largest_side(self) -> int:
+        """Of the stored pictures."""
+        return int(self._sides.max())
+
+    @property
+    def stored_bytes(self) -> int:
+        """That all pictures take, flipped ones not counted."""
+        return int((self._sides.astype(np.int64) ** 2).sum()) * self.channels
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all pictures are there without being decoded again."""
+        return self._cache.whole
 
     def all_labels(self) -> Tensor | None:
         """Of all pictures, flipped ones too: classes int64 [len], or float32 [len, c_dim]; None without labels."""
@@ -144,7 +164,10 @@ class Pictures:
         flipped, row = divmod(index, len(self.names))
         return row, bool(flipped)
 
-    def _stored(self, row: int) -> np.ndarray:
+    def stored(self, row: int) -> np.ndarray:
+        """A picture as it is kept, uint8 [channels, side, side], from memory or decoded again; `row` counts those that
+        are not flipped. Raises DatasetError as `pictures` does.
+        """
         stored = self._cache.get(self.names[row])
         if stored is None:
             name, source = self.names[row], self._source
@@ -458,7 +481,8 @@ def _some(skipped: Sequence[tuple[str, str]], count: int) -> list[str]:
     return lines + ([f"and {len(skipped) - count} more"] if len(skipped) > count else [])
 
 
-def _checked(box: Box) -> Box:
+def checked(box: Box) -> Box:
+    """The box as floats. Raises ValueError: it is empty or reaches beyond the picture."""
     left, top, right, bottom = (float(edge) for edge in box)
     require(
         0 <= left < right <= 1 and 0 <= top < bottom <= 1,

@@ -44,6 +44,7 @@ _NO_CACHE = 0x40  # flag of LittleCMS: a transform remembers no pixel, so that t
 
 
 EMPTY = "empty file"
+LANCZOS = 3  # pixels, of the result, that this filter takes on either side
 NOT_READ = "not a picture that can be read, or cut off"
 
 
@@ -244,8 +245,8 @@ def cut(stored: np.ndarray, box: tuple[float, float, float, float], resolution: 
     if right - left == bottom - top == resolution and left.is_integer() and top.is_integer():
         return stored[:, int(top) : int(bottom), int(left) : int(right)]
     # Only the part is copied, with the pixels around it that the filter needs.
-    x0, x1 = _reach(left, right, resolution, side)
-    y0, y1 = _reach(top, bottom, resolution, side)
+    x0, x1 = reach(left, right, resolution, side)
+    y0, y1 = reach(top, bottom, resolution, side)
     part = np.ascontiguousarray(rearrange(stored[:, y0:y1, x0:x1], "c h w -> h w c"))
     image = Image.fromarray(part if len(stored) > 1 else part[..., 0])
     inside = (left - x0, top - y0, min(right - x0, x1 - x0), min(bottom - y0, y1 - y0))
@@ -253,8 +254,9 @@ def cut(stored: np.ndarray, box: tuple[float, float, float, float], resolution: 
     return _planes(pixels)
 
 
-def _reach(start: float, end: float, resolution: int, side: int) -> tuple[int, int]:
-    margin = 3 * max(1.0, (end - start) / resolution) + 1  # LANCZOS takes three pixels, of the result, on either side
+def reach(start: float, end: float, resolution: int, side: int) -> tuple[int, int]:
+    """The pixels, of `side`, that the filter needs for a window from `start` to `end`: from, and up to without it."""
+    margin = LANCZOS * max(1.0, (end - start) / resolution) + 1
     return max(0, int(start - margin)), min(side, int(end + margin) + 1)
 
 

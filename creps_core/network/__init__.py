@@ -5,18 +5,21 @@ pixels (`kernels`). Parameter names are those of the official checkpoints.
 """
 
 from .config import RANK, GeneratorConfig
-from .discriminator import BRANCH_GAIN, Block, Discriminator, DiscriminatorConfig
+from .discriminator import BRANCH_GAIN, FOLDS_ON, PLACE, Block, Discriminator, DiscriminatorConfig
 from .generator import Generator, LineStyles, Synthesis
 from .labels import Label, LabelSet, label_vector
 from .layers import FullyConnected, ModulatedLinear
 from .lean import Lean
 from .lines import BANDWIDTH, COLUMNS, ROWS
 from .mapping import truncate
+from .styles import Styles, styles_of, tensors_of
 
 __all__ = [
     "BANDWIDTH",
     "BRANCH_GAIN",
     "COLUMNS",
+    "FOLDS_ON",
+    "PLACE",
     "RANK",
     "ROWS",
     "Block",
@@ -30,7 +33,10 @@ __all__ = [
     "Lean",
     "LineStyles",
     "ModulatedLinear",
+    "Styles",
     "Synthesis",
     "label_vector",
+    "styles_of",
+    "tensors_of",
     "truncate",
 ]

@@ -26,6 +26,9 @@ _LAST_LEVEL = 4
 BRANCH_GAIN = math.sqrt(0.5)  # two branches of equal variance are added
 _MAPPING_LAYERS = 8
 _FIR = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+PLACE = 4
+"""Numbers that say where a window is: the logarithms (base 2) of how many times its width and its height go into the
+picture's, and where its centre is, -1..1 across and down the picture. All are 0 for the whole picture."""
 FOLDS_ON = {"cuda"}
 """Devices on which smoothing is folded into the kernel that follows: 3 x 3 becomes 6 x 6, one convolution. Elsewhere
 two convolutions are faster: at 64 pixels a CPU takes 1.6 times as long for the larger kernels."""
@@ -41,13 +44,15 @@ class DiscriminatorConfig:
     channel_base: int = 32768
     channel_max: int = 512
     mbstd_group_size: int = 4
+    places: int = 0  # 1: it is told which window of its picture it sees, see `PLACE`
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            lowest = 0 if field.name == "c_dim" else 1
-            if type(value) is not int or not lowest <= value <= 1 << 16:
-                raise ValueError(f"{field.name} must be a whole number from {lowest} to {1 << 16}, not {value!r}")
+            lowest = 0 if field.name in ("c_dim", "places") else 1
+            most = 1 if field.name == "places" else 1 << 16
+            if type(value) is not int or not lowest <= value <= most:
+                raise ValueError(f"{field.name} must be a whole number from {lowest} to {most}, not {value!r}")
         if self.img_resolution < 2 * _LAST_LEVEL or self.img_resolution & (self.img_resolution - 1):
             raise ValueError(f"img_resolution must be a power of two and at least 8, not {self.img_resolution}")
         if self.channel_base < self.img_resolution:
@@ -150,10 +155,11 @@ class Epilogue(nn.Module):
         self.fc = FullyConnected(width * _LAST_LEVEL**2, width)
         self.out = FullyConnected(width, width if config.c_dim else 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, 4, 4] -> [N, 1] or [N, C]."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, C, 4, 4] -> [N, 1] or [N, C], and the features [N, C] that this is read from."""
         x = self.conv(torch.cat([x, minibatch_std(x, self.group_size)], 1))
-        return self.out(leaky_relu(self.fc(x.flatten(1))))
+        x = leaky_relu(self.fc(x.flatten(1)))
+        return self.out(x), x
 
 
 class Discriminator(nn.Module):
@@ -169,19 +175,27 @@ class Discriminator(nn.Module):
         self.b4 = Epilogue(config)
         if config.c_dim:
             self.mapping = MappingStack(0, config.c_dim, config.channels(_LAST_LEVEL), _MAPPING_LAYERS)
+        if config.places:  # zero: a trained discriminator begins with the judgement that it has
+            self.place = FullyConnected(PLACE, config.channels(_LAST_LEVEL))
+            nn.init.zeros_(self.place.weight)
 
-    def forward(self, images: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, c: Tensor | None = None, place: Tensor | None = None) -> Tensor:
         """Pictures [N, img_channels, R, R], about -1..1, and labels c [N, c_dim] -> logits [N, 1], float32 or better.
 
         The pictures of a batch are judged together: their spread within groups of `mbstd_group_size` is a feature.
+        With `config.places` the features are projected on what a window's `place` [N, PLACE] makes of them;
+        None stands for whole pictures.
         """
         x = images
         for level in self.config.levels:
             x = getattr(self, f"b{level}")(x)
-        x = self.b4(x)
+        x, features = self.b4(x)
         if self.config.c_dim:
             label = self.mapping.stack(None, c, self.b4.out.weight.dtype)
             x = (x * label).sum(1, keepdim=True) / math.sqrt(x.shape[1])
+        if self.config.places:
+            place = features.new_zeros(len(features), PLACE) if place is None else place
+            x = x + (features * self.place(place)).sum(1, keepdim=True) / math.sqrt(features.shape[1])
         return x if x.dtype == torch.float64 else x.float()
 
     def layers(self) -> Iterator[nn.Module]:

@@ -7,6 +7,7 @@ checkpoints load name by name. Weights follow their input to its device: ComfyUI
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -103,7 +104,13 @@ class ModulatedLinear(nn.Module):
             if self.demodulate:
                 weight, bias = weight * ACTIVATION_GAIN, bias * ACTIVATION_GAIN
             return PackedLayer(weight[0].to(dtype), bias.to(dtype), self.demodulate)
-        return ScaledLayer(self, self.modulation(w), dtype)
+        scale_in, scale_out = self.modulation(w)
+        weight, bias, gain = self.weight.to(w.device), self.bias.to(w.device), ACTIVATION_GAIN
+        if not self.demodulate:
+            return ScaledLayer(weight, bias, False, scale_in, None, dtype)
+        return ScaledLayer(
+            weight, bias * gain, True, scale_in, scale_out * gain, dtype
+        )  # it commutes with the leaky ReLU
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]} -> {self.weight.shape[0]}, demodulate={self.demodulate}"
@@ -111,27 +118,41 @@ class ModulatedLinear(nn.Module):
 
 @dataclass(frozen=True)
 class ScaledLayer:
-    """A `StyledLayer` that scales the features: the weight is used where it lies, without a copy per latent."""
+    """A `StyledLayer` that uses the weight where it lies: `y = scale_out * (weight @ (scale_in * x)) + bias`."""
 
-    layer: ModulatedLinear
-    modulation: Modulation
+    weight: Tensor  # [out, in]
+    bias: Tensor  # [out], the gain of the activation inside
+    activated: bool
+    scale_in: Tensor  # [N, in]
+    scale_out: Tensor | None  # [N, out], the gain inside; None: ones
     dtype: torch.dtype
 
     def __call__(self, x: Tensor) -> Tensor:
-        layer, activated = self.layer, self.layer.demodulate
-        gain = ACTIVATION_GAIN if activated else 1.0  # commutes with the leaky ReLU
-        bias = layer.bias.to(x) * gain
-        if torch.is_grad_enabled():
-            # A weight per latent: what autograd keeps and goes through again are the features.
-            scale_in, scale_out = self.modulation
-            weight = layer.weight.to(x.device) * scale_in[:, None] * (scale_out * gain)[..., None]
-            y = torch.baddbmm(bias, x, weight.to(x).mT)
-            return clamp(F.leaky_relu(y, LEAKY_SLOPE) if activated else y, CLAMP)
-        scale_in, scale_out = (scale.to(self.dtype).unsqueeze(1) for scale in self.modulation)
-        y = F.linear(x * scale_in, layer.weight.to(x))
-        scale_out = scale_out * gain
-        torch.addcmul(bias, y, scale_out, out=y)  # in place: features are the largest tensors there are
-        return (F.leaky_relu_(y, LEAKY_SLOPE) if activated else y).clamp_(-CLAMP, CLAMP)
+        bias, differentiable = self.bias.to(x), torch.is_grad_enabled()
+        if differentiable and x.shape[1] >= len(self.weight):
+            # A weight per latent: what autograd keeps and goes through again are the larger features.
+            y = torch.baddbmm(bias, x, self.weight_of_latents().to(x).mT)
+            return clamp(F.leaky_relu(y, LEAKY_SLOPE) if self.activated else y, CLAMP)
+        scale_in = self.scale_in.to(self.dtype).unsqueeze(1)
+        y = F.linear(x * scale_in, self.weight.to(x))
+        scale_out = None if self.scale_out is None else self.scale_out.to(y).unsqueeze(1)
+        if differentiable:
+            y = bias + y if scale_out is None else torch.addcmul(bias, y, scale_out)
+            return clamp(F.leaky_relu(y, LEAKY_SLOPE) if self.activated else y, CLAMP)
+        # In place: features are the largest tensors there are.
+        y = y.add_(bias) if scale_out is None else torch.addcmul(bias, y, scale_out, out=y)
+        return (F.leaky_relu_(y, LEAKY_SLOPE) if self.activated else y).clamp_(-CLAMP, CLAMP)
+
+    def weight_of_latents(self) -> Tensor:
+        """[N, out, in], both scales inside."""
+        weight = self.weight * self.scale_in[:, None]
+        return weight if self.scale_out is None else weight * self.scale_out[..., None]
+
+    def of(self, tensors: Iterator[Tensor]) -> ScaledLayer:
+        """The same layer of other tensors, the next ones: weight, bias, and one or both scales."""
+        weight, bias, scale_in = next(tensors), next(tensors), next(tensors)
+        scale_out = None if self.scale_out is None else next(tensors)
+        return ScaledLayer(weight, bias, self.activated, scale_in, scale_out, self.dtype)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,15 @@ from .captured import WARM_UP
 from .command import add_arguments, train_command
 from .judging import Judge
 from .parallel import Process, join, leave
+from .patches import random_box
+from .preview import Preview
 from .recipe import AUGMENTS, Recipe, r1_gamma_for
 from .run import Run, Status, read_stats, sample_grid, train
 from .snapshots import load_snapshot
 from .start import discriminator_config_for, judge_for, load_networks, networks_of
-from .synthesis import synthesize
-from .trainer import PHASES, Draw, Trainer
+from .step_inputs import PHASES, Draw
+from .synthesis import Pieces, synthesize
+from .trainer import Trainer
 
 __all__ = [
     "AUGMENTS",
@@ -23,6 +26,8 @@ __all__ = [
     "Beginning",
     "Draw",
     "Judge",
+    "Pieces",
+    "Preview",
     "Process",
     "Recipe",
     "Run",
@@ -42,6 +47,7 @@ __all__ = [
     "load_snapshot",
     "networks_of",
     "r1_gamma_for",
+    "random_box",
     "read_stats",
     "rebuild",
     "sample_grid",

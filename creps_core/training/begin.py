@@ -59,6 +59,7 @@ class Wish:
         generator, discriminator: fields of their configs, for new ones.
         bandwidth: of a new generator, see `new_generator`.
         new_data: go on with other pictures than before.
+        memory: bytes that the training may take: a batch is worked on in such parts; None: those of the recipe.
     """
 
     open_data: Callable[..., Pictures]
@@ -74,6 +75,7 @@ class Wish:
     discriminator: dict[str, int] = field(default_factory=dict)
     bandwidth: float | None = None
     new_data: bool = False
+    memory: int | None = None
     words: Words = field(default_factory=Words)
 
 
@@ -139,7 +141,8 @@ def _new(run: Run, wish: Wish, device: torch.device | str, process: Process) -> 
     if not wish.source:
         raise ValueError(f"a new run needs pictures to learn from: give {wish.words.data}")
     shape = networks.G.config if networks else _new_config(wish, resolution, channels, 0)
-    check_memory(shape, _judge_config(wish, shape, resolution), recipe, process.world, device)
+    parts = dataclasses.replace(recipe, micro_batch=1) if wish.memory else recipe
+    check_memory(shape, _judge_config(wish, shape, resolution), parts, process.world, device)
     aspect = written_aspect(networks.G_ema.aspect) if networks else None
     pictures, identity = _opened(wish, Identity(choice=seed, aspect=aspect), recipe, resolution, channels)
     notes = []
@@ -161,8 +164,22 @@ def _new(run: Run, wish: Wish, device: torch.device | str, process: Process) -> 
         networks = refit(networks, pictures.c_dim, channels, seed)
     discriminator = judge_for(networks, _judge_config(wish, networks.G.config, resolution), seed)
     trainer = Trainer(networks.G, discriminator, recipe, generator_ema=networks.G_ema, device=device, process=process)
+    notes += _within(trainer, wish)
     run.describe(identity, [])
     return Beginning(trainer, pictures, notes)
+
+
+def _within(trainer: Trainer, wish: Wish) -> list[str]:
+    """Keep a trainer within the memory that is asked for, and what to say of it."""
+    if not wish.memory:
+        return []
+    trainer.keep_within(wish.memory)
+    size, limit = trainer.recipe.micro_batch, f"{wish.memory / 1e9:.3g} GB"
+    if not size:
+        return [f"the whole batch fits into {limit}"]
+    groups = trainer.D.config.mbstd_group_size
+    exact = "" if size % groups == 0 else f"; gradients differ from the whole batch's, since groups of {groups} are cut"
+    return [f"{size} pictures at a time, to keep within {limit}{exact}"]
 
 
 def _new_config(wish: Wish, resolution: int, channels: int, c_dim: int) -> GeneratorConfig:
@@ -176,6 +193,7 @@ def _judge_config(wish: Wish, config: GeneratorConfig, resolution: int) -> Discr
 
 def _go_on(run: Run, wish: Wish, device: torch.device | str, process: Process) -> Beginning:
     trainer, details, notes = _newest(run, wish, device, process)
+    notes += _within(trainer, wish)
     description, problem = run.description()
     if problem:
         notes.append(f"{problem}: described anew from the snapshot")
@@ -280,6 +298,8 @@ def _check_start(run: Run, wish: Wish, identity: Identity, trainer: Trainer) -> 
         asked += [(f"the generator's {name} is", g[name], value) for name, value in wish.generator.items()]
         asked += [(f"the discriminator's {name} is", d[name], value) for name, value in wish.discriminator.items()]
         asked.append(("bandwidth", identity.bandwidth, wish.bandwidth))
+    else:
+        asked.append(("places (--tell-place) is", d["places"], wish.discriminator.get("places")))
     problems += [
         f"{name} {ours}, not {theirs}" for name, ours, theirs in asked if theirs and ours is not None and ours != theirs
     ]

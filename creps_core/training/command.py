@@ -76,6 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--loss", choices=LOSSES, help="default nonsaturating; relativistic: R3GAN's, with R1 and R2")
     g.add_argument("--batch", type=int, help="default 32")
     g.add_argument("--micro-batch", type=int, help="pictures at a time in a process, when memory is short")
+    g.add_argument(
+        "--memory", type=_bytes, metavar="N", help="work on as many pictures at a time as fit into so much: 8G"
+    )
     g.add_argument("--gamma", type=float, dest="r1_gamma", help="R1; default 0.5 at 128 pixels, 2 at 256, 8 at 512")
     g.add_argument("--g-lr", type=float, help="default 0.002")
     g.add_argument("--d-lr", type=float, help="default 0.002")
@@ -86,6 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--ada-target", type=float, help="default 0.6")
     g.add_argument("--freeze-d", type=int, metavar="LAYERS", help="first layers of the discriminator; default 0")
     g.add_argument("--patches", type=float, metavar="SHARE", help="of windows, for pictures that are larger; default 0")
+    g.add_argument(
+        "--tell-place", action="store_const", const=1, dest="d_places",
+        help="with --patches: tell the discriminator which window of the picture it sees",
+    )  # fmt: skip
+    g.add_argument("--samples", type=int, help="along a pixel of generated pictures, averaged; default 1")
     g.add_argument("--precision", choices=PRECISIONS, help="default auto: bfloat16 and TF32 on GPUs")
     g.add_argument("--seed", type=int, help="default 0")
     n = p.add_argument_group("new networks")
@@ -156,6 +164,9 @@ def train_command(args: argparse.Namespace, judge: JudgeMaker | None = None) -> 
         with run.lock if process.is_first else nullcontext():
             _set_intervals(run, args)
             run.judge = judge(args, run, device) if judge else None
+            if args.memory and device.type == "cuda":
+                total = torch.cuda.get_device_properties(device).total_memory
+                torch.cuda.set_per_process_memory_fraction(min(1.0, args.memory / total), device)
             wish = wish_of(args, stopped=lambda: bool(asked))
             begun = begin(run, wish, device=device, process=process)
             trainer = begun.trainer
@@ -213,6 +224,8 @@ def wish_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: Fals
     recipe = given(field.name for field in dataclasses.fields(Recipe))
     if args.images is not None:
         recipe["total"] = args.images
+    if args.memory and args.micro_batch:
+        raise ValueError("--memory chooses the --micro-batch: give one of them")
     generator = given(_SHAPE)
     if args.model_resolution:
         generator["img_resolution"] = args.model_resolution
@@ -226,9 +239,10 @@ def wish_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: Fals
         data=given((*DATA_OPTIONS, "max_side")),
         shape=given(("resolution", "channels")),
         generator=generator,
-        discriminator=given(("channel_base", "channel_max"), "d_"),
+        discriminator=given(("channel_base", "channel_max", "places"), "d_"),
         bandwidth=args.bandwidth,
         new_data=args.new_data,
+        memory=args.memory,
     )
 
 
@@ -244,6 +258,18 @@ def _set_intervals(run: Run, args: argparse.Namespace) -> None:
         known = before.get(name)
         setattr(run, name, asked if asked is not None else known if type(known) is int and known > 0 else default)
     run.check()
+
+
+def _bytes(text: str) -> int:
+    """8G or 500M, of bytes."""
+    factor = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(text[-1:], 1.0)
+    try:
+        number = float(text[:-1] if factor > 1 else text) * factor
+        if not 1 <= number <= _MOST:
+            raise ValueError(f"not from 1 to {_MOST}")
+        return round(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{printable(text, 60)!r} is not a size such as 8G or 500M") from None
 
 
 def _count(text: str) -> int:

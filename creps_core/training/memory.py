@@ -1,4 +1,10 @@
-"""Whether a training can fit into memory, before any of it is taken."""
+"""Whether a training can fit into memory, before any of it is taken, and how it is cut up to fit.
+
+What the tensors of a step take at their peak, as `python benchmarks/training_memory.py --count 32` counts it for the
+512 model (which needs no GPU): 18,173 and 18,430 MiB in Dmain and Dreg, nearly all of it activations of the
+discriminator, of 2 bytes; 9,419 in Gmain, 4,676 in Greg. An H200 reserved 34,550 MiB for that: graphs, libraries and
+gaps come on top.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,14 @@ from ..devices import free_memory
 from ..errors import TrainingError
 from ..network import DiscriminatorConfig, GeneratorConfig
 from .recipe import Recipe
+from .synthesis import GPU_SHARE
+
+_KEPT = 4.5  # activations that a phase of the discriminator keeps for one that `features` counts
+_GPU_RESERVED, _CPU_RESERVED = (
+    1.75,
+    1.2,
+)  # by 34,550 MiB for 18,430 and weights, see above; by `benchmarks/training_memory.py`
+_CPU_WORK = 600 << 20  # of a CPU: Python, torch, a tile and a piece of lines
 
 
 def least_memory(generator: GeneratorConfig, discriminator: DiscriminatorConfig, pictures: int) -> int:
@@ -27,6 +41,66 @@ def least_memory(generator: GeneratorConfig, discriminator: DiscriminatorConfig,
     side = discriminator.img_resolution
     features = sum(2 * discriminator.channels(level) * level**2 for level in discriminator.levels)
     return 4 * (weights + pictures * (features + 2 * discriminator.img_channels * side**2))
+
+
+def expected_memory(
+    generator: GeneratorConfig, discriminator: DiscriminatorConfig, pictures: int, itemsize: int, reserved: float
+) -> int:
+    """Bytes that a training takes at its peak, about, beside what `pieces_for` plans for tiles and lines.
+
+    Args:
+        generator, discriminator: the networks.
+        pictures: at a time.
+        itemsize: bytes of an activation.
+        reserved: what is reserved for one byte in use.
+    """
+    weights = 4 * (8 * _numbers(generator) + 5 * _numbers(discriminator))  # gradients twice, of a part and of all
+    side = discriminator.img_resolution
+    features = sum(2 * discriminator.channels(level) * level**2 for level in discriminator.levels)
+    kept = itemsize * _KEPT * features + 8 * discriminator.img_channels * side**2
+    return int(weights + reserved * pictures * kept)
+
+
+def part_for(
+    generator: GeneratorConfig,
+    discriminator: DiscriminatorConfig,
+    batch: int,
+    memory: int,
+    device: torch.device | str,
+    half: bool,
+) -> int:
+    """The micro-batch of a process that fits into so much memory; 0 if the whole batch does.
+
+    Parts with whole groups of the minibatch standard deviation are preferred, since their gradients are those of the
+    whole batch.
+
+    Args:
+        generator, discriminator: the networks.
+        batch: of the process.
+        memory: bytes that the training may take.
+        device: where.
+        half: whether activations have 2 bytes.
+
+    Raises:
+        TrainingError: not even one picture fits; says how much does.
+    """
+    gpu = torch.device(device).type == "cuda"
+    room = memory * (1 - 2 * GPU_SHARE) if gpu else memory - _CPU_WORK
+    reserved = _GPU_RESERVED if gpu else _CPU_RESERVED
+
+    def needed(pictures: int) -> int:
+        return expected_memory(generator, discriminator, pictures, 2 if half else 4, reserved)
+
+    sizes = [size for size in range(batch, 0, -1) if batch % size == 0 and needed(size) <= room]
+    if not sizes:
+        least = needed(1) / (1 - 2 * GPU_SHARE) if gpu else needed(1) + _CPU_WORK
+        raise TrainingError(
+            f"--memory {memory / 1e9:.3g}G: one picture at a time takes about {least / 1e9:.1f} GB at resolution "
+            f"{discriminator.img_resolution}; allow more, or train at a lower --resolution"
+        )
+    whole = [size for size in sizes if size % discriminator.mbstd_group_size == 0 or size == batch]
+    chosen = (whole or sizes)[0]
+    return 0 if chosen == batch else chosen
 
 
 def check_memory(

@@ -31,7 +31,9 @@ def random_box(rng: np.random.Generator, side: int, resolution: int, share: floa
     return (float(left), float(top), float(left + size), float(top + size))
 
 
-def box_positions(boxes: Tensor, side: int, resolution: int) -> tuple[Tensor, Tensor]:
+def box_positions(
+    boxes: Tensor, side: int, resolution: int, samples: int = 1, jitter: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Where the generator has to be evaluated to draw windows.
 
     A generator's coordinates run from the centre of the first to the centre of the last pixel of its training
@@ -41,11 +43,24 @@ def box_positions(boxes: Tensor, side: int, resolution: int) -> tuple[Tensor, Te
         boxes: [N, 4] left, top, right, bottom, fractions of the frame.
         side: pixels of a window.
         resolution: `img_resolution` of the generator.
+        samples: along a pixel.
+        jitter: [2, N, side * samples] of 0..1, where in its part of the pixel each sample of rows and columns
+            lies; None: in the middle.
 
     Returns:
-        y and x, each [N, side] float64.
+        y and x, each [N, side * samples] float64.
     """
-    centres = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    place = torch.full((), 0.5, dtype=torch.float64) if jitter is None else jitter.double()
+    down, across = ((torch.arange(side * samples, dtype=torch.float64) + place) / (side * samples)).expand(
+        2, len(boxes), -1
+    )
     left, top, right, bottom = boxes.double()[:, :, None].unbind(1)
-    y, x = top + centres * (bottom - top), left + centres * (right - left)
+    y, x = top + down * (bottom - top), left + across * (right - left)
     return tuple((edges * resolution - 0.5) / (resolution - 1) for edges in (y, x))  # type: ignore[return-value]
+
+
+def place_of(boxes: Tensor) -> Tensor:
+    """What a discriminator is told of windows [N, 4]: float32 [N, PLACE], see `network.PLACE`."""
+    left, top, right, bottom = boxes.double().unbind(1)
+    numbers = (-(right - left).log2(), -(bottom - top).log2(), left + right - 1, top + bottom - 1)
+    return torch.stack(numbers, 1).float()

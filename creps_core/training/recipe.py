@@ -14,6 +14,7 @@ NON_FINITE = ("skip", "clean")
 LOSSES = ("nonsaturating", "relativistic")
 _MOST = 1 << 48  # of any number that is not whole: beyond all use, and far from overflowing
 _LARGEST_BATCH = 1 << 20
+_MOST_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Recipe:
     precision: str = "auto"  # auto: bfloat16 and TF32 on GPUs that have them, else float32
     non_finite: str = "skip"  # a step with a gradient that is not finite; clean: the authors' (nan -> 0, inf -> 1e5)
     seed: int = 0
+    samples: int = 1  # along a pixel of the generator's pictures: 2 averages 2 x 2, at random places inside each
     loss: str = "nonsaturating"  # relativistic: pictures judged against real ones, R1 and R2 (arXiv 2501.05441)
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class Recipe:
         for name in ("batch", "total", "pl_batch_shrink", "ada_interval", "ada_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 1 <= self.samples <= _MOST_SAMPLES:
+            raise ValueError(f"samples must be from 1 to {_MOST_SAMPLES}, not {self.samples}")
         if self.batch > _LARGEST_BATCH:
             raise ValueError(f"batch must be at most {_LARGEST_BATCH}, not {self.batch}")
         for name in ("micro_batch", "r1_interval", "pl_interval", "freeze_d", "seed"):

@@ -34,7 +34,8 @@ from einops import rearrange
 from torch import Tensor
 
 from ..checkpoints import read_checkpoint, save_generator
-from ..data import Batches, Pictures
+from ..data import Batches, Pictures, Windows, cuts_on
+from ..devices import free_memory
 from ..duration import duration
 from ..errors import TrainingError
 from ..files import replace_file, write_json, write_png
@@ -61,6 +62,7 @@ _LEFTOVER = re.compile(
     r"|\.tmp\w{6}"
 )
 _MOST_LABELS = 1 << 21  # numbers, of labels that are lists of them, kept in a checkpoint
+PICTURES_SHARE = 1 / 8  # of a GPU's free memory, for pictures to cut windows from
 TICKS_OF_GUESSING = 5  # after which a discriminator that tells nothing is reported
 
 
@@ -76,7 +78,9 @@ class Status:
     trainer: Trainer
 
     def __str__(self) -> str:
-        losses = ", ".join(f"{name} {value:.3g}" for name, value in self.stats.items() if name.startswith("loss/"))
+        shown = [name for name in self.stats if name.startswith("loss/")]
+        shown += ["augment/p"] if self.stats.get("augment/p") else []
+        losses = ", ".join(f"{name} {self.stats[name]:.3g}" for name in shown)
         left = duration(self.seconds_left)
         return f"{self.shown:,} of {self.total:,} pictures, {self.images_per_second:.1f} per second, {left} left" + (
             f"; {losses}" if losses else ""
@@ -220,6 +224,7 @@ def _train(
         box=box if recipe.patches else None,
         workers=2 if trainer.device.type == "cpu" else min(8, os.cpu_count() or 1),
         pin=trainer.device.type == "cuda",
+        windows=_windows(trainer, pictures),
     )
     clock = _Clock(trainer.shown)
     saved = trainer.shown
@@ -264,6 +269,15 @@ def _keep(run: Run, trainer: Trainer, pictures: Pictures, writer: _Writer | None
         found = run.judge.measure(trainer, pictures)
         if writer:
             writer.judged(trainer, found)
+
+
+def _windows(trainer: Trainer, pictures: Pictures) -> Windows | None:
+    """What cuts windows where Pillow is not to; both give the same pictures."""
+    if not trainer.recipe.patches or not cuts_on(pictures, trainer.device):
+        return None
+    windows = Windows(pictures, trainer.device, int((free_memory(trainer.device) or 0) * PICTURES_SHARE))
+    log.info("windows are cut on %s; pictures are %s", trainer.device, "there" if windows.resident else "copied there")
+    return windows
 
 
 def teach(trainer: Trainer, pictures: Pictures) -> None:

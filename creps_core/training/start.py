@@ -69,7 +69,7 @@ def judge_for(networks: Networks, wanted: DiscriminatorConfig, seed: int) -> Dis
     if found is None:
         return new_discriminator(wanted, seed)
     ours = {name: getattr(wanted, name) for name in ("img_resolution", "img_channels", "c_dim")}
-    config = dataclasses.replace(found.config, **ours)
+    config = dataclasses.replace(found.config, **ours, places=max(found.config.places, wanted.places))
     if config == found.config:
         return found
     if config.img_channels != found.config.img_channels:  # first, at the resolution that it knows

@@ -108,6 +108,7 @@ def test_the_same_pictures_elsewhere_go_on(out: Path, tmp_path: Path):
         (["--alpha"], "channels 3, not 4"),
         (["--z-dim", "16"], "the generator's z_dim is 8, not 16"),
         (["--d-channel-max", "16"], "the discriminator's channel_max is 8, not 16"),
+        (["--tell-place"], "the discriminator's places is 0, not 1"),
         (["--mirror"], "mirror False, not True"),
         (["--crop", "resize"], "crop center, not resize"),
         (["--aspect", "16:9"], "aspect 1:1, not 16:9"),
@@ -120,6 +121,16 @@ def test_what_contradicts_the_run_is_refused(out: Path, data: Path, caplog, opti
     assert (message or "these are other pictures: 3 pictures") in caplog.text
     assert "another name" in caplog.text
     assert state(out) == before
+
+
+@pytest.mark.parametrize(
+    ("memory", "part", "said"), [("100G", 0, "the whole batch fits into 100 GB"), ("629.9M", 2, "2 pictures at a time")]
+)
+def test_memory_decides_the_parts(out: Path, data: Path, caplog, memory: str, part: int, said: str):
+    """Of a run that goes on, too; what was decided is kept with the run. On a CPU 600 MiB go for other things."""
+    assert main(["train", "--out", str(out), "--images", "12", "--device=cpu", "--memory", memory]) == 0
+    assert said in caplog.text
+    assert load_snapshot(sorted(out.glob("snapshot-*"))[-1]).recipe.micro_batch == part
 
 
 def test_what_agrees_with_the_run_is_fine(out: Path, data: Path):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from comfyui_creps.creps_core.bench.golden import golden_steps
-from comfyui_creps.creps_core.bench.training import LIMITS
-from comfyui_creps.creps_core.training import Recipe, Trainer, load_snapshot
+from comfyui_creps.creps_core.bench.training import CASES, LIMITS
+from comfyui_creps.creps_core.network import Discriminator, Generator
+from comfyui_creps.creps_core.network import discriminator as discriminator_module
+from comfyui_creps.creps_core.training import Pieces, Recipe, Trainer, load_snapshot
 from comfyui_creps.creps_core.training.captured import WARM_UP, Captured
 from comfyui_creps.creps_core.training.snapshots import save_snapshot
 from comfyui_creps.creps_core.training.trainer import NON_FINITE_LIMIT
-from fake_graph import FakeGraph, HostRead
+from comfyui_creps.kernels.graphs import static_shapes
+from fake_graph import FakeGraph, HostRead, counted
 from safetensors.torch import load_file
 from tiny_run import RECIPE, SIDE, make_trainer
 
@@ -128,6 +133,23 @@ def test_other_shapes_are_other_graphs():
     plain = Captured(None)
     assert not plain.active
     assert plain.run("double", double, {"x": torch.ones(1)})["y"] == 2
+
+
+def test_the_operations_of_a_step(monkeypatch):
+    """Of the 128-pixel network of the bench, as a GPU takes them; version 0.2 began with 2436, 4382, 1629 and 708."""
+    monkeypatch.setattr(discriminator_module, "FOLDS_ON", {"cpu"})
+    case, found = CASES["cuda"][0], {}
+    recipe = dataclasses.replace(case.recipe, batch=2, pl_weight=2.0, precision="bfloat16")
+    trainer = Trainer(Generator(case.generator), Discriminator(case.discriminator), recipe, make_graph=False)
+    trainer._pieces = Pieces(1 << 20, 1 << 24)
+    side = case.generator.img_resolution
+    for phase, inputs in trainer._inputs(torch.zeros(2, 3, side, side, dtype=torch.uint8), None, None).items():
+        with static_shapes(), counted() as count:
+            trainer._phase(phase, inputs)
+        found[phase] = count[0]
+    print(found)
+    limits = {"Gmain": 1480, "Greg": 3150, "Dmain": 1100, "Dreg": 560}
+    assert all(count <= limits[phase] for phase, count in found.items()), found
 
 
 def test_errors_of_the_emulation_are_those_of_captures():

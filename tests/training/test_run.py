@@ -18,8 +18,10 @@ import torch
 from comfyui_creps.creps_core import CheckpointError, inspect_checkpoint, load_generator
 from comfyui_creps.creps_core.checkpoints import fingerprint
 from comfyui_creps.creps_core.cli import main
+from comfyui_creps.creps_core.data import Windows
 from comfyui_creps.creps_core.errors import TrainingError
 from comfyui_creps.creps_core.training import (
+    Preview,
     Recipe,
     Run,
     Status,
@@ -29,6 +31,7 @@ from comfyui_creps.creps_core.training import (
     read_stats,
     train,
 )
+from comfyui_creps.creps_core.training import preview as preview_module
 from comfyui_creps.creps_core.training import run as run_module
 from comfyui_creps.creps_core.training.curves import COLORS, loss_plot
 from comfyui_creps.creps_core.training.parallel import Process
@@ -115,6 +118,24 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole: Run, tmp_path: Path, stop_at: 
     train(run, go_on(run), make_pictures())
     assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
     assert [line["shown"] for line in read_stats(tmp_path)] == list(range(4, 49, 4))
+
+
+@pytest.mark.parametrize("room", [0.0, 1.0], ids=["copied", "resident"])
+def test_it_makes_no_difference_who_cuts_the_windows(whole: Run, tmp_path: Path, monkeypatch, room: float):
+    """On a GPU that is the GPU: a run that goes on there, or comes back from there, sees the same pictures."""
+    run = run_in(tmp_path)
+    trainer = make_trainer()
+    train(run, trainer, make_pictures(), stop=lambda: trainer.shown >= 16)
+    made, prepare = [], Windows.prepare
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "cuts_on", lambda pictures, device: True)
+        patch.setattr(run_module, "PICTURES_SHARE", room)
+        patch.setattr(Windows, "prepare", lambda self, *item: made.append(self) or prepare(self, *item))
+        middle = go_on(run)
+        train(run, middle, make_pictures(), stop=lambda: middle.shown >= 32)
+    assert {windows.resident for windows in made} == {bool(room)}
+    train(run, go_on(run), make_pictures())
+    assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
 
 
 def test_a_cancelled_run_keeps_its_state(tmp_path: Path):
@@ -259,6 +280,8 @@ def test_the_command_trains_resumes_and_fine_tunes(folder: Path, tmp_path: Path,
         (["--resolution", "24"], "power of two"),
         (["--resolution", "16", "--start", "missing.pkl"], "no such file"),
         (["--resolution", "16", "--batch", "0"], "batch"),
+        (["--resolution", "16", "--memory", "8G", "--micro-batch", "4"], "give one of them"),
+        (["--resolution", "16", "--memory", "1M"], "one picture at a time takes about 0.6 GB"),
     ],
 )
 def test_bad_arguments_are_explained(folder: Path, tmp_path: Path, caplog, arguments: list[str], message: str):
@@ -343,6 +366,37 @@ def test_statistics_leave_out_what_is_not_finite(tmp_path: Path, monkeypatch):
 def test_time_left_counts_hours_beyond_a_day():
     status = Status(61_888, 800_000, 8.3, 88_952.0, {"loss/G": 1.47, "loss/D": 0.965, "augment/p": 0.0}, make_trainer())
     assert str(status) == "61,888 of 800,000 pictures, 8.3 per second, 24 h 42 min left; loss/G 1.47, loss/D 0.965"
+
+
+def test_what_is_shown_of_a_run():
+    stats = {"loss/G": 1.234, "loss/D": 0.5, "augment/p": 0.125, "scores/real": 1.0}
+    text = str(Status(1000, 5000, 12.5, 320.0, stats, None))  # type: ignore[arg-type]
+    assert text.startswith("1,000 of 5,000 pictures, 12.5 per second, 5 min 20 s left; loss/G 1.23, loss/D 0.5")
+    assert text.endswith("augment/p 0.125")
+
+
+def test_a_preview_grows_and_takes_little_of_the_time(monkeypatch):
+    """A sheet that takes a second to draw is drawn every 50 seconds: 2 % of the time."""
+    now, drawn = [0.0], []
+    generator = make_trainer().G_ema
+
+    def draw(generator, side, columns, rows):
+        drawn.append(now[0])
+        now[0] += 1.0
+        return np.full((rows * side, columns * side, 3), len(drawn), np.uint8)
+
+    monkeypatch.setattr(preview_module, "sample_grid", draw)
+    preview, heights = Preview(16, lambda: now[0]), []
+    while now[0] < 1000:
+        now[0] += 0.25
+        if (sheet := preview.look(generator)) is not None:
+            heights.append(sheet.shape[0] // 16)
+            assert sheet.shape[1] == 8 * 16
+            assert sheet[-1, 0, 0] == len(drawn)
+    assert len(drawn) <= 20
+    assert heights[:10] == [1, 2, 3, 4, 5, 6, 7, 8, 5, 6]
+    monkeypatch.undo()
+    assert Preview(8).look(generator).shape == (8, 64, 3)
 
 
 def test_the_plot_of_losses_shows_where_they_stand():

@@ -1,0 +1,74 @@
+"""How fast windows of pictures are cut: by Pillow in threads, and on a device (`creps_core/data/windows.py`), in turns.
+
+    python benchmarks/windows.py                                   on this machine's GPU, or its CPU
+    python benchmarks/windows.py --side 512 --resolution 64 --batch 64 --threads 8
+
+Nothing is timed before both ways have given the same bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import package  # noqa: F401
+import torch
+from comfyui_creps.creps_core.data import Windows, from_images
+from comfyui_creps.creps_core.training import random_box
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--resolution", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--patches", type=float, default=0.6)
+    parser.add_argument("--threads", type=int, default=8, help="of Pillow")
+    parser.add_argument("--batches", type=int, default=8, help="per turn")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    images = torch.rand(args.pictures, args.side, args.side, 3, generator=torch.Generator().manual_seed(0))
+    pictures = from_images(images, resolution=args.resolution, max_side=args.side)
+    rng = np.random.default_rng(0)
+
+    def drawn() -> tuple[list[int], list[tuple[float, float, float, float]]]:
+        indices = rng.integers(len(pictures), size=args.batch).tolist()
+        return indices, [random_box(rng, args.side, args.resolution, args.patches) for _ in indices]
+
+    work = [drawn() for _ in range(args.batches)]
+    ways = {"resident": Windows(pictures, device, 1 << 40), "copied": Windows(pictures, device, 0)}
+    with ThreadPoolExecutor(args.threads) as pool:
+
+        def pillow() -> list[torch.Tensor]:
+            found = list(pool.map(lambda item: pictures.pictures(item[0], boxes=item[1]), work))
+            return [windows.to(device) for windows in found]
+
+        def cut(name: str) -> list[torch.Tensor]:
+            way = ways[name]
+            return [way.finish(prepared) for prepared in pool.map(lambda item: way.prepare(*item), work)]
+
+        runs = {"Pillow": pillow} | {name: (lambda name=name: cut(name)) for name in ways}
+        wanted = pillow()
+        for name in ways:
+            differing = sum(int((a != b).sum()) for a, b in zip(cut(name), wanted, strict=True))
+            assert not differing, f"{name}: {differing} values differ from Pillow's"
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(args.turns):
+            for name, run in runs.items():
+                start = time.perf_counter()
+                run()[-1].cpu()
+                seconds[name].append(time.perf_counter() - start)
+    print(f"{args.resolution} of {args.side} pixels, {args.batch} at a time, on {device}; {args.threads} threads")
+    for name, found in seconds.items():
+        rates = [args.batch * args.batches / each for each in found]
+        print(f"{name:10}{statistics.median(rates):10.0f} windows a second ({min(rates):.0f} to {max(rates):.0f})")
+
+
+if __name__ == "__main__":
+    main()

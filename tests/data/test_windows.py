@@ -1,0 +1,105 @@
+"""Windows cut by torch are those that Pillow cuts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from comfyui_creps.creps_core.data import Pictures, from_images, windows
+from comfyui_creps.creps_core.data.windows import Windows
+from comfyui_creps.creps_core.training.patches import random_box
+
+CPU = torch.device("cpu")
+
+
+def pictures(channels: int, sides: tuple[int, ...], resolution: int, mirror: bool = True) -> Pictures:
+    """Noise with flat and with transparent parts, where filters ring."""
+    rng = torch.Generator().manual_seed(1)
+    images = torch.rand(len(sides), max(sides), max(sides), channels, generator=rng)
+    images[:, ::3] = images[:, ::3].round()
+    made = from_images(images, resolution=resolution, channels=channels, mirror=mirror, max_side=max(sides))
+    for row, side in enumerate(sides):  # as if the pictures had been of several sizes
+        made._cache._arrays[made.names[row]] = made.stored(row)[:, :side, :side].copy()
+        made._sides[row] = side
+    return made
+
+
+def draw(source: Pictures, count: int, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    indices = rng.integers(len(source), size=count).tolist()
+    return indices, [random_box(rng, source.side(i), source.resolution, 0.7) for i in indices]
+
+
+@pytest.mark.parametrize("room", [0, 1 << 30], ids=["copied", "resident"])
+@pytest.mark.parametrize("part", [1 << 18, 1 << 28], ids=["in parts", "at once"])
+@pytest.mark.parametrize(
+    ("channels", "sides", "resolution"),
+    [(3, (96, 96, 96), 16), (1, (130, 61, 16, 97), 16), (4, (64, 50), 32), (3, (200,), 8)],
+    ids=str,
+)
+def test_windows_are_those_of_pillow(channels, sides, resolution, room, part, monkeypatch):
+    monkeypatch.setattr(windows, "PART_BYTES", part)
+    source = pictures(channels, sides, resolution)
+    cutter = Windows(source, CPU, room)
+    assert cutter.resident == (room > 0)
+    for seed in range(4):
+        indices, boxes = draw(source, 24, seed)
+        cut = cutter.prepare(indices, boxes)
+        assert (len(cut.parts) > 1) == (part < 1 << 20)
+        found, wanted = cutter.finish(cut), source.pictures(indices, boxes=boxes)
+        assert found.dtype == torch.uint8
+        assert torch.equal(found, wanted)
+
+
+def test_windows_that_are_not_as_usual():
+    """Enlarged ones, at the edges, as they lie, off by less than a pixel."""
+    source = pictures(3, (40, 33), 16)
+    boxes = [
+        (0.1, 0.2, 0.2, 0.3),
+        (0.9, 0.9, 1.0, 1.0),
+        (0, 0, 1, 1),
+        (0, 0, 0.4, 0.4),
+        (1e-9, 0, 0.3, 0.3),
+        (0, 0.7, 0.3, 1),
+    ]
+    indices = [0, 1, 2, 3, 1, 2]
+    cutter = Windows(source, CPU, 0)
+    assert torch.equal(cutter.finish(cutter.prepare(indices, boxes)), source.pictures(indices, boxes=boxes))
+    assert torch.equal(cutter.finish(cutter.prepare(indices, None)), source.pictures(indices))
+
+
+def test_sums_stay_whole_numbers_below_2_to_24():
+    """The largest reduction that is let in: then float32, and TF32, add without rounding."""
+    side, resolution = windows.LARGEST_STEP * 8, 8
+    places = torch.tensor([[0, 1, 0, side, side]], dtype=torch.float64)
+    weights = windows._weights(places, resolution, side)
+    assert torch.equal(weights, weights.round())
+    assert weights.abs().max() <= 128
+    assert 255 * weights.double().abs().sum(-1).max() < 2**24
+    parts = weights.double().view(3, resolution, side)
+    whole = parts[0] * 2**16 + parts[1] * 2**8 + parts[2]
+    assert (whole.sum(-1) - 2**22).abs().max() <= side
+    assert 255 * whole.abs().sum(-1).max() < 2**31
+
+
+def test_bad_boxes_are_refused():
+    source = pictures(3, (40,), 16)
+    with pytest.raises(ValueError, match="a box must be"):
+        Windows(source, CPU, 0).prepare([0], [(0.5, 0.0, 0.4, 1.0)])
+    with pytest.raises(ValueError, match="must be square"):
+        Windows(source, CPU, 0).prepare([0], [(0.0, 0.0, 0.4, 1.0)])
+    with pytest.raises(IndexError):
+        Windows(source, CPU, 0).prepare([9], None)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("room", [0, 1 << 30], ids=["copied", "resident"])
+def test_a_gpu_cuts_the_same_windows(room: int, tf32: bool, monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
+    source = pictures(3, (512, 300, 512), 64)
+    cutter = Windows(source, torch.device("cuda"), room)
+    for seed in range(4):
+        indices, boxes = draw(source, 32, seed)
+        assert torch.equal(cutter.finish(cutter.prepare(indices, boxes)).cpu(), source.pictures(indices, boxes=boxes))
