@@ -38,9 +38,7 @@ def run(client: ComfyClient, graph: Graph, nodes: Sequence[Node]) -> list[list[I
     Raises:
         RuntimeError: it fails; says why.
     """
-    seen = [
-        graph.add("PreviewImage", images=node.out("preview") if "preview" in names(node) else node) for node in nodes
-    ]
+    seen = [graph.add("PreviewImage", images=node.out(picture_of(node))) for node in nodes]
     history = client.run(graph.prompt())
     kind, message = history["status"]["messages"][-1]
     if kind != "execution_success":
@@ -49,8 +47,10 @@ def run(client: ComfyClient, graph: Graph, nodes: Sequence[Node]) -> list[list[I
     return [[Image.open(io.BytesIO(client.view(file))).convert("RGB") for file in files] for files in outputs]
 
 
-def names(node: Node) -> list[str]:
-    return node.info["output_name"]
+def picture_of(node: Node) -> str:
+    """The output that has its picture: a preview, or the first image."""
+    outputs = dict(zip(node.info["output_name"], node.info["output"], strict=True))
+    return "preview" if "preview" in outputs else next(name for name, kind in outputs.items() if kind == "IMAGE")
 
 
 def lighter(graph: Graph) -> None:
