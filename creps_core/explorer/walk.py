@@ -90,10 +90,11 @@ class Walker:
     def _found(self, walk: Walk, count: int) -> Directions:
         """So many directions, or all that there are."""
         count = min(count, self.generator.config.w_dim)
-        samples = {"samples": _SAMPLES} if walk.kind == METHODS[0] else {}
+        kind = "SeFa" if walk.kind == "Named" and not self.generator.directions else walk.kind
+        samples = {"samples": _SAMPLES} if kind == METHODS[0] else {}
         return self._once(
-            (walk.kind, walk.layers, count),
-            lambda: find_directions(self.generator, walk.kind, layers=walk.layers, count=count, **samples),
+            (kind, walk.layers, count),
+            lambda: find_directions(self.generator, kind, layers=walk.layers, count=count, **samples),
         )
 
     def _third(self, walk: Walk) -> Directions:

@@ -36,9 +36,10 @@ def test_two_seeds_lie_at_one_step(generator, walker: Walker, psi: float):
     torch.testing.assert_close(same, sample(generator, [10], truncation_psi=psi))
 
 
-@pytest.mark.parametrize("kind", ["SeFa", "PCA"])
+@pytest.mark.parametrize("kind", ["SeFa", "PCA", "Named"])
 def test_found_directions_come_in_pairs(generator, walker: Walker, kind: str):
-    wanted = find_directions(generator, kind, count=4, samples=1024 if kind == "SeFa" else 4096)
+    method = "SeFa" if kind == "Named" else kind  # of a generator that knows no names
+    wanted = find_directions(generator, method, count=4, samples=4096 if kind == "PCA" else 1024)
     moved = walker.latents(Look(3, walk=Walk(kind, 1, x=2.0, y=-1.0))).ws - sample(generator, [3])
     way = 2 * wanted.steps[2] * wanted.vectors[2] - wanted.steps[3] * wanted.vectors[3]
     torch.testing.assert_close(moved, way.expand_as(moved), atol=1e-4, rtol=1e-3)

@@ -110,7 +110,7 @@ def test_on_the_stub_backend(renderer: str) -> None:
     from comfyui_creps.creps_core.serving.conversation import converse
     from comfyui_creps.creps_core.serving.host import Generators
 
-    generators = Generators({"builtin: alpine": make_generator})
+    generators = Generators({"builtin: alpenglow": make_generator})
 
     async def explorer(request: web.Request) -> web.StreamResponse:
         return await converse(request, generators)
