@@ -201,7 +201,7 @@ def _(graph: Graph) -> list[Node]:
     model = load(graph)
     latent = graph.add("CREPS_SampleSeeds", model=model, seeds="14")
     found = graph.add("CREPS_FindDirections", model=model, method="Named", count=17)
-    strip = graph.add("CREPS_DirectionStrip", latent=latent, directions=found, indices="0, 1, 5, 8, 12, 16")
+    strip = graph.add("CREPS_DirectionStrip", latent=latent, directions=found, indices="0, 1, 3, 8, 12, 16")
     sheet = graph.add("CREPS_ContactSheet", model=model, latent=strip, side=128, supersample=2)
     edited = graph.add("CREPS_EditLatents", latent=latent, directions=found, index=16, strength=1.5)
     render = graph.add("CREPS_Render", model=model, latent=edited, width=640, height=640)
