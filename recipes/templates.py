@@ -231,47 +231,42 @@ def scaled(graph: Graph, small: Node, method: str) -> Node:
     )
 
 
-@template("08 Generation with upscaling comparison")
-def _(graph: Graph) -> list[Node]:
+def native_and_small(graph: Graph, factor: int) -> tuple[list[Node], Node, Node]:
+    """The beginning of both comparisons: model and latent, a native render, and one that is to be scaled up."""
     model = load(graph)
     latent = graph.add("CREPS_SampleLatents", model=model, seed=3)
     native = graph.add("CREPS_Render", "Native, 1024 x 1024", model=model, latent=latent, width=1024, height=1024)
     small = graph.add(
         "CREPS_RenderForUpscaling",
-        "Small, 8 times fewer pixels a side",
+        f"Small, {factor} times fewer pixels a side",
         size=(250, 0),
         model=model,
         latent=latent,
         width=1024,
         height=1024,
-        factor=8,
+        factor=factor,
     )
+    return [model, latent], native, small
+
+
+@template("08 Generation with upscaling comparison")
+def _(graph: Graph) -> list[Node]:
+    first, native, small = native_and_small(graph, 8)
     methods = [scaled(graph, small, method) for method in ("bilinear", "bicubic", "lanczos")]
     end = comparison(graph, native, methods, "bilinear\nbicubic\nLanczos", "comparison")
-    graph.lay([model, latent], [native], [small, *methods], end)
+    graph.lay(first, [native], [small, *methods], end)
     return [end[0]]
 
 
 @template("09 Comparison with an upscale model")
 def _(graph: Graph) -> list[Node]:
-    model = load(graph)
-    latent = graph.add("CREPS_SampleLatents", model=model, seed=3)
-    native = graph.add("CREPS_Render", "Native, 1024 x 1024", model=model, latent=latent, width=1024, height=1024)
-    small = graph.add(
-        "CREPS_RenderForUpscaling",
-        "Small, 4 times fewer pixels a side",
-        size=(250, 0),
-        model=model,
-        latent=latent,
-        width=1024,
-        height=1024,
-    )
+    first, native, small = native_and_small(graph, 4)
     models = [{"name": UPSCALER, "url": UPSCALER_URL, "directory": "upscale_models"}]
     upscaler = graph.add("UpscaleModelLoader", model_name=UPSCALER, properties={"models": models})
     trained = graph.add("ImageUpscaleWithModel", "Scale up: model", upscale_model=upscaler, image=small, size=(250, 0))
     usual = scaled(graph, small, "lanczos")
     end = comparison(graph, native, [usual, trained], "Lanczos\nupscale model", "comparison with a model")
-    graph.lay([model, latent, upscaler], [native], [small, usual, trained], end)
+    graph.lay([*first, upscaler], [native], [small, usual, trained], end)
     return [end[0]]
 
 
