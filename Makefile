@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
-CODE = __init__.py setup.py creps_core kernels nodes tests benchmarks recipes
+CODE = __init__.py setup.py common creps_core kernels nodes tests benchmarks recipes
 
 .PHONY: fuzz kill soak pictures picture explore test test-matrix check format gpu clean
 

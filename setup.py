@@ -2,7 +2,7 @@
 
 from setuptools import find_namespace_packages, setup
 
-FOLDERS = ("creps_core", "kernels", "nodes", "web", "workflows")
+FOLDERS = ("common", "creps_core", "kernels", "nodes", "web", "workflows")
 found = find_namespace_packages(include=[pattern for name in FOLDERS for pattern in (name, f"{name}.*")])
 
 setup(

@@ -6,8 +6,8 @@ picture = render(generator, sample(generator, [2]), height=1080, width=1920)
 
 __version__ = "0.2.0"
 
+from ..common.errors import CheckpointError
 from .checkpoints import BUILTINS, inspect_checkpoint, load_builtin, load_generator, save_generator
-from .errors import CheckpointError
 from .latents import sample, seed_to_z
 from .network import Generator, GeneratorConfig, truncate
 from .rendering import FITS, WHOLE_FRAME, Window, fit_window, render, sample_positions

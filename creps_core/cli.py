@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..common.devices import device_of
+from ..common.duration import Pace
+from ..common.errors import TrainingError, out_of_memory, printable, shown
+from ..common.files import check_target
 from . import __version__
 from .bench import command as bench
 from .data import prepare as data
-from .devices import device_of
-from .duration import Pace
-from .errors import TrainingError, out_of_memory, printable, shown
 from .evaluation import command as evaluate
-from .files import check_target
 from .serving import command as explore
 from .training import add_arguments, train_command
 

@@ -19,9 +19,9 @@ from comfy_api.latest import io
 from server import PromptServer
 from torch import Tensor
 
+from ..common.errors import printable, require
+from ..common.files import cannot_write
 from ..creps_core import Generator
-from ..creps_core.errors import printable, require
-from ..creps_core.files import cannot_write
 from ..creps_core.rendering import device, recordings
 from ..kernels import checking
 from . import previews

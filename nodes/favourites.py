@@ -9,8 +9,8 @@ import folder_paths
 from comfy_api.latest import io
 from einops import rearrange
 
+from ..common.files import write_png
 from ..creps_core import render
-from ..creps_core.files import write_png
 from ..creps_core.latents import IF_DIFFERENT, Latents, load_latents, save_latents
 from ..creps_core.rendering import frame_size, memory_estimate
 from . import bridge

@@ -11,8 +11,8 @@ from comfy.cli_args import args
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..common.duration import Pace
 from ..creps_core import render
-from ..creps_core.duration import Pace
 from ..creps_core.rendering import BITS, MAX_SIDE, Preview, memory_estimate, render_to_file
 from . import bridge, inputs
 from .sockets import Latents, LatentSocket, Model, ModelSocket

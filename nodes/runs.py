@@ -14,9 +14,9 @@ import comfy.utils
 import folder_paths
 from torch import Tensor
 
+from ..common.files import path_of
 from ..creps_core.checkpoints import fingerprint
 from ..creps_core.data import Pictures, from_images, open_pictures
-from ..creps_core.files import path_of
 from ..creps_core.training import Wish
 from .sockets import Model
 

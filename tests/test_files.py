@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from comfyui_creps.creps_core import errors
-from comfyui_creps.creps_core.files import path_of, replace_file
+from comfyui_creps.common import errors
+from comfyui_creps.common.files import path_of, replace_file
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names that Windows does not have")

@@ -47,5 +47,5 @@ def test_pack(comfy: Callable[..., str]):
         archive.unlink(missing_ok=True)
     assert {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md"} <= set(names)
     folders = {name.split("/")[0] for name in names if "/" in name}
-    assert folders == {"creps_core", "kernels", "nodes", "web", "workflows"}
+    assert folders == {"common", "creps_core", "kernels", "nodes", "web", "workflows"}
     assert size < 20e6

@@ -7,7 +7,7 @@ import re
 import torch
 from torch import Tensor
 
-from ..errors import require_finite
+from ...common.errors import require_finite
 from ..network import Generator
 from .build import build_generator
 

@@ -24,8 +24,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ..errors import AGAIN, CHECK_FILE, CHECK_NAME, FileError, printable, shown
-from ..files import Path_, open_file, parse_json, read_exactly, replace_file
+from ...common.errors import AGAIN, CHECK_FILE, CHECK_NAME, FileError, printable, shown
+from ...common.files import Path_, open_file, parse_json, read_exactly, replace_file
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """Those that our files may have, by their names in safetensors, in the order in which a file has them."""

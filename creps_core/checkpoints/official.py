@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from ..errors import CHECK_FILE, CHECK_NAME, CheckpointError, printable
-from ..files import open_file
+from ...common.errors import CHECK_FILE, CHECK_NAME, CheckpointError, printable
+from ...common.files import open_file
 from .pickle_objects import TORCH_MAGIC, Module, Objects
 from .pickle_reader import Interpreter, Source, Stream, StreamError, shown
 

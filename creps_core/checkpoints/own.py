@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import AGAIN, CHECK_FILE, CHECK_NAME, CheckpointError, NewerFormatError
-from ..files import Path_, check_target, open_file
+from ...common.errors import AGAIN, CHECK_FILE, CHECK_NAME, CheckpointError, NewerFormatError
+from ...common.files import Path_, check_target, open_file
 from ..network import DiscriminatorConfig, Generator, GeneratorConfig
 from .build import build_discriminator, build_generator, check_finite, check_shapes, resembles, shapes_of
 from .container import TensorFile, as_bytes, open_tensors, read_header, write_tensors

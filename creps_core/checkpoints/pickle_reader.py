@@ -15,7 +15,7 @@ from collections.abc import Callable
 from io import BytesIO, FileIO
 from typing import Any
 
-from ..files import read_exactly
+from ...common.files import read_exactly
 
 NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
 # Instruction -> struct layout of the number that follows it, or of the length of the bytes that follow it.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import require
+from ...common.errors import require
 from .dataset import WHOLE, Box, Pictures
 from .windows import Cut, Windows
 

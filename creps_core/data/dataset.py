@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DatasetError, require
+from ...common.errors import DatasetError, require
 from .decode import EMPTY, MODES, NOT_READ, Frame, Unidentified, cut, decode, square
 from .kinds import canonical, ending, endings, judge, printable
 from .labels import (

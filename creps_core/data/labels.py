@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DatasetError
+from ...common.errors import DatasetError
 from .kinds import canonical, printable
 from .sources import Source, Unusable
 

@@ -21,9 +21,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from ..duration import duration
-from ..errors import DatasetError
-from ..files import check_target, replace_file
+from ...common.duration import duration
+from ...common.errors import DatasetError
+from ...common.files import check_target, replace_file
 from .dataset import Pictures, open_pictures
 from .decode import CROPS
 from .labels import FROM_FILE, FROM_FOLDERS, LABELS_FILE, NO_LABELS

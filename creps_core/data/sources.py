@@ -16,8 +16,8 @@ from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from ..errors import DatasetError
-from ..files import open_file
+from ...common.errors import DatasetError
+from ...common.files import open_file
 from .kinds import HEAD, archive_kind, ending, hidden
 
 MAX_FILE = 1 << 29

@@ -7,7 +7,7 @@ import os
 import zipfile
 from pathlib import Path
 
-from ..errors import DatasetError
+from ...common.errors import DatasetError
 
 
 def stamp(source: str | os.PathLike[str]) -> str:

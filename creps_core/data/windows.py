@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import require
+from ...common.errors import require
 from .dataset import WHOLE, Box, Pictures, checked
 from .decode import LANCZOS, reach
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..duration import duration
-from ..files import check_target, read_json, write_json, write_png
+from ...common.duration import duration
+from ...common.files import check_target, read_json, write_json, write_png
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def evaluate_command(args: argparse.Namespace) -> str:
     """Evaluate, from the arguments of `add_arguments`; writes the files and returns the tables."""
-    from ..devices import device_of
+    from ...common.devices import device_of
     from .metrics import Metric, parse_metrics
 
     for name, least in (("count", 1), ("nearest", 1), ("grid_side", 1), ("seed", 0), ("side", 8), ("largest", 127)):

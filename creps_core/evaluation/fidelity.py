@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import printable
+from ...common.errors import printable
 from .weights import FILES, Weights, WeightsError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..files import read_json, replace_file, write_json
+from ...common.files import read_json, replace_file, write_json
 from ..training import Process
 from . import fidelity, weights
 from .fidelity import Extractor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..errors import printable
+from ...common.errors import printable
 
 MOST = 10_000_000  # pictures
 

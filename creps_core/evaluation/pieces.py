@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..errors import TrainingError
-from ..files import replace_file
+from ...common.errors import TrainingError
+from ...common.files import replace_file
 from ..training import Process
 
 PIECE = 64  # rows

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.errors import DatasetError
 from ..checkpoints import fingerprint
 from ..data import Pictures, open_pictures, stamp
-from ..errors import DatasetError
 from ..latents import sample
 from ..network import Generator, LabelSet
 from ..rendering import look_at, render

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import TrainingError
+from ...common.errors import TrainingError
 from ..training import Judge
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import printable
-from ..files import open_file
+from ...common.errors import printable
+from ...common.files import open_file
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from ...common.errors import require_finite
 from ..checkpoints import fingerprint
-from ..errors import require_finite
 from ..network import FullyConnected, Generator, ModulatedLinear
 from .ranges import parse_indices, parse_layers
 from .sampling import Latents

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.errors import LatentsError, printable
 from ..checkpoints import (
     HEADER_KEY,
     SEAL,
@@ -19,7 +20,6 @@ from ..checkpoints import (
     read_header,
     write_tensors,
 )
-from ..errors import LatentsError, printable
 from ..network import Generator
 from .directions import Directions
 from .sampling import Latents, Origin

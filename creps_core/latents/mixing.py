@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import require_finite
+from ...common.errors import require_finite
 from .ranges import parse_layers
 from .sampling import Latents
 from .selection import check_alike

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...common.errors import require_finite
 from ..checkpoints import fingerprint
-from ..errors import require_finite
 from ..network import Generator, Label, label_vector, truncate
 
 MAX_SEED = (1 << 64) - 1

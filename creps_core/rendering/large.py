@@ -21,8 +21,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ...common.files import cannot_write, check_target
 from ..checkpoints import digest
-from ..files import cannot_write, check_target
 from ..network import Generator
 from .device import precision_of
 from .render import Progress, bands_of

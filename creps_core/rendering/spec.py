@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..errors import shown
+from ...common.errors import shown
 from ..network import GeneratorConfig
 from .window import SQUARE, WHOLE_FRAME, Aspect, Window, fit_window, sample_positions
 

@@ -21,8 +21,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from ..errors import printable
-from ..files import PARTIAL, lock_file, open_file, publish, read_json, write_json
+from ...common.errors import printable
+from ...common.files import PARTIAL, lock_file, open_file, publish, read_json, write_json
 
 log = logging.getLogger("CREPS")
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import shown
+from ...common.errors import shown
 
 Window = tuple[float, float, float, float]
 """(top, left, bottom, right) in image coordinates."""

@@ -9,7 +9,7 @@ import webbrowser
 from functools import partial
 from pathlib import Path
 
-from ..devices import device_of
+from ...common.devices import device_of
 
 log = logging.getLogger("CREPS")
 

@@ -14,8 +14,8 @@ import torch
 from einops import rearrange
 from PIL import Image
 
+from ...common.files import replace_file
 from ..explorer import Cancelled, Scene, Walker, read_scene
-from ..files import replace_file
 from ..network import Generator
 from ..rendering import BITS, View, render_to_file, render_view
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...common.errors import CheckpointError
 from ..checkpoints import build_generator, network_of, read_own
-from ..errors import CheckpointError
 from ..network import Generator
 
 WIDTHS = (0.05, 0.1)

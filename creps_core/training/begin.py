@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from ...common.errors import CheckpointError, NewerFormatError, TrainingError
 from ..checkpoints import fingerprint
 from ..data import Pictures, same_aspect, written_aspect
-from ..errors import CheckpointError, NewerFormatError, TrainingError
 from ..network import DiscriminatorConfig, GeneratorConfig
 from .identity import DATA_OPTIONS, Identity
 from .memory import check_memory

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import path_of
+from ...common.files import path_of
 from .recipe import LOSSES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .judging import Judge
     from .run import Run
 
-from ..errors import printable
+from ...common.errors import printable
 
 log = logging.getLogger("CREPS")
 
@@ -139,7 +139,7 @@ def train_command(args: argparse.Namespace, judge: JudgeMaker | None = None) -> 
     """
     import torch
 
-    from ..devices import device_of
+    from ...common.devices import device_of
     from .begin import begin, finished_note
     from .heap import keep_heap
     from .parallel import join, leave

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import TrainingError
+from ...common.errors import TrainingError
 
 log = logging.getLogger("CREPS")
 

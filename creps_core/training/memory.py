@@ -12,9 +12,9 @@ import math
 
 import torch
 
+from ...common.devices import free_memory
+from ...common.errors import TrainingError
 from ..checkpoints import shapes_of
-from ..devices import free_memory
-from ..errors import TrainingError
 from ..network import DiscriminatorConfig, GeneratorConfig
 from .recipe import Recipe
 from .synthesis import GPU_SHARE

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import TrainingError
+from ...common.errors import TrainingError
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ...common.devices import free_memory
+from ...common.duration import duration
+from ...common.errors import TrainingError
+from ...common.files import replace_file, write_json, write_png
 from ..checkpoints import read_checkpoint, save_generator
 from ..data import Batches, Pictures, Windows, cuts_on
-from ..devices import free_memory
-from ..duration import duration
-from ..errors import TrainingError
-from ..files import replace_file, write_json, write_png
 from ..latents import sample
 from ..network import Discriminator, Generator, LabelSet
 from ..rendering import frame_size, render

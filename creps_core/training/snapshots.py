@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.errors import AGAIN, CheckpointError, shown
 from ...kernels.graphs import Graph
 from ..checkpoints import (
     FORMAT_VERSION,
@@ -30,7 +31,6 @@ from ..checkpoints import (
     write_taught,
     write_tensors,
 )
-from ..errors import AGAIN, CheckpointError, shown
 from ..network import DiscriminatorConfig
 from .averages import Averages
 from .parallel import Process

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from ...common.errors import require
 from ..checkpoints import read_checkpoint
-from ..errors import require
 from ..network import BANDWIDTH, Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from .growth import grow, transfer
 from .refit import refit_discriminator, refit_generator

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...common.errors import TrainingError
 from ...kernels.graphs import Graph
-from ..errors import TrainingError
 from ..network import Discriminator, Generator, Styles
 from .augment import AdaptiveProbability, Augment
 from .averages import Averages

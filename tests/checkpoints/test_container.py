@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
+from comfyui_creps.common.errors import CheckpointError
 from comfyui_creps.creps_core.checkpoints import open_tensors, write_tensors
-from comfyui_creps.creps_core.errors import CheckpointError
 from safetensors.torch import load, save
 
 TENSORS = {

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comfyui_creps.common.errors import CheckpointError
 from comfyui_creps.creps_core.checkpoints import is_pickle, read_snapshot
-from comfyui_creps.creps_core.errors import CheckpointError
 from paths import GOLDEN
 from pickle_files import (
     MARK,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comfyui_creps.common.errors import DatasetError
 from comfyui_creps.creps_core.data import open_pictures, sources
-from comfyui_creps.creps_core.errors import DatasetError
 from picture_files import SIDE, array, colours, encoded, numbered, zipped
 
 DAMAGED = "damaged in the archive"

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comfyui_creps.common.errors import DatasetError
 from comfyui_creps.creps_core.data import Batches, from_images, open_pictures
-from comfyui_creps.creps_core.errors import DatasetError
 from picture_files import SIDE, array, colours, encoded, numbered, opened, write, zipped
 from PIL import Image
 

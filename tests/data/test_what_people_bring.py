@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comfyui_creps.common.errors import DatasetError
 from comfyui_creps.creps_core.data import Pictures, kinds, open_pictures
-from comfyui_creps.creps_core.errors import DatasetError
 from picture_files import SIDE, array, colours, encoded, numbered, opened, reason, smooth, write, zipped
 from PIL import Image, PngImagePlugin
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from comfyui_creps.common.errors import LatentsError
 from comfyui_creps.creps_core import save_generator
 from comfyui_creps.creps_core.checkpoints import fingerprint, load_generator
-from comfyui_creps.creps_core.errors import LatentsError
 from comfyui_creps.creps_core.latents import (
     average,
     find_directions,

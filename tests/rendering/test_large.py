@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comfyui_creps.common.files import lock_file
 from comfyui_creps.creps_core import cli, render, save_generator
-from comfyui_creps.creps_core.files import lock_file
 from comfyui_creps.creps_core.rendering import Preview, large, render_bands, render_to_file, unfinished_in, writers
 from networks import make_generator, make_ws
 from paths import TESTS

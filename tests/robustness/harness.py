@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from comfyui_creps.creps_core.errors import CheckpointError, DatasetError, LatentsError, TrainingError
+from comfyui_creps.common.errors import CheckpointError, DatasetError, LatentsError, TrainingError
 
 DOCUMENTED = (CheckpointError, DatasetError, LatentsError, TrainingError)
 SAID = (ValueError, OSError, OverflowError)

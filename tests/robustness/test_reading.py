@@ -13,8 +13,8 @@ import fuzz
 import harness
 import pytest
 import torch
+from comfyui_creps.common.errors import CheckpointError, LatentsError
 from comfyui_creps.creps_core.checkpoints import load_generator
-from comfyui_creps.creps_core.errors import CheckpointError, LatentsError
 from comfyui_creps.creps_core.latents import load_latents
 from hostile import hostile_files, packed, seeds, unpacked
 from paths import GOLDEN

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comfyui_creps.common.files import check_target, open_file, remove_leftovers, replace_file, write_json
 from comfyui_creps.creps_core import cli, save_generator
-from comfyui_creps.creps_core.files import check_target, open_file, remove_leftovers, replace_file, write_json
 from comfyui_creps.creps_core.latents import sample_latents, save_latents
 from comfyui_creps.creps_core.rendering import large, render_to_file
 from faults import KINDS, Faults, injected

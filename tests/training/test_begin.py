@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from comfyui_creps.common.errors import DatasetError, TrainingError
 from comfyui_creps.creps_core import inspect_checkpoint, load_generator
 from comfyui_creps.creps_core.cli import main
-from comfyui_creps.creps_core.errors import DatasetError, TrainingError
 from comfyui_creps.creps_core.training import Run, load_snapshot, read_stats, train
 from comfyui_creps.creps_core.training import run as run_module
 from comfyui_creps.creps_core.training.begin import fresh_name

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from comfyui_creps.common.errors import TrainingError
 from comfyui_creps.creps_core.bench.live import live_bytes
 from comfyui_creps.creps_core.bench.training import Case
-from comfyui_creps.creps_core.errors import TrainingError
 from comfyui_creps.creps_core.network import GeneratorConfig
 from comfyui_creps.creps_core.training import Pieces, Recipe, discriminator_config_for
 from comfyui_creps.creps_core.training.memory import expected_memory, part_for

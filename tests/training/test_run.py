@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comfyui_creps.common.errors import TrainingError
 from comfyui_creps.creps_core import CheckpointError, inspect_checkpoint, load_generator
 from comfyui_creps.creps_core.checkpoints import fingerprint
 from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.data import Windows
-from comfyui_creps.creps_core.errors import TrainingError
 from comfyui_creps.creps_core.training import (
     Preview,
     Recipe,

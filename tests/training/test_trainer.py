@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from comfyui_creps.common.errors import TrainingError
 from comfyui_creps.creps_core.bench.golden import LOSSES, GoldenTrainer, adam_of_the_file, golden_steps
 from comfyui_creps.creps_core.bench.training import LIMITS
-from comfyui_creps.creps_core.errors import TrainingError
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.network import discriminator as discriminator_module
 from comfyui_creps.creps_core.training import PHASES, Recipe, Trainer, r1_gamma_for
