@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import by_hand
+from . import explicit_backward
 from .graphs import may_look
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, outer_product
 from .stage import Layer, PixelBlock, PixelStage
@@ -67,24 +67,24 @@ def entangle(columns: Tensor, rows: Tensor, stage: PixelStage, tile_pixels: int 
         height = max(1, tile_pixels // (len(rows) * rows.shape[-2]))
         return torch.cat([recompute(paint, tile, rows, *tensors) for tile in columns.split(height, -2)], -2)
 
-    if may_look(columns) and by_hand.serves(columns, rows):
+    if may_look(columns) and explicit_backward.serves(columns, rows):
         return recompute(in_tiles, columns, rows, *tensors, hand=_HandPainted(rebuild))
     return in_tiles(columns, rows, *tensors)
 
 
 class _HandPainted:
-    """`by_hand` as a function of tensors."""
+    """`explicit_backward` as a function of tensors."""
 
     def __init__(self, rebuild: Callable[[Sequence[Tensor]], PixelStage]):
         self.rebuild = rebuild
 
     def value(self, columns: Tensor, rows: Tensor, *tensors: Tensor) -> Tensor:
-        return by_hand.ByHand(columns, rows, self.rebuild(tensors), False).paint()
+        return explicit_backward.ExplicitBackward(columns, rows, self.rebuild(tensors), False).paint()
 
     def gradients(
         self, gradient: Tensor, wanted: Sequence[bool], columns: Tensor, rows: Tensor, *tensors: Tensor
     ) -> tuple[Tensor | None, ...]:
-        work = by_hand.ByHand(columns, rows, self.rebuild(tensors), any(wanted[2:]))
+        work = explicit_backward.ExplicitBackward(columns, rows, self.rebuild(tensors), any(wanted[2:]))
         of_columns, of_rows, layers = work.gradients(gradient)
         weights = [tensor for layer in layers for tensor in layer] or [None] * len(tensors)
         found = (of_columns, of_rows, *weights)

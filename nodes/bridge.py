@@ -22,7 +22,7 @@ from torch import Tensor
 from ..common.errors import printable, require
 from ..common.files import cannot_write
 from ..creps_core import Generator
-from ..creps_core.rendering import device, recordings
+from ..creps_core.rendering import device, picture_graphs
 from ..kernels import checking
 from . import previews
 from .sockets import Model
@@ -119,7 +119,7 @@ def file_state(folder: str, name: str) -> tuple[str, int, int]:
 
 def to_model(generator: Generator) -> Model:
     """Put a generator into the care of ComfyUI's memory management."""
-    recordings.enabled = recordings.enabled and not getattr(args, "disable_cuda_graphs", False)
+    picture_graphs.enabled = picture_graphs.enabled and not getattr(args, "disable_cuda_graphs", False)
     patcher = comfy.model_patcher.CoreModelPatcher(
         generator, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
     )
@@ -231,7 +231,7 @@ def back_off(work: Callable[[int | None], T], *, smallest: int, advice: str) -> 
             if tile is not None and tile <= smallest:
                 raise MemoryError(f"CREPS ran out of memory on {mm.get_torch_device()}. {advice}") from error
             tile = 256 if tile is None else tile // 2
-            device.release()  # recordings, and what they hold
+            device.release()  # picture_graphs, and what they hold
             log.warning("out of memory: trying again with tiles of %d pixels", tile)
         mm.soft_empty_cache()
 

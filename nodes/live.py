@@ -22,8 +22,8 @@ from server import PromptServer
 from ..creps_core.latents import Directions
 from ..creps_core.rendering import device
 from ..creps_core.serving.conversation import converse
-from ..creps_core.serving.guard import stranger
-from ..creps_core.serving.host import Check, Lent, Tell, turn
+from ..creps_core.serving.guard import refuse_origin
+from ..creps_core.serving.host import Check, Lease, Tell, turn
 from . import bridge
 from .load import BUILTIN, checkpoint_names, load_model
 from .sockets import Model
@@ -77,8 +77,8 @@ class ComfyGenerators:
         return name
 
     @contextmanager
-    def use(self, source: str, check: Check, tell: Tell) -> Iterator[Lent]:
-        """See `Host`. Waits as long as a prompt runs; `Lent.busy` says when one begins."""
+    def use(self, source: str, check: Check, tell: Tell) -> Iterator[Lease]:
+        """See `Host`. Waits as long as a prompt runs; `Lease.busy` says when one begins."""
         queue = PromptServer.instance.prompt_queue
         while True:
             while queue.currently_running:
@@ -95,7 +95,7 @@ class ComfyGenerators:
                     generator = bridge.on_device(model, _MEMORY)
                 self._used.add(model)
                 with torch.inference_mode():
-                    yield Lent(generator, directions, lambda: bool(queue.currently_running))
+                    yield Lease(generator, directions, lambda: bool(queue.currently_running))
                 self._last = time.monotonic()
                 return
 
@@ -159,6 +159,6 @@ def register_route() -> None:
 
     @PromptServer.instance.routes.get(ROUTE)
     async def socket(request: web.Request) -> web.StreamResponse:
-        if reason := stranger(request, named):
+        if reason := refuse_origin(request, named):
             raise web.HTTPForbidden(text=reason)
         return await converse(request, GENERATORS)

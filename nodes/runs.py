@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..common.files import path_of
 from ..creps_core.checkpoints import fingerprint
-from ..creps_core.data import Pictures, from_images, open_pictures
-from ..creps_core.training import Wish
+from ..creps_core.data import ImageDataset, from_images, open_dataset
+from ..creps_core.training import RunRequest
 from .sockets import Model
 
 RUNS_FOLDER = "creps_runs"
@@ -59,17 +59,17 @@ def _path_of(folder: str) -> str:
     return str(path_of(folder, folder_paths.get_input_directory()))
 
 
-def opener(images: Tensor | None, c_dim: int) -> Callable[..., Pictures]:
-    """What opens the data set of a folder, a zip or an IMAGE batch, for `Wish.open_data`."""
+def opener(images: Tensor | None, c_dim: int) -> Callable[..., ImageDataset]:
+    """What opens the data set of a folder, a zip or an IMAGE batch, for `RunRequest.open_data`."""
 
     def opened(done: int, total: int) -> None:
         mm.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, total)
 
-    def open_data(source: str, labels: str | None = None, **options: Any) -> Pictures:
+    def open_data(source: str, labels: str | None = None, **options: Any) -> ImageDataset:
         labels = labels or ("file" if c_dim else "none")
         if images is None:
-            return open_pictures(source, use_labels=labels, progress=opened, **options)
+            return open_dataset(source, use_labels=labels, progress=opened, **options)
         if labels != "none":
             raise ValueError(
                 f"labels from {labels} are wanted, and linked images have none: give a folder or zip with a "
@@ -83,14 +83,19 @@ def opener(images: Tensor | None, c_dim: int) -> Callable[..., Pictures]:
     return open_data
 
 
-def name_for(model: Model, wish: Wish, images: Tensor | None) -> str:
+def name_for(model: Model, request: RunRequest, images: Tensor | None) -> str:
     """A name for a run with this model on these pictures, cut so: others get another."""
     if images is not None:
         content = hashlib.blake2b(images.cpu().contiguous().numpy().tobytes()).hexdigest()
     else:
-        content = _data_state(wish.source)
-    parts = (fingerprint(model.generator), content, sorted(wish.shape.items()), sorted(wish.data.items(), key=str))
-    title = f"{model.generator.name} on {Path(wish.source).stem}"
+        content = _data_state(request.source)
+    parts = (
+        fingerprint(model.generator),
+        content,
+        sorted(request.shape.items()),
+        sorted(request.data.items(), key=str),
+    )
+    title = f"{model.generator.name} on {Path(request.source).stem}"
     title = re.sub(r'[/\\:*?"<>|\0]+', " ", title).strip(". ")[:80]
     return f"{title} {hashlib.sha256(repr(parts).encode()).hexdigest()[:6]}"
 

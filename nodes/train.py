@@ -23,9 +23,9 @@ from ..creps_core.training import (
     AUGMENTS,
     Preview,
     Run,
+    RunRequest,
     Status,
-    Wish,
-    Words,
+    Terms,
     begin,
     finished_note,
     networks_of,
@@ -39,7 +39,7 @@ from .sockets import Model, ModelSocket
 _PREVIEW_SIDE = 64
 _TEXT_SECONDS = 2.0
 _AS_THE_MODEL = "as the model"
-_WORDS = Words(name="run_name", new_data="new_data", total="pictures", start="the model", data="folder or images")
+_TERMS = Terms(name="run_name", new_data="new_data", total="pictures", start="the model", data="folder or images")
 LossMap = io.Custom("LOSS_MAP")
 
 
@@ -279,7 +279,7 @@ class TrainGenerator(io.ComfyNode):
             "ada_images": 100_000.0,
         }
         data = {"mirror": mirror, "max_side": 4 * side, "aspect": aspect.strip() or None}
-        wish = Wish(
+        request = RunRequest(
             runs.opener(images, config.c_dim),
             source=runs.source(folder, images),
             start=model.generator.name,
@@ -291,15 +291,15 @@ class TrainGenerator(io.ComfyNode):
             shape={**({"resolution": resolution} if resolution else {}), **({"channels": 4} if alpha else {})},
             generator={name: v for name, v in config.to_dict().items() if name not in ("img_channels", "c_dim")},
             new_data=new_data,
-            words=_WORDS,
+            terms=_TERMS,
         )
-        name = run_name.strip() or runs.name_for(model, wish, images)
+        name = run_name.strip() or runs.name_for(model, request, images)
         run = Run(runs.run_folder(name), tick=max(batch, min(500, pictures // 20)), snapshot_every=snapshot_every)
         with _training(), run.lock:
-            begun = begin(run, wish, device=mm.get_torch_device())
+            begun = begin(run, request, device=mm.get_torch_device())
             trainer, notes = begun.trainer, list(begun.notes)
             if begun.finished:
-                notes.insert(0, finished_note(run, trainer, _WORDS))
+                notes.insert(0, finished_note(run, trainer, _TERMS))
             generator = train(run, trainer, begun.pictures, progress=_progress(cls.hidden.unique_id))
             grid = opaque(sample_grid(generator, max(side, _PREVIEW_SIDE)))
         runs.seen.left(run_name, folder)

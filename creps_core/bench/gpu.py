@@ -33,7 +33,7 @@ from ...kernels import fused, trial
 from ..checkpoints import BUILTINS, load_builtin
 from ..latents import sample
 from ..network import RANK, Generator
-from ..rendering import View, device, recordings, render, render_path, render_view
+from ..rendering import View, device, picture_graphs, render, render_path, render_view
 from . import command, unfused
 from .networks import random_generator, random_latent
 from .speed import error
@@ -251,7 +251,7 @@ def _errors(report: Report, found: dict, name: str, generator: Generator, ws: Te
     found[f"{name}, auto"] = [str(chosen.precision), chosen.share]
     for precision, limit in limits.items():
         for way in ("eager", "recorded", "replayed"):
-            recordings.enabled = way != "eager"
+            picture_graphs.enabled = way != "eager"
             worst, within = error(render(generator, ws, height=side, width=side, precision=precision), exact)
             good = worst <= limit and (precision != "auto" or within >= 0.99)
             if way != "recorded":
@@ -281,7 +281,7 @@ def _whole_times(generator: Generator, ws: Tensor, side: int) -> dict[str, list[
     out = torch.empty((1, generator.config.img_channels, side, side), device="cuda")
     for precision in ("auto", "float32"):
         for way in ("eager", "replayed"):
-            recordings.enabled = way == "replayed"
+            picture_graphs.enabled = way == "replayed"
             if way == "replayed" and side * side > device.RECORDED:
                 continue
 
@@ -289,7 +289,7 @@ def _whole_times(generator: Generator, ws: Tensor, side: int) -> dict[str, list[
                 render(generator, ws, height=side, width=side, precision=precision, out=out)
 
             row[f"{precision}, {way}"] = clock({"it": work}, _RUNS)["it"]
-    recordings.enabled = True
+    picture_graphs.enabled = True
     return row
 
 
@@ -342,7 +342,7 @@ def _memory(report: Report, generator: Generator, ws: Tensor, side: int) -> dict
         torch.cuda.empty_cache()
         out = torch.empty(1, 3, side, side, device="cuda")
         for way in ("eager", "replayed"):
-            recordings.enabled = way == "replayed"
+            picture_graphs.enabled = way == "replayed"
             if way == "replayed" and side * side > device.RECORDED:
                 continue
             render(generator, ws, height=side, width=side, precision=precision, out=out)
@@ -356,7 +356,7 @@ def _memory(report: Report, generator: Generator, ws: Tensor, side: int) -> dict
             chosen = device.precision_of(generator, precision)
             lines = len(generator.config.biline_levels) * 2 * side * RANK * 32 * chosen.pixels.itemsize
             found[f"{precision}, {way}"] = (torch.cuda.max_memory_allocated() - before - lines) / 2**20
-    recordings.enabled = True
+    picture_graphs.enabled = True
     report.say(
         f"memory at {side} beyond weights, picture and lines, MiB: " + str({k: round(v) for k, v in found.items()})
     )
@@ -375,7 +375,7 @@ def _operations(report: Report, generator: Generator, ws: Tensor) -> dict[str, i
             return func(*args, **(kwargs or {}))
 
     found = {}
-    recordings.enabled = False
+    picture_graphs.enabled = False
     for name, subject, latent in (
         ("512 model", generator, ws),
         *((n, g, sample(g, [1])) for n in ("alpine",) for g in [load_builtin(n).to("cuda")]),
@@ -385,7 +385,7 @@ def _operations(report: Report, generator: Generator, ws: Tensor) -> dict[str, i
         with Counter():
             render(subject, latent, height=1024, width=1024)
         found[name] = Counter.count
-    recordings.enabled = True
+    picture_graphs.enabled = True
     report.say(f"operations a picture of 1024: {found}")
     return found
 

@@ -24,7 +24,7 @@ from .own import (
     read_own,
     save_generator,
 )
-from .taught import read_taught, write_taught
+from .training_metadata import read_training_metadata, write_training_metadata
 
 __all__ = [
     "BUILTINS",
@@ -51,10 +51,10 @@ __all__ = [
     "read_header",
     "read_own",
     "read_snapshot",
-    "read_taught",
+    "read_training_metadata",
     "save_generator",
     "shapes_of",
     "swap_levels",
-    "write_taught",
     "write_tensors",
+    "write_training_metadata",
 ]

@@ -73,7 +73,7 @@ def _combine(a: Generator, b: Generator, amounts: dict[str, float], name: str) -
     other = b.state_dict()
     with torch.no_grad():
         blended = {key: _lerp(tensor, other[key].to(tensor), amounts[key]) for key, tensor in a.state_dict().items()}
-    generator = build_generator(a.config, blended).taught_as(a)
+    generator = build_generator(a.config, blended).with_training_metadata_of(a)
     generator.name = name
     return generator
 

@@ -23,7 +23,7 @@ from ..network import DiscriminatorConfig, Generator, GeneratorConfig
 from .build import build_discriminator, build_generator, check_finite, check_shapes, resembles, shapes_of
 from .container import TensorFile, as_bytes, open_tensors, read_header, write_tensors
 from .official import CHOOSE, Network, read_snapshot
-from .taught import is_taught, read_taught, write_taught
+from .training_metadata import is_training_metadata, read_training_metadata, write_training_metadata
 
 if TYPE_CHECKING:
     from ..network import Discriminator
@@ -81,7 +81,7 @@ class Checkpoint:
             )
         generator = build_generator(self.config, self.tensors[name], self.refuse)
         try:
-            read_taught(generator, self.header, self.beside)
+            read_training_metadata(generator, self.header, self.beside)
         except ValueError as error:
             raise self.refuse(str(error)) from error
         generator.name, generator.origin = self.path.stem, str(self.path)
@@ -145,7 +145,7 @@ def save_generator(
     if discriminator is not None:
         tensors |= {f"D.{name}": _for_storage(name, t, half) for name, t in discriminator.state_dict().items()}
         header["discriminator"] = discriminator.config.to_dict()
-    taught, labels = write_taught(generator)
+    taught, labels = write_training_metadata(generator)
     tensors |= labels
     header |= taught
     header |= {
@@ -182,7 +182,7 @@ def read_checkpoint(path: Path_) -> Checkpoint:
     training = is_training(header)
     names = [name for name in ("G", "D", "G_ema") if training or (name == "D" and "discriminator" in header)]
     networks = {name: network_of(tensors, name) for name in names}
-    beside = {name: tensor for name, tensor in tensors.items() if is_taught(name)}
+    beside = {name: tensor for name, tensor in tensors.items() if is_training_metadata(name)}
     if not training:
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith("D.") and name not in beside}
         networks["G_ema"] = own
@@ -297,7 +297,7 @@ def _check_fields(header: dict[str, Any]) -> None:
 
 def _check_networks(file: TensorFile, config: GeneratorConfig, header: dict[str, Any]) -> None:
     """Raise unless the tensors of a file, not read yet, are those of its configs."""
-    found = {name: entry.shape for name, entry in file.entries.items() if not is_taught(name)}
+    found = {name: entry.shape for name, entry in file.entries.items() if not is_training_metadata(name)}
     generator = shapes_of(config)
     wanted: dict[str, dict[str, tuple[int, ...]]] = {"": generator}
     if is_training(header):

@@ -4,7 +4,7 @@ Read `dataset.py` first: here a picture is refused. `decode.py` reads one, `sour
 """
 
 from .batches import Batches
-from .dataset import Pictures, from_images, open_pictures, same_aspect, written_aspect
+from .dataset import ImageDataset, from_images, open_dataset, same_aspect, written_aspect
 from .labels import LABELS
 from .stamp import stamp
 from .windows import Windows, cuts_on
@@ -12,11 +12,11 @@ from .windows import Windows, cuts_on
 __all__ = [
     "LABELS",
     "Batches",
-    "Pictures",
+    "ImageDataset",
     "Windows",
     "cuts_on",
     "from_images",
-    "open_pictures",
+    "open_dataset",
     "same_aspect",
     "stamp",
     "written_aspect",

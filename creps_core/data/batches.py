@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...common.errors import require
-from .dataset import WHOLE, Box, Pictures
+from .dataset import WHOLE, Box, ImageDataset
 from .windows import Cut, Windows
 
 
@@ -61,7 +61,7 @@ class Batches:
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: ImageDataset,
         batch: int,
         *,
         seed: int = 0,

@@ -44,10 +44,10 @@ Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
-class Pictures:
+class ImageDataset:
     """Pictures as squares of 8 bits, in memory as far as `cache_bytes` reaches, otherwise decoded again when asked for.
 
-    Comes from `open_pictures` or `from_images`. With `mirror` it is twice as long: the second half is the first one
+    Comes from `open_dataset` or `from_images`. With `mirror` it is twice as long: the second half is the first one
     flipped left to right. Its methods may be called from several threads at once.
     """
 
@@ -188,7 +188,7 @@ class Pictures:
         return stored
 
 
-def open_pictures(
+def open_dataset(
     source: str | os.PathLike[str],
     *,
     resolution: int,
@@ -203,7 +203,7 @@ def open_pictures(
     cache_bytes: int = 2 << 30,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Pictures:
+) -> ImageDataset:
     """Open a data set: look at every picture once, and keep what fits into `cache_bytes`.
 
     What is no picture by its name nor by its first bytes is passed over. Pictures that cannot be used are skipped; the
@@ -233,7 +233,7 @@ def open_pictures(
     require(seed >= 0, f"seed must be 0 or more, not {seed}")
     require(cache_bytes >= 0, f"cache_bytes must be 0 or more, not {cache_bytes}")
     require(workers is None or workers >= 1, f"workers must be 1 or more, not {workers}")
-    pictures = Pictures(frame, cache_bytes, mirror)
+    pictures = ImageDataset(frame, cache_bytes, mirror)
     pictures.options = {
         "crop": crop,
         "mirror": mirror,
@@ -264,14 +264,14 @@ def from_images(
     mirror: bool = False,
     aspect: str = "1:1",
     max_side: int | None = None,
-) -> Pictures:
+) -> ImageDataset:
     """A data set of pictures in memory, such as an IMAGE of ComfyUI.
 
     Args:
         images: float [N, H, W, C] of 0..1; 1, 3 or 4 channels.
         resolution, channels, crop, max_side: as of `Frame`.
         mirror: every picture also flipped left to right.
-        aspect: as of `open_pictures`.
+        aspect: as of `open_dataset`.
 
     Raises:
         DatasetError: there is no picture, or none that can be used.
@@ -285,7 +285,7 @@ def from_images(
         )
     if 0 in images.shape:
         raise DatasetError(f"no pictures: the batch has the shape {list(images.shape)}")
-    pictures = Pictures(frame, math.inf, mirror)
+    pictures = ImageDataset(frame, math.inf, mirror)
     pictures.options = {
         "crop": crop,
         "mirror": mirror,
@@ -324,7 +324,7 @@ class _Found:
 
 
 def _fill(
-    pictures: Pictures,
+    pictures: ImageDataset,
     files: Source,
     use_labels: str,
     max_pictures: int | None,
@@ -396,7 +396,7 @@ def _is_nothing(error: Unusable | None) -> bool:
 
 
 def _enter(
-    pictures: Pictures,
+    pictures: ImageDataset,
     used: list[str],
     found: dict[str, _Found],
     skipped: list[tuple[str, str]],
@@ -441,7 +441,7 @@ def parse_aspect(text: str) -> tuple[int, int]:
 
 
 def same_aspect(text: str) -> str:
-    """An aspect as `Pictures.options` have it: "32:18" is "16:9"."""
+    """An aspect as `ImageDataset.options` have it: "32:18" is "16:9"."""
     return written_aspect(parse_aspect(text))
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from ...common.duration import duration
 from ...common.errors import DatasetError
 from ...common.files import check_target, replace_file
-from .dataset import Pictures, open_pictures
+from .dataset import ImageDataset, open_dataset
 from .decode import CROPS
 from .labels import FROM_FILE, FROM_FOLDERS, LABELS_FILE, NO_LABELS
 
@@ -95,15 +95,15 @@ def prepare(
     max_pictures: int | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Pictures:
-    """Write the pictures of a folder or zip, cut as `open_pictures` cuts them, into an uncompressed zip of PNGs.
+) -> ImageDataset:
+    """Write the pictures of a folder or zip, cut as `open_dataset` cuts them, into an uncompressed zip of PNGs.
 
     Opened again at that side they are the same pictures, to the bit.
 
     Args:
         source: folder or zip.
         target: the zip file, which is there as a whole or not at all.
-        side, channels, crop, max_pictures, seed: as of `open_pictures`.
+        side, channels, crop, max_pictures, seed: as of `open_dataset`.
         labels: its `use_labels`.
         progress: called with what is worked on, done and total; what it raises stops the work.
 
@@ -120,7 +120,7 @@ def prepare(
     check_target(target)
     if target.exists() and source.exists() and target.samefile(source):
         raise DatasetError(f"{target}: cannot be made of itself: give it another name")
-    pictures = open_pictures(
+    pictures = open_dataset(
         source,
         resolution=side,
         channels=channels,
@@ -135,7 +135,7 @@ def prepare(
     return pictures
 
 
-def _write(file: BinaryIO, pictures: Pictures, progress: Callable[[str, int, int], None] | None) -> None:
+def _write(file: BinaryIO, pictures: ImageDataset, progress: Callable[[str, int, int], None] | None) -> None:
     count = len(pictures)
     names = [f"{n // _PER_FOLDER:05d}/img{n:08d}.png" for n in range(count)]
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -156,7 +156,7 @@ def _png(picture: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _labels(pictures: Pictures, names: list[str]) -> dict[str, object]:
+def _labels(pictures: ImageDataset, names: list[str]) -> dict[str, object]:
     found = pictures.all_labels()
     if found is None:
         return {"labels": None}

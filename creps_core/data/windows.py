@@ -1,4 +1,4 @@
-"""Windows of pictures, cut and resized on the device that trains: to the bit what `Pictures.pictures` makes of them.
+"""Windows of pictures, cut and resized on the device that trains, with the same bits as `ImageDataset.pictures`.
 
 Pillow resizes with weights of 22 bits after the point, first along the rows, then along the columns, and rounds to 8
 bits after either. Here the weights are parts of 8 bits, so that products and sums are whole numbers below 2^24: those
@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...common.errors import require
-from .dataset import WHOLE, Box, Pictures, checked
+from .dataset import WHOLE, Box, ImageDataset, checked
 from .decode import LANCZOS, reach
 
 PART_BYTES = 256 << 20
@@ -29,7 +29,7 @@ _BITS = 22  # after the point, of Pillow's weights
 _STRIDE = 64  # windows of about a size take the same memory
 
 
-def cuts_on(pictures: Pictures, device: torch.device) -> bool:
+def cuts_on(pictures: ImageDataset, device: torch.device) -> bool:
     """Whether `Windows` is the way for these: on a CPU Pillow is faster, and other devices lack float64 or trial."""
     return device.type == "cuda" and pictures.largest_side <= LARGEST_STEP * pictures.resolution
 
@@ -89,14 +89,14 @@ class Windows:
         room: bytes that pictures may take there.
     """
 
-    def __init__(self, pictures: Pictures, device: torch.device, room: int):
+    def __init__(self, pictures: ImageDataset, device: torch.device, room: int):
         self.pictures, self.device = pictures, device
         self.resident = pictures.in_memory and pictures.stored_bytes <= room
         if self.resident:
             self._store, self._starts = _laid_out(pictures, device)
 
     def prepare(self, indices: Sequence[int], boxes: Sequence[Box] | None) -> Cut:
-        """The host's part, for threads. Arguments and errors as of `Pictures.pictures`, but that boxes are square."""
+        """The host's part, for threads. Arguments and errors as `ImageDataset.pictures`, but boxes are square."""
         boxes = [WHOLE] * len(indices) if boxes is None else [checked(box) for box in boxes]
         for left, top, right, bottom in boxes:  # of others Pillow may resize the columns first
             require(
@@ -173,7 +173,7 @@ class Windows:
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
 
-def _laid_out(pictures: Pictures, device: torch.device) -> tuple[Tensor, list[tuple[int, int]]]:
+def _laid_out(pictures: ImageDataset, device: torch.device) -> tuple[Tensor, list[tuple[int, int]]]:
     """All stored pictures on a device, uint8 [bytes], and where each one begins there with its side."""
     sides = [pictures.stored(row).shape[1] for row in range(len(pictures.names))]
     starts = np.cumsum([0, *(pictures.channels * side**2 for side in sides)]).tolist()

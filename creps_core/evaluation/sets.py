@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...common.errors import DatasetError
 from ..checkpoints import fingerprint
-from ..data import Pictures, open_pictures, stamp
+from ..data import ImageDataset, open_dataset, stamp
 from ..latents import sample
 from ..network import Generator, LabelSet
 from ..rendering import look_at, render
@@ -126,13 +126,13 @@ class Real(PictureSet):
         crop: str = "center",
         aspect: str = "1:1",
         mirror: bool = False,
-        opened: Pictures | None = None,
+        opened: ImageDataset | None = None,
         progress: Callable[[int, int], None] | None = None,
     ):
         """
         Args:
             path: folder or zip.
-            side, channels, crop, aspect, mirror: as of `open_pictures`.
+            side, channels, crop, aspect, mirror: as of `open_dataset`.
             opened: where they are open already, with these options.
             progress: called as progress(done, total) while they are opened.
 
@@ -152,11 +152,11 @@ class Real(PictureSet):
         self.identity = {"files": opened.fingerprint if opened else stamp(path), **self._options}
         self.facts = {"pictures_of": path.name, "resolution": side, "crop": crop}
 
-    def opened(self) -> Pictures:
+    def opened(self) -> ImageDataset:
         """The pictures. Raises DatasetError: none can be used."""
         if self._opened is None:
             log.info("opening %s", self.path)
-            self._opened = open_pictures(self.path, progress=self._progress, **self._options)
+            self._opened = open_dataset(self.path, progress=self._progress, **self._options)
             log.info("%s", self._opened.report)
         return self._opened
 
@@ -177,7 +177,7 @@ class Real(PictureSet):
     def labels(self) -> LabelSet | None:
         """The labels in its `dataset.json`, and how often each occurs; None: there are none."""
         try:
-            pictures = open_pictures(self.path, use_labels="file", **self._options)
+            pictures = open_dataset(self.path, use_labels="file", **self._options)
         except DatasetError as error:
             log.warning("%s", error)
             return None

@@ -15,7 +15,7 @@ from ..training import Judge
 if TYPE_CHECKING:
     import torch
 
-    from ..data import Pictures
+    from ..data import ImageDataset
     from ..training import Run, Trainer
     from .measure import Networks
     from .metrics import Metric
@@ -80,7 +80,7 @@ class _SnapshotJudge:
         self.metrics, self.networks, self.run, self.held_out = metrics, networks, run, held_out
         self._real: Any = None
 
-    def measure(self, trainer: Trainer, pictures: Pictures) -> dict[str, float]:
+    def measure(self, trainer: Trainer, pictures: ImageDataset) -> dict[str, float]:
         """Of all metrics: their numbers by name, {} in processes but the first."""
         from ...kernels import cache_folder
         from .measure import measure

@@ -16,7 +16,7 @@ from einops import repeat
 from torch import Tensor
 
 from ..comparison import grid, labelled, opaque
-from ..data import Pictures, open_pictures
+from ..data import ImageDataset, open_dataset
 from ..network import Generator
 from .distance import Nearest, Row, distance_table, fakes, nearest
 
@@ -39,7 +39,7 @@ class Unseen:
         data: folder or zip that it was trained on.
         held_out: such pictures kept from it; None: one half of the data set stands for the training pictures, and the
             other for these.
-        crop: as of `open_pictures`.
+        crop: as of `open_dataset`.
         seed: of all that is chosen at random.
     """
 
@@ -51,9 +51,9 @@ class Unseen:
     opening: Callable[[int, int], None] | None = None
     """Called as opening(done, total) while pictures are opened; what it raises stops that."""
 
-    def open(self, path: Path, side: int, count: int | None) -> Pictures:
+    def open(self, path: Path, side: int, count: int | None) -> ImageDataset:
         """Pictures of a folder or zip, `count` of them at random."""
-        return open_pictures(
+        return open_dataset(
             path,
             resolution=side,
             channels=self.generator.config.img_channels,
@@ -138,14 +138,14 @@ def row_to_dict(row: Row) -> dict[str, Any]:
     }
 
 
-def batches(pictures: Pictures, indices: Sequence[int]) -> Iterator[Tensor]:
+def batches(pictures: ImageDataset, indices: Sequence[int]) -> Iterator[Tensor]:
     """Pictures of a set by their numbers, some at a time."""
     for start in range(0, len(indices), _BATCH):
         yield pictures.pictures(indices[start : start + _BATCH])
 
 
 def _nearest(
-    generator: Generator, training: Pictures, fresh: Pictures, count: int, side: int
+    generator: Generator, training: ImageDataset, fresh: ImageDataset, count: int, side: int
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The nearest training pictures of generated and of held-out ones: for JSON, and as a sheet."""
     made, kept = torch.cat(list(fakes(generator, range(count), side))), fresh.pictures(range(len(fresh)))

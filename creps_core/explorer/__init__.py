@@ -4,7 +4,7 @@ Read `scene.py` first: a `Scene` is all that there is to know. `walk.py` turns i
 draws it, `budget.py` says how large a frame may be, and `latest.py` lets the newest request win.
 """
 
-from .latest import Cancelled, Latest
+from .latest import Cancelled, LatestOnlyWorker
 from .scene import MAX_SIDE, WALKS, Key, Look, Scene, Walk, read_look, read_scene
 from .session import MAX_STAGE, Frame, Request, Session, Stage
 from .walk import Walker, frame_times, length
@@ -16,7 +16,7 @@ __all__ = [
     "Cancelled",
     "Frame",
     "Key",
-    "Latest",
+    "LatestOnlyWorker",
     "Look",
     "Request",
     "Scene",

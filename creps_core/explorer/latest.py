@@ -21,7 +21,7 @@ class Cancelled(Exception):
     """The picture is not wanted any more."""
 
 
-class Latest:
+class LatestOnlyWorker:
     """Draws requests in a thread of its own, always the newest one.
 
     A sharp picture ends as soon as anything newer is asked for; a draft, which is nearly done, only if it takes long.

@@ -85,7 +85,7 @@ def project(
     _check(pictures, space, steps=steps, side=side, candidates=candidates, starts=starts)
     with torch.inference_mode(False), torch.enable_grad():
         tensors = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-        copy = build_generator(generator.config, tensors).taught_as(generator)
+        copy = build_generator(generator.config, tensors).with_training_metadata_of(generator)
         search = _Search(copy, space, steps, side, perceptual)
         search.candidates, search.starts, search.seed = candidates, starts, seed
         search.begin = None if start is None else start.clone()

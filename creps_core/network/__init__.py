@@ -5,11 +5,11 @@ pixels (`kernels`). Parameter names are those of the official checkpoints.
 """
 
 from .config import RANK, GeneratorConfig
-from .discriminator import BRANCH_GAIN, FOLDS_ON, PLACE, Block, Discriminator, DiscriminatorConfig
+from .discriminator import BRANCH_GAIN, FOLDS_ON, WINDOW_CODE, Block, Discriminator, DiscriminatorConfig
+from .fused_synthesis import FusedSynthesis
 from .generator import Generator, LineStyles, Synthesis
 from .labels import Label, LabelSet, label_vector
 from .layers import FullyConnected, ModulatedLinear
-from .lean import Lean
 from .lines import BANDWIDTH, COLUMNS, ROWS
 from .mapping import truncate
 from .styles import Styles, styles_of, tensors_of
@@ -19,18 +19,18 @@ __all__ = [
     "BRANCH_GAIN",
     "COLUMNS",
     "FOLDS_ON",
-    "PLACE",
     "RANK",
     "ROWS",
+    "WINDOW_CODE",
     "Block",
     "Discriminator",
     "DiscriminatorConfig",
     "FullyConnected",
+    "FusedSynthesis",
     "Generator",
     "GeneratorConfig",
     "Label",
     "LabelSet",
-    "Lean",
     "LineStyles",
     "ModulatedLinear",
     "Styles",

@@ -26,7 +26,7 @@ _LAST_LEVEL = 4
 BRANCH_GAIN = math.sqrt(0.5)  # two branches of equal variance are added
 _MAPPING_LAYERS = 8
 _FIR = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-PLACE = 4
+WINDOW_CODE = 4
 """Numbers that say where a window is: the logarithms (base 2) of how many times its width and its height go into the
 picture's, and where its centre is, -1..1 across and down the picture. All are 0 for the whole picture."""
 FOLDS_ON = {"cuda"}
@@ -44,7 +44,7 @@ class DiscriminatorConfig:
     channel_base: int = 32768
     channel_max: int = 512
     mbstd_group_size: int = 4
-    places: int = 0  # 1: it is told which window of its picture it sees, see `PLACE`
+    places: int = 0  # 1: it is told which window of its picture it sees, see `WINDOW_CODE`
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -176,14 +176,14 @@ class Discriminator(nn.Module):
         if config.c_dim:
             self.mapping = MappingStack(0, config.c_dim, config.channels(_LAST_LEVEL), _MAPPING_LAYERS)
         if config.places:  # zero: a trained discriminator begins with the judgement that it has
-            self.place = FullyConnected(PLACE, config.channels(_LAST_LEVEL))
+            self.place = FullyConnected(WINDOW_CODE, config.channels(_LAST_LEVEL))
             nn.init.zeros_(self.place.weight)
 
     def forward(self, images: Tensor, c: Tensor | None = None, place: Tensor | None = None) -> Tensor:
         """Pictures [N, img_channels, R, R], about -1..1, and labels c [N, c_dim] -> logits [N, 1], float32 or better.
 
         The pictures of a batch are judged together: their spread within groups of `mbstd_group_size` is a feature.
-        With `config.places` the features are projected on what a window's `place` [N, PLACE] makes of them;
+        With `config.places` the features are projected on what a window's `place` [N, WINDOW_CODE] makes of them;
         None stands for whole pictures.
         """
         x = images
@@ -194,7 +194,7 @@ class Discriminator(nn.Module):
             label = self.mapping.stack(None, c, self.b4.out.weight.dtype)
             x = (x * label).sum(1, keepdim=True) / math.sqrt(x.shape[1])
         if self.config.places:
-            place = features.new_zeros(len(features), PLACE) if place is None else place
+            place = features.new_zeros(len(features), WINDOW_CODE) if place is None else place
             x = x + (features * self.place(place)).sum(1, keepdim=True) / math.sqrt(features.shape[1])
         return x if x.dtype == torch.float64 else x.float()
 

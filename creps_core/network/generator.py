@@ -143,7 +143,7 @@ class Generator(nn.Module):
         self.mapping = Mapping(config)
         self.synthesis = Synthesis(config)
 
-    def taught_as(self, other: Generator) -> Generator:
+    def with_training_metadata_of(self, other: Generator) -> Generator:
         """Take over what is known of the pictures that another generator was trained on; returns itself."""
         self.labels, self.aspect, self.directions = other.labels, other.aspect, other.directions
         return self

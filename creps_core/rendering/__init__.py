@@ -4,13 +4,13 @@ Read `render.py` first: there a latent becomes lines, and lines become pixels th
 samples lie, `camera.py` what a view shows, `film.py` renders paths, `warp.py` what is turned or bent, `large.py` files.
 """
 
-from . import device, recordings
+from . import device, picture_graphs
 from .camera import EASINGS, TIMINGS, WARPS, View, add_warp, between, camera_path
 from .device import look_at, shape_of
 from .film import render_path, render_view, share, views_estimate
 from .large import BITS, Preview, render_to_file
 from .render import Progress, RenderCache, memory_estimate, render, render_bands
-from .spec import MAX_SIDE, MAX_SUPERSAMPLE, PictureSpec
+from .spec import MAX_SIDE, MAX_SUPERSAMPLE, ImageSpec
 from .unfinished import Leftover, clear_unfinished, unfinished_in
 from .warp import QUALITIES
 from .window import FITS, WHOLE_FRAME, Window, fit_window, frame_size, full_size, sample_positions
@@ -25,8 +25,8 @@ __all__ = [
     "TIMINGS",
     "WARPS",
     "WHOLE_FRAME",
+    "ImageSpec",
     "Leftover",
-    "PictureSpec",
     "Preview",
     "Progress",
     "RenderCache",
@@ -42,7 +42,7 @@ __all__ = [
     "full_size",
     "look_at",
     "memory_estimate",
-    "recordings",
+    "picture_graphs",
     "render",
     "render_bands",
     "render_path",

@@ -1,7 +1,8 @@
 """Pictures on a GPU: few operations a picture, no wait but one at the end, and graphs where pictures repeat.
 
-What is made once for a generator on a device is kept by `renderer_of`: its network laid out anew (`network.Lean`), the
-packed weights of its per-pixel stage, the precision that is good enough for it, and recordings.
+What is made once for a generator on a device is kept by `renderer_of`: its network laid out anew
+(`network.FusedSynthesis`), the packed weights of its per-pixel stage, the precision that is good enough for it, and
+recorded pictures.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from torch import Tensor
 from ... import kernels
 from ...kernels import fused
 from ...kernels.packing import Config, PendingStage, padded
-from ..network import RANK, Generator, GeneratorConfig, Lean
-from . import recordings
+from ..network import RANK, FusedSynthesis, Generator, GeneratorConfig
+from . import picture_graphs
 from .precision import Look, Precision, explicit, look
-from .spec import PictureSpec
+from .spec import ImageSpec
 from .transfer import Transfer
 
 BAND = 8192
@@ -80,8 +81,8 @@ class DeviceRenderer:
     """See the module."""
 
     def __init__(self, generator: Generator):
-        self.lean = Lean(generator.synthesis, generator.mapping.w_avg.device)
-        self.recordings = recordings.Recordings()
+        self.lean = FusedSynthesis(generator.synthesis, generator.mapping.w_avg.device)
+        self.recordings = picture_graphs.PictureGraphs()
         self._stages: dict[tuple[torch.dtype, Config], PendingStage] = {}
         self._look: Look | None = None
 
@@ -92,7 +93,7 @@ class DeviceRenderer:
             def draw(ws: Tensor, side: int, precision: Precision) -> Tensor:
                 out = torch.empty((len(ws), generator.config.img_channels, side, side), device=self.lean.device)
                 transfer = Transfer(self.lean.device)
-                picture = DevicePicture(self, ws, PictureSpec(side, side), precision, transfer)
+                picture = DevicePicture(self, ws, ImageSpec(side, side), precision, transfer)
                 for i in range(len(ws)):
                     for top, bottom, paint in picture.bands(i):
                         paint(out[i, :, top:bottom])
@@ -127,7 +128,7 @@ class DevicePicture:
         self,
         renderer: DeviceRenderer,
         ws: Tensor,
-        spec: PictureSpec,
+        spec: ImageSpec,
         precision: Precision,
         transfer: Transfer,
         advance: Callable[[int], None] = lambda work: None,
@@ -224,7 +225,7 @@ class DevicePicture:
         self.pace.step()
         self.advance(pixels)
 
-    # Recordings
+    # Recorded pictures
 
     def _recording(self, out: Tensor) -> Callable[..., Tensor] | None:
         """What replays a picture like `out`, if one was asked for before: (ws, y, x, overflow) -> picture."""
@@ -250,7 +251,7 @@ class DevicePicture:
                 lines[:, : len(y)], lines[:, len(y) :], stage.packed, picture, overflow, supersample=spec.supersample
             )
 
-        replay = recordings.record(work, lean.device)
+        replay = picture_graphs.record(work, lean.device)
 
         def again(new_ws: Tensor, new_y: Tensor, new_x: Tensor, found: Tensor) -> Tensor:
             ws.copy_(new_ws)

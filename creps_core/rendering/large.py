@@ -26,7 +26,7 @@ from ..checkpoints import digest
 from ..network import Generator
 from .device import precision_of
 from .render import Progress, bands_of
-from .spec import PictureSpec
+from .spec import ImageSpec
 from .unfinished import Leftover, Unfinished
 from .window import WHOLE_FRAME, Window
 from .writers import BLOCK, FORMATS, Writer
@@ -99,7 +99,7 @@ def render_to_file(
     path = Path(path)
     writer_class = _format(path, bits)
 
-    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
+    spec = ImageSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
 
     def bands(first_row: int, progress: Progress | None) -> Iterator[tuple[int, Tensor]]:
         dtype, band = (torch.uint8, BLOCK) if bits == 8 else (torch.float32, BLOCK // 4)  # as many bytes

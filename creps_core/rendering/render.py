@@ -17,7 +17,7 @@ from ...kernels.workers import run_parallel
 from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
 from .device import BAND, RECORDED, DevicePicture, renderer_of, serves, shape_of
 from .precision import explicit
-from .spec import PictureSpec, check_out, check_ws
+from .spec import ImageSpec, check_out, check_ws
 from .transfer import Transfer
 from .window import WHOLE_FRAME, Window
 
@@ -76,7 +76,7 @@ def render(
         ValueError: an argument is out of range or does not fit the generator; names it.
         OverflowError: half precision overflowed, or the weights or the latent are beyond all use.
     """
-    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
+    spec = ImageSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
     device, config = generator.mapping.w_avg.device, generator.config
     check_ws(config, ws)
     shape = (len(ws), config.img_channels, height, width)
@@ -126,14 +126,14 @@ def render_bands(
     Raises:
         As `render`, and ValueError: there is not exactly one latent, or the band or the first row is out of range.
     """
-    spec = PictureSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
+    spec = ImageSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
     return bands_of(generator, ws, spec, progress=progress, dtype=dtype, band=band, first_row=first_row)
 
 
 def bands_of(
     generator: Generator,
     ws: Tensor,
-    spec: PictureSpec,
+    spec: ImageSpec,
     *,
     progress: Progress | None = None,
     dtype: torch.dtype = torch.uint8,
@@ -221,7 +221,7 @@ class RenderCache:
 def _picture(
     generator: Generator,
     ws: Tensor,
-    spec: PictureSpec,
+    spec: ImageSpec,
     progress: Progress | None,
     cache: RenderCache | None,
     transfer: Transfer | None,
@@ -245,7 +245,7 @@ class _Picture:
         self,
         generator: Generator,
         ws: Tensor,
-        spec: PictureSpec,
+        spec: ImageSpec,
         dtype: torch.dtype,
         counter: WorkCounter,
         line_work: int,

@@ -16,7 +16,7 @@ MAX_SIDE = 131072
 
 
 @dataclass(frozen=True)
-class PictureSpec:
+class ImageSpec:
     """A picture of a latent: its size, what it shows, and how it is computed. Made and checked once; see `render`.
 
     Raises:

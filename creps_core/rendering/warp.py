@@ -18,12 +18,12 @@ from einops import rearrange
 from torch import Tensor
 
 from ...kernels import tiled
-from ...kernels.scattered import SHORT, Places, entangle_at, places, strip_points, table
+from ...kernels.points import SHORT, Places, entangle_at, places, strip_points, table
 from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
 from .camera import Mapping
 from .device import precision_of
 from .render import LineEvaluator, Progress, WorkCounter
-from .spec import PictureSpec, check_out, check_ws
+from .spec import ImageSpec, check_out, check_ws
 from .window import WHOLE_FRAME, Window
 
 log = logging.getLogger("CREPS")
@@ -108,7 +108,7 @@ def render_mapped(
         ValueError: an argument is out of range; `mapping` gives something that is not finite.
     """
     config, device = generator.config, generator.mapping.w_avg.device
-    spec = PictureSpec(height, width, window, fit, supersample, precision, aspect=generator.aspect)
+    spec = ImageSpec(height, width, window, fit, supersample, precision, aspect=generator.aspect)
     check_ws(config, ws)
     if quality not in QUALITIES:
         raise ValueError(f"quality must be one of {list(QUALITIES)}, not {quality!r}")
@@ -235,7 +235,7 @@ def tables_estimate(config: GeneratorConfig) -> int:
 class _Points:
     """The points of a picture, in the frame."""
 
-    def __init__(self, mapping: Mapping, spec: PictureSpec):
+    def __init__(self, mapping: Mapping, spec: ImageSpec):
         self.mapping, self.height, self.width, self.supersample = mapping, spec.height, spec.width, spec.supersample
         self.y, self.x = spec.positions()
         self.count = len(self.y) * len(self.x)

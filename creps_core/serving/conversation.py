@@ -17,8 +17,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from ..explorer import MAX_SIDE, MAX_STAGE, Cancelled, Frame, Latest, Request, Session, Stage, read_scene
-from .host import Host, Lent
+from ..explorer import MAX_SIDE, MAX_STAGE, Cancelled, Frame, LatestOnlyWorker, Request, Session, Stage, read_scene
+from .host import Host, Lease
 from .saving import Saving
 
 log = logging.getLogger("CREPS")
@@ -78,7 +78,7 @@ class Conversation:
         self._session: Session | None = None
         self._waits = False
         self._saving = saving(self._tell) if saving else None
-        self._latest = Latest(self._draw)
+        self._latest = LatestOnlyWorker(self._draw)
         self._tell(
             {"hello": {"sources": host.sources(), "saves": saving is not None, "side": MAX_SIDE, "stage": MAX_STAGE}}
         )
@@ -153,19 +153,19 @@ class Conversation:
 
     def _try(self, request: Request, check: Callable[[], None]) -> Frame | None:
         """The picture; None if the device was wanted for something more important."""
-        with self._host.use(request.source, check, self._wait) as lent:
+        with self._host.use(request.source, check, self._wait) as lease:
             session = self._session
             if (
                 session is None
-                or session.generator is not lent.generator
-                or session.walker.linked is not lent.directions
+                or session.generator is not lease.generator
+                or session.walker.linked is not lease.directions
             ):
-                session = self._session = Session(lent.generator, lent.directions)
-                self._tell({"generator": about(lent, request.source)})
+                session = self._session = Session(lease.generator, lease.directions)
+                self._tell({"generator": about(lease, request.source)})
 
             def go_on() -> None:
                 check()
-                if lent.busy():
+                if lease.busy():
                     raise _BusyError
 
             try:
@@ -173,7 +173,7 @@ class Conversation:
             except _BusyError:
                 return None
             except RuntimeError:
-                if lent.busy():  # what is loaded for it may have put the generator away in the middle of a picture
+                if lease.busy():  # what is loaded for it may have put the generator away in the middle of a picture
                     self._session = None
                     return None
                 raise
@@ -198,9 +198,9 @@ class _BusyError(Exception):
     """The device is wanted for something more important."""
 
 
-def about(lent: Lent, source: str) -> dict[str, Any]:
+def about(lease: Lease, source: str) -> dict[str, Any]:
     """What the page wants to know of a generator."""
-    generator, directions = lent.generator, lent.directions
+    generator, directions = lease.generator, lease.directions
     return {
         "name": generator.name,
         "source": source,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 
-def stranger(request: web.Request, named: Callable[[str], bool] = lambda name: False) -> str | None:
+def refuse_origin(request: web.Request, named: Callable[[str], bool] = lambda name: False) -> str | None:
     """Why a request is refused, or None.
 
     Browsers let any page open a WebSocket to any address, and do not ask for CORS: so the page must say where it comes

@@ -18,7 +18,7 @@ Tell = Callable[[dict[str, object]], None]
 
 
 @dataclass(frozen=True)
-class Lent:
+class Lease:
     """A generator on its device, for one drawing."""
 
     generator: Generator
@@ -35,7 +35,7 @@ class Host(Protocol):
         """The names that a page may ask for."""
         ...
 
-    def use(self, source: str, check: Check, tell: Tell) -> AbstractContextManager[Lent]:
+    def use(self, source: str, check: Check, tell: Tell) -> AbstractContextManager[Lease]:
         """The generator of that name, for one drawing. While it waits, it tells `{"waiting": True}`.
 
         Raises:
@@ -60,13 +60,13 @@ class Generators:
         return list(self._loaders)
 
     @contextmanager
-    def use(self, source: str, check: Check, tell: Tell) -> Iterator[Lent]:
+    def use(self, source: str, check: Check, tell: Tell) -> Iterator[Lease]:
         if source not in self._loaders:
             raise ValueError(f"there is no generator {source[:80]!r}; there are {self.sources()}")
         with turn(self._lock, check):
             if self._loaded is None or self._loaded[0] != source:
                 self._loaded = source, self._loaders[source]()
-            yield Lent(self._loaded[1])
+            yield Lease(self._loaded[1])
 
     def load(self, source: str) -> Generator:
         """Another copy, for work beside the drawing."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from .conversation import converse
-from .guard import stranger
+from .guard import refuse_origin
 from .host import Generators
 from .saving import Saving
 
@@ -46,7 +46,7 @@ def build_app(generators: Generators, folder: Path, token: str) -> web.Applicati
         return web.Response(body=path.read_bytes(), content_type=_KINDS[path.suffix], charset="utf-8")
 
     async def socket(request: web.Request) -> web.StreamResponse:
-        if reason := stranger(request):
+        if reason := refuse_origin(request):
             raise web.HTTPForbidden(text=reason)
         return await converse(request, generators, lambda tell: Saving(folder, generators.load, tell))
 

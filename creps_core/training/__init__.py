@@ -4,17 +4,17 @@ Read `run.py` for what a run does, `trainer.py` for a step.
 """
 
 from .averages import rebuild
-from .begin import Beginning, Wish, Words, begin, finished_note, fresh_name
-from .captured import WARM_UP
+from .begin import Beginning, RunRequest, Terms, begin, finished_note, fresh_name
 from .command import add_arguments, train_command
-from .judging import Judge
 from .parallel import Process, join, leave
 from .patches import random_box
+from .phase_graphs import WARM_UP
 from .preview import Preview
 from .recipe import AUGMENTS, Recipe, r1_gamma_for
 from .run import Run, Status, read_stats, sample_grid, train
+from .snapshot_metrics import Judge
 from .snapshots import load_snapshot
-from .start import discriminator_config_for, judge_for, load_networks, networks_of
+from .start import discriminator_config_for, discriminator_for, load_networks, networks_of
 from .step_inputs import PHASES, Draw
 from .synthesis import Pieces, synthesize
 from .trainer import Trainer
@@ -31,17 +31,17 @@ __all__ = [
     "Process",
     "Recipe",
     "Run",
+    "RunRequest",
     "Status",
+    "Terms",
     "Trainer",
-    "Wish",
-    "Words",
     "add_arguments",
     "begin",
     "discriminator_config_for",
+    "discriminator_for",
     "finished_note",
     "fresh_name",
     "join",
-    "judge_for",
     "leave",
     "load_networks",
     "load_snapshot",

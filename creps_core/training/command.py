@@ -18,9 +18,9 @@ from .recipe import LOSSES, PRECISIONS
 if TYPE_CHECKING:
     import torch
 
-    from .begin import Wish
-    from .judging import Judge
+    from .begin import RunRequest
     from .run import Run
+    from .snapshot_metrics import Judge
 
 from ...common.errors import printable
 
@@ -167,14 +167,14 @@ def train_command(args: argparse.Namespace, judge: JudgeMaker | None = None) -> 
             if args.memory and device.type == "cuda":
                 total = torch.cuda.get_device_properties(device).total_memory
                 torch.cuda.set_per_process_memory_fraction(min(1.0, args.memory / total), device)
-            wish = wish_of(args, stopped=lambda: bool(asked))
-            begun = begin(run, wish, device=device, process=process)
+            request = request_of(args, stopped=lambda: bool(asked))
+            begun = begin(run, request, device=device, process=process)
             trainer = begun.trainer
             log.info("%s", begun.pictures.report)
             for note in begun.notes:
                 log.warning("%s", note)
             if begun.finished:
-                log.info("%s", finished_note(run, trainer, wish.words))
+                log.info("%s", finished_note(run, trainer, request.terms))
             said = [0.0]
 
             def progress(status: Status) -> None:
@@ -193,7 +193,7 @@ def train_command(args: argparse.Namespace, judge: JudgeMaker | None = None) -> 
     log.info("the generator is %s", run.generator_file)
 
 
-def wish_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: False) -> Wish:
+def request_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: False) -> RunRequest:
     """What the arguments ask of a run.
 
     Args:
@@ -201,8 +201,8 @@ def wish_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: Fals
         stopped: asked while pictures are opened; True ends that with KeyboardInterrupt.
     """
     from ..checkpoints import BUILTINS, load_builtin
-    from ..data import Pictures, open_pictures
-    from .begin import Wish
+    from ..data import ImageDataset, open_dataset
+    from .begin import RunRequest
     from .identity import DATA_OPTIONS
     from .recipe import Recipe
     from .start import Networks, load_networks, networks_of
@@ -218,8 +218,8 @@ def wish_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: Fals
         if stopped():
             raise KeyboardInterrupt
 
-    def open_data(source: str, labels: str = "none", **options: Any) -> Pictures:
-        return open_pictures(source, use_labels=labels, progress=opened, **options)
+    def open_data(source: str, labels: str = "none", **options: Any) -> ImageDataset:
+        return open_dataset(source, use_labels=labels, progress=opened, **options)
 
     recipe = given(field.name for field in dataclasses.fields(Recipe))
     if args.images is not None:
@@ -229,7 +229,7 @@ def wish_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: Fals
     generator = given(_SHAPE)
     if args.model_resolution:
         generator["img_resolution"] = args.model_resolution
-    return Wish(
+    return RunRequest(
         open_data,
         source=str(path_of(str(args.data), Path.cwd())) if args.data else "",
         start=args.start,

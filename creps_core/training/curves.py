@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..comparison import Axis, Color, Curve, canvas, font, line_plot
-from .judging import PREFIX
+from .snapshot_metrics import PREFIX
 
 _SIZE = (360, 720)  # height, width
 _MARGIN = 12

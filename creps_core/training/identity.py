@@ -9,10 +9,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ..data import Pictures
+from ..data import ImageDataset
 
 DATA_OPTIONS = ("crop", "mirror", "labels", "aspect", "max_pictures")
-"""`Pictures.options`, which decide what is learnt from, as fields of `Identity`."""
+"""`ImageDataset.options`, which decide what is learnt from, as fields of `Identity`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Identity:
                 known[field.name] = value
         return cls(**known)
 
-    def with_data(self, pictures: Pictures, source: str, max_side: int | None) -> Identity:
+    def with_data(self, pictures: ImageDataset, source: str, max_side: int | None) -> Identity:
         """The same start with these pictures."""
         return dataclasses.replace(
             self,

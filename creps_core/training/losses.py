@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..network import Discriminator, Generator, Styles
 from .augment import AdaptiveProbability, Alterations, Augment
-from .captured import Tensors
 from .parallel import Process
+from .phase_graphs import Tensors
 from .recipe import Recipe
 from .synthesis import Pieces, synthesize
 

@@ -59,8 +59,8 @@ def box_positions(
     return tuple((edges * resolution - 0.5) / (resolution - 1) for edges in (y, x))  # type: ignore[return-value]
 
 
-def place_of(boxes: Tensor) -> Tensor:
-    """What a discriminator is told of windows [N, 4]: float32 [N, PLACE], see `network.PLACE`."""
+def window_code(boxes: Tensor) -> Tensor:
+    """What a discriminator is told of windows [N, 4]: float32 [N, WINDOW_CODE], see `network.WINDOW_CODE`."""
     left, top, right, bottom = boxes.double().unbind(1)
     numbers = (-(right - left).log2(), -(bottom - top).log2(), left + right - 1, top + bottom - 1)
     return torch.stack(numbers, 1).float()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..network import Discriminator, FullyConnected, Generator, GeneratorConfig
-from .growth import transfer
+from .discriminator_transfer import transfer
 
 _LUMA = (0.299, 0.587, 0.114)
 _LABEL_SHARE = 0.5  # of the variance that z brings into the mapping: what a new label may change at first
@@ -39,7 +39,7 @@ def refit_generator(source: Generator, config: GeneratorConfig, fresh: Generator
                 ours.bias.copy_(matrix @ theirs.bias)
             if config.img_channels == 4 and source.config.img_channels != 4:
                 new.decoder_img.bias[3] = 1
-    fresh.taught_as(source)
+    fresh.with_training_metadata_of(source)
     if source.config.c_dim != config.c_dim:
         fresh.labels = None
     return fresh.train(source.training)

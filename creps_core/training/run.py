@@ -38,15 +38,15 @@ from ...common.duration import duration
 from ...common.errors import TrainingError
 from ...common.files import replace_file, write_json, write_png
 from ..checkpoints import read_checkpoint, save_generator
-from ..data import Batches, Pictures, Windows, cuts_on
+from ..data import Batches, ImageDataset, Windows, cuts_on
 from ..latents import sample
 from ..network import Discriminator, Generator, LabelSet
 from ..rendering import frame_size, render
 from .curves import loss_plot
 from .identity import Identity
-from .judging import PREFIX, Judge
 from .lock import FolderLock
 from .patches import random_box
+from .snapshot_metrics import PREFIX, Judge
 from .snapshots import save_snapshot
 from .trainer import Trainer
 
@@ -165,7 +165,7 @@ def shown_of(name: str) -> int:
 def train(
     run: Run,
     trainer: Trainer,
-    pictures: Pictures,
+    pictures: ImageDataset,
     *,
     progress: Callable[[Status], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -193,7 +193,7 @@ def train(
 def _train(
     run: Run,
     trainer: Trainer,
-    pictures: Pictures,
+    pictures: ImageDataset,
     progress: Callable[[Status], None] | None,
     stop: Callable[[], bool] | None,
 ) -> Generator:
@@ -261,7 +261,7 @@ def _train(
     return _result(trainer)
 
 
-def _keep(run: Run, trainer: Trainer, pictures: Pictures, writer: _Writer | None) -> None:
+def _keep(run: Run, trainer: Trainer, pictures: ImageDataset, writer: _Writer | None) -> None:
     """Write a snapshot, and measure it; in all processes."""
     if writer:
         writer.snapshot(trainer)
@@ -271,7 +271,7 @@ def _keep(run: Run, trainer: Trainer, pictures: Pictures, writer: _Writer | None
             writer.judged(trainer, found)
 
 
-def _windows(trainer: Trainer, pictures: Pictures) -> Windows | None:
+def _windows(trainer: Trainer, pictures: ImageDataset) -> Windows | None:
     """What cuts windows where Pillow is not to; both give the same pictures."""
     if not trainer.recipe.patches or not cuts_on(pictures, trainer.device):
         return None
@@ -280,7 +280,7 @@ def _windows(trainer: Trainer, pictures: Pictures) -> Windows | None:
     return windows
 
 
-def teach(trainer: Trainer, pictures: Pictures) -> None:
+def teach(trainer: Trainer, pictures: ImageDataset) -> None:
     """Tell the networks what they learn from: the labels to draw, and what will be kept of them with the generator."""
     trainer.labels = pictures.all_labels()  # class numbers stay numbers: vectors of them may take gigabytes
     found = pictures.label_counts()
@@ -358,7 +358,7 @@ class _Clock:
 class _Writer:
     """What the first process leaves in the folder."""
 
-    def __init__(self, run: Run, trainer: Trainer, pictures: Pictures):
+    def __init__(self, run: Run, trainer: Trainer, pictures: ImageDataset):
         self.run, self.last = run, {}
         self._sums: dict[str, list[Tensor]] = {}
         self._began, self._shown, self._waited = time.monotonic(), trainer.shown, 0.0
@@ -515,7 +515,7 @@ class _disk:
             ) from error
 
 
-def _check(trainer: Trainer, pictures: Pictures) -> None:
+def _check(trainer: Trainer, pictures: ImageDataset) -> None:
     d = trainer.D.config
     for name, theirs, ours in (
         ("resolution", pictures.resolution, d.img_resolution),
@@ -538,7 +538,7 @@ def _any(trainer: Trainer, flag: bool) -> bool:
     return bool(trainer.process.mean(torch.tensor(float(flag), device=trainer.device)) > 0)
 
 
-def _description(trainer: Trainer, pictures: Pictures, run: Run) -> dict[str, Any]:
+def _description(trainer: Trainer, pictures: ImageDataset, run: Run) -> dict[str, Any]:
     from .. import __version__
 
     return {

@@ -27,9 +27,9 @@ from ..checkpoints import (
     is_training,
     network_of,
     read_own,
-    read_taught,
-    write_taught,
+    read_training_metadata,
     write_tensors,
+    write_training_metadata,
 )
 from ..network import DiscriminatorConfig
 from .averages import Averages
@@ -60,7 +60,7 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
                 tensors[f"adam.{name}.{key}.{moment}"] = value
     if trainer.averages:
         tensors |= trainer.averages.tensors()
-    taught, labels = write_taught(trainer.G_ema)
+    taught, labels = write_training_metadata(trainer.G_ema)
     tensors |= {f"state.{name}": value for name, value in _scalars(trainer).items()} | labels
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {
@@ -128,7 +128,7 @@ def load_state(
     discriminator = build_discriminator(judge, network_of(tensors, "D"), error)
     generator, average = (build_generator(config, network_of(tensors, name), error) for name in ("G", "G_ema"))
     try:
-        read_taught(average, header, tensors)
+        read_training_metadata(average, header, tensors)
     except ValueError as problem:
         raise error(str(problem)) from problem
     new = recipe(old) if callable(recipe) else recipe or old

@@ -12,7 +12,7 @@ import torch
 from ...common.errors import require
 from ..checkpoints import read_checkpoint
 from ..network import BANDWIDTH, Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
-from .growth import grow, transfer
+from .discriminator_transfer import grow, transfer
 from .refit import refit_discriminator, refit_generator
 
 
@@ -63,7 +63,7 @@ def discriminator_config_for(config: GeneratorConfig, resolution: int) -> Discri
     )
 
 
-def judge_for(networks: Networks, wanted: DiscriminatorConfig, seed: int) -> Discriminator:
+def discriminator_for(networks: Networks, wanted: DiscriminatorConfig, seed: int) -> Discriminator:
     """The discriminator to train with: that of the networks, or a new one that takes over what fits."""
     found = networks.D
     if found is None:
@@ -83,7 +83,7 @@ def judge_for(networks: Networks, wanted: DiscriminatorConfig, seed: int) -> Dis
 
 
 def refit(networks: Networks, c_dim: int, channels: int, seed: int) -> Networks:
-    """The generators for other labels or channels; see `refit_generator`. The discriminator is left to `judge_for`."""
+    """The generators for other labels or channels; see `refit_generator`. `discriminator_for` makes the other one."""
     config = dataclasses.replace(networks.G.config, c_dim=c_dim, img_channels=channels)
     if config == networks.G.config:
         return networks

@@ -11,9 +11,9 @@ from torch import Tensor
 from ...kernels.graphs import may_look
 from ..network import Discriminator, Generator
 from .augment import Augment
-from .captured import Captured, Tensors
 from .parallel import Process
-from .patches import WHOLE, box_positions, place_of
+from .patches import WHOLE, box_positions, window_code
+from .phase_graphs import PhaseGraphs, Tensors
 from .recipe import Recipe
 
 PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
@@ -36,7 +36,7 @@ class StepInputs:
     G: Generator
     D: Discriminator
     augment: Augment
-    captured: Captured
+    captured: PhaseGraphs
     steps: int
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class StepInputs:
         c = self._upload(labels if labels is not None else torch.zeros(len(real), 0))
         shown = {"real": self._upload(real), "real_c": c}
         boxes = torch.tensor([WHOLE]).expand(len(real), 4) if boxes is None else boxes
-        told = {"place": self._upload(place_of(boxes))} if self.D.config.places else {}
+        told = {"place": self._upload(window_code(boxes))} if self.D.config.places else {}
         y, x = self._positions(boxes)
         draws, altered = self.draw(), self._alterations()
         inputs: dict[str, Tensors] = {}

@@ -23,11 +23,11 @@ from ...kernels.graphs import Graph
 from ..network import Discriminator, Generator, Styles
 from .augment import AdaptiveProbability, Augment
 from .averages import Averages
-from .captured import Captured, Tensors, graphs_for
 from .gradients import Skips, adam, added, clean, not_finite
 from .losses import Losses
 from .memory import part_for
 from .parallel import Process
+from .phase_graphs import PhaseGraphs, Tensors, graphs_for
 from .recipe import Recipe
 from .step_inputs import StepInputs
 from .synthesis import pieces_for
@@ -108,7 +108,7 @@ class Trainer(StepInputs, Losses):
         self._names: dict[str, list[str]] = {}  # of what a phase reports
         self._reports: dict[str, list[Tensor]] = {}
         StepInputs.__init__(self)
-        self.captured = Captured(graphs_for(self.device) if make_graph is True else make_graph or None)
+        self.captured = PhaseGraphs(graphs_for(self.device) if make_graph is True else make_graph or None)
 
     def keep_within(self, memory: int) -> None:
         """Work on so much at a time that the training takes about so many bytes.

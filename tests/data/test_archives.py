@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comfyui_creps.common.errors import DatasetError
-from comfyui_creps.creps_core.data import open_pictures, sources
+from comfyui_creps.creps_core.data import open_dataset, sources
 from picture_files import SIDE, array, colours, encoded, numbered, zipped
 
 DAMAGED = "damaged in the archive"
@@ -21,7 +21,7 @@ DAMAGED = "damaged in the archive"
 def test_archives_that_lead_out(tmp_path: Path, name: str):
     archive = zipped(tmp_path / "x.zip", {"good.png": encoded(colours(0)), name: encoded(colours(1))})
     with pytest.raises(DatasetError, match="leads out of the archive"):
-        open_pictures(archive, resolution=SIDE)
+        open_dataset(archive, resolution=SIDE)
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
 
 
@@ -43,13 +43,13 @@ FLAGS, METHOD, CHECKSUM, PACKED, SIZE = 6, 8, 14, 18, 22
 def test_encrypted_archives(tmp_path: Path):
     archive = patched(zipped(tmp_path / "x.zip", {"x.png": encoded(colours(0))}), "x.png", FLAGS, b"\1")
     with pytest.raises(DatasetError, match=r"x.png is encrypted; pack the pictures without a password"):
-        open_pictures(archive, resolution=SIDE)
+        open_dataset(archive, resolution=SIDE)
 
 
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fails(archive: Path, match: str) -> None:
         with pytest.raises(DatasetError, match=match):
-            open_pictures(archive, resolution=SIDE)
+            open_dataset(archive, resolution=SIDE)
 
     # One of them costs what it unpacks to; it is many that fill a machine.
     zeros = {f"{number}.bmp": bytes(1 << 21) for number in range(4)}
@@ -95,7 +95,7 @@ def test_a_lying_header_does_not_explode(tmp_path: Path):
     fake.crc32 = staticmethod(zlib.crc32)  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "zlib", fake)
-        report = open_pictures(huge, resolution=SIDE, workers=1).report
+        report = open_dataset(huge, resolution=SIDE, workers=1).report
     assert report.skipped == [("x.bmp", f"{DAMAGED} (its length is not the one stated)")]
     assert max(len(part) for part in produced) <= 5001
 
@@ -109,7 +109,7 @@ def test_damaged_entries_are_skipped(tmp_path: Path):
             path.write_bytes(data)
         else:
             patched(path, where, offset, value)
-        pictures = open_pictures(path, resolution=SIDE)
+        pictures = open_dataset(path, resolution=SIDE)
         assert pictures.names == ["good.png"]
         assert pictures.report.skipped[0][0] == where
         return pictures.report.skipped[0][1]
@@ -129,7 +129,7 @@ def test_damaged_entries_are_skipped(tmp_path: Path):
     labels = json.dumps({"labels": [["good.png", 0], ["x.png", 1]]}).encode()
     files = {"good.png": encoded(colours(0)), "x.png": encoded(colours(1)), "dataset.json": labels}
     path = patched(zipped(tmp_path / "labels.zip", files), "x.png", METHOD, b"\x0c\0")
-    assert open_pictures(path, resolution=SIDE, use_labels=True).c_dim == 2
-    pictures = open_pictures(tmp_path / "twice.zip", resolution=SIDE)
+    assert open_dataset(path, resolution=SIDE, use_labels=True).c_dim == 2
+    pictures = open_dataset(tmp_path / "twice.zip", resolution=SIDE)
     assert pictures.report.skipped == [("x.png", "another entry has the same name")]
     assert np.array_equal(array(pictures), colours(0))

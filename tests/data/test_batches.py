@@ -8,10 +8,10 @@ import threading
 import numpy as np
 import pytest
 import torch
-from comfyui_creps.creps_core.data import Batches, Pictures, from_images
+from comfyui_creps.creps_core.data import Batches, ImageDataset, from_images
 
 
-def make(count: int = 7, mirror: bool = False) -> Pictures:
+def make(count: int = 7, mirror: bool = False) -> ImageDataset:
     """Pictures whose every value is their number."""
     values = torch.arange(count).view(-1, 1, 1, 1).expand(-1, 8, 8, 3) / 255
     return from_images(values, resolution=8, mirror=mirror)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_creps.common.errors import DatasetError
-from comfyui_creps.creps_core.data import Batches, from_images, open_pictures
+from comfyui_creps.creps_core.data import Batches, from_images, open_dataset
 from picture_files import SIDE, array, colours, encoded, numbered, opened, write, zipped
 from PIL import Image
 
@@ -20,7 +20,7 @@ from PIL import Image
 
 def test_a_folder_and_archives_of_it(tmp_path: Path):
     files = numbered(10)
-    folder = open_pictures(write(tmp_path / "folder", files), resolution=SIDE, workers=3)
+    folder = open_dataset(write(tmp_path / "folder", files), resolution=SIDE, workers=3)
     assert (len(folder), folder.resolution, folder.channels, folder.c_dim) == (10, SIDE, 3, 0)
     assert (folder.report.used, folder.report.skipped, folder.report.notes) == (10, [], {})
     assert str(folder.report) == "10 pictures"
@@ -33,7 +33,7 @@ def test_a_folder_and_archives_of_it(tmp_path: Path):
     assert folder.labels([3, 4]).shape == (2, 0)
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         reverse = dict(reversed(files.items()))
-        archive = open_pictures(zipped(tmp_path / f"{method}.zip", reverse, method), resolution=SIDE, workers=2)
+        archive = open_dataset(zipped(tmp_path / f"{method}.zip", reverse, method), resolution=SIDE, workers=2)
         assert archive.names == folder.names
         assert torch.equal(archive.pictures(range(10)), everything)
     with pytest.raises(IndexError, match="no picture 10"):
@@ -47,7 +47,7 @@ def test_what_is_no_picture_is_passed_over(tmp_path: Path):
     others |= {"__MACOSX/._x.png": b"?", ".git/x.png": b"?", "sub/notes.PDF": b"%PDF"}
     files = {"NAMELESS": encoded(colours(1)), "b.PNG": encoded(colours(2))}
     for source in (write(tmp_path / "f", files | others), zipped(tmp_path / "f.zip", files | others)):
-        pictures = open_pictures(source, resolution=SIDE)
+        pictures = open_dataset(source, resolution=SIDE)
         assert pictures.names == ["NAMELESS", "b.PNG"]
         assert pictures.report.skipped == []
 
@@ -62,7 +62,7 @@ def test_links(tmp_path: Path):
         (folder / "nowhere.png").symlink_to(tmp_path / "missing")
     except OSError:
         pytest.skip("no links here")
-    pictures = open_pictures(folder, resolution=SIDE)
+    pictures = open_dataset(folder, resolution=SIDE)
     assert pictures.names == ["a.png", "deep/b.png", "to_file.png"]
     followed = "link to a folder, not followed: give that folder, or copy it"
     assert pictures.report.skipped == [
@@ -75,7 +75,7 @@ def test_links(tmp_path: Path):
         link = zipfile.ZipInfo("link.png")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/hostname")
-    assert open_pictures(tmp_path / "l.zip", resolution=SIDE).report.skipped == [("link.png", "a symbolic link")]
+    assert open_dataset(tmp_path / "l.zip", resolution=SIDE).report.skipped == [("link.png", "a symbolic link")]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the administrator may read everything")
@@ -84,7 +84,7 @@ def test_unreadable_files(tmp_path: Path):
     (folder / "b.png").chmod(0)
     (folder / "locked").chmod(0)
     try:
-        report = open_pictures(folder, resolution=SIDE).report
+        report = open_dataset(folder, resolution=SIDE).report
     finally:
         (folder / "locked").chmod(0o700)
     assert report.skipped == [(name, "cannot be read (Permission denied)") for name in ("b.png", "locked/")]
@@ -93,7 +93,7 @@ def test_unreadable_files(tmp_path: Path):
 def test_no_pictures(tmp_path: Path):
     def fails(source: Path, match: str, **options: object) -> None:
         with pytest.raises(DatasetError, match=match):
-            open_pictures(source, **{"resolution": SIDE, **options})  # type: ignore
+            open_dataset(source, **{"resolution": SIDE, **options})  # type: ignore
 
     fails(tmp_path / "missing", "there is no such folder or zip")
     fails(write(tmp_path, {"x.png": encoded(colours(0))}) / "x.png", "not a zip file; give a folder")
@@ -123,7 +123,7 @@ def test_arguments(tmp_path: Path):
         ({"workers": 0}, "workers must be 1"),
     ):
         with pytest.raises(ValueError, match=match):
-            open_pictures(tmp_path, **{"resolution": SIDE, **options})  # type: ignore
+            open_dataset(tmp_path, **{"resolution": SIDE, **options})  # type: ignore
 
 
 # --- Memory, choice, progress
@@ -132,11 +132,11 @@ def test_arguments(tmp_path: Path):
 def test_memory_is_bounded(tmp_path: Path):
     files = numbered(20)
     size = SIDE * SIDE * 3
-    whole = open_pictures(zipped(tmp_path / "x.zip", files), resolution=SIDE)
+    whole = open_dataset(zipped(tmp_path / "x.zip", files), resolution=SIDE)
     assert whole._cache.bytes == 20 * size
     assert whole._source is None  # the archive is closed
     for limit in (0, 5 * size + 1):
-        bounded = open_pictures(tmp_path / "x.zip", resolution=SIDE, cache_bytes=limit)
+        bounded = open_dataset(tmp_path / "x.zip", resolution=SIDE, cache_bytes=limit)
         order = [*range(20), 3, 3, *range(19, -1, -1)]
         for index in order:
             assert torch.equal(bounded.pictures([index]), whole.pictures([index]))
@@ -152,7 +152,7 @@ def test_memory_is_bounded(tmp_path: Path):
 
 def test_files_that_change(tmp_path: Path):
     folder = write(tmp_path, numbered(2, side=32))
-    pictures = open_pictures(folder, resolution=SIDE, max_side=32, cache_bytes=0)
+    pictures = open_dataset(folder, resolution=SIDE, max_side=32, cache_bytes=0)
     (folder / pictures.names[0]).write_bytes(encoded(colours(0)))
     with pytest.raises(DatasetError, match="another picture than when the data set was opened"):
         pictures.pictures([0])
@@ -164,18 +164,18 @@ def test_files_that_change(tmp_path: Path):
 def test_a_choice_of_pictures(tmp_path: Path):
     files = numbered(20) | {f"bad{number}.png": b"" for number in range(5)}
     folder = write(tmp_path, files)
-    chosen = [open_pictures(folder, resolution=SIDE, max_pictures=8, seed=seed, workers=2) for seed in (0, 0, 1)]
+    chosen = [open_dataset(folder, resolution=SIDE, max_pictures=8, seed=seed, workers=2) for seed in (0, 0, 1)]
     assert [len(pictures) for pictures in chosen] == [8, 8, 8]
     assert chosen[0].names == chosen[1].names == sorted(chosen[0].names)
     assert chosen[0].names != chosen[2].names
-    assert len(open_pictures(folder, resolution=SIDE, max_pictures=22)) == 20
-    assert len(open_pictures(folder, resolution=SIDE, max_pictures=99)) == 20
+    assert len(open_dataset(folder, resolution=SIDE, max_pictures=22)) == 20
+    assert len(open_dataset(folder, resolution=SIDE, max_pictures=99)) == 20
 
 
 def test_progress_and_interruption(tmp_path: Path):
     folder = write(tmp_path, numbered(100, side=8))
     seen: list[tuple[int, int]] = []
-    open_pictures(folder, resolution=8, workers=3, progress=lambda *now: seen.append(now))
+    open_dataset(folder, resolution=8, workers=3, progress=lambda *now: seen.append(now))
     assert seen == [(done, 100) for done in range(1, 101)]
     mine = threading.current_thread()
 
@@ -185,7 +185,7 @@ def test_progress_and_interruption(tmp_path: Path):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        open_pictures(folder, resolution=8, workers=3, progress=stop)
+        open_dataset(folder, resolution=8, workers=3, progress=stop)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("creps-open")]
 
 
@@ -193,7 +193,7 @@ def test_progress_and_interruption(tmp_path: Path):
 
 
 def test_mirror(tmp_path: Path):
-    pictures = open_pictures(write(tmp_path, numbered(3, side=32)), resolution=SIDE, mirror=True, max_side=32)
+    pictures = open_dataset(write(tmp_path, numbered(3, side=32)), resolution=SIDE, mirror=True, max_side=32)
     assert len(pictures) == 6
     plain, flipped = pictures.pictures(range(3)), pictures.pictures(range(3, 6))
     assert (flipped.int() - plain.flip(3).int()).abs().max() <= 1
@@ -201,7 +201,7 @@ def test_mirror(tmp_path: Path):
     other = (1 - 0.7, 0.2, 1 - 0.1, 0.9)
     cut = pictures.pictures([4], boxes=[box]).int() - pictures.pictures([1], boxes=[other]).flip(3).int()
     assert cut.abs().max() <= 1
-    exact = open_pictures(tmp_path, resolution=32, mirror=True)
+    exact = open_dataset(tmp_path, resolution=32, mirror=True)
     assert torch.equal(exact.pictures([5]), exact.pictures([2]).flip(3))
 
 
@@ -237,7 +237,7 @@ def test_pictures_in_memory_are_as_those_in_files(tmp_path: Path):
         batch = torch.from_numpy(np.stack(images)).float() / 255
         for options in ({}, {"crop": "resize"}, {"channels": 4, "mirror": True}, {"channels": 1, "max_side": 30}):
             ours = from_images(batch, resolution=SIDE, **options)  # type: ignore
-            theirs = open_pictures(folder, resolution=SIDE, **options)  # type: ignore
+            theirs = open_dataset(folder, resolution=SIDE, **options)  # type: ignore
             assert torch.equal(ours.pictures(range(len(ours))), theirs.pictures(range(len(theirs))))
             assert (ours.side(0), ours.report.notes) == (theirs.side(0), theirs.report.notes)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comfyui_creps.creps_core.data import decode, open_pictures, sources
+from comfyui_creps.creps_core.data import decode, open_dataset, sources
 from comfyui_creps.creps_core.data.deep import eight_bits
 from picture_files import SIDE, array, colours, encoded, opened, reason, smooth, write, zipped
 from PIL import Image, ImageCms, ImageFile
@@ -28,7 +28,7 @@ def test_broken_pictures(tmp_path: Path):
     # PostScript would be run by another program.
     postscript = encoded(colours(0), "EPS")
     assert reason(tmp_path / "5", postscript) == "not a picture that can be read, or cut off"
-    assert open_pictures(write(tmp_path / "0", {"x.eps": postscript, "x.png": whole}), resolution=SIDE).report.used == 2
+    assert open_dataset(write(tmp_path / "0", {"x.eps": postscript, "x.png": whole}), resolution=SIDE).report.used == 2
 
 
 @pytest.mark.parametrize(("kind", "name"), [("PNG", "x.png"), ("JPEG", "x.jpg"), ("GIF", "x.gif"), ("BMP", "x.bmp")])
@@ -69,7 +69,7 @@ def test_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled_in: boo
         if kind in Image.SAVE:
             options = {"sizes": [(32, 32)]} if name == "ico" else {}
             files[f"x.{name}"] = encoded(picture, kind, **options)
-    pictures = open_pictures(write(tmp_path, files), resolution=32)
+    pictures = open_dataset(write(tmp_path, files), resolution=32)
     assert pictures.report.skipped == []
     assert len(pictures.names) == len(files) > 9
     for index, name in enumerate(pictures.names):
@@ -272,12 +272,12 @@ def test_colour_profiles(tmp_path: Path):
 def test_report(tmp_path: Path):
     files = {f"{number:02}.png": b"" for number in range(12)}
     files |= {"a.png": encoded(colours(0)[..., 0]), "b.png": encoded(colours(1)[..., 0]), "c\x1b[2J.png": b""}
-    lines = str(open_pictures(zipped(tmp_path / "x.zip", files), resolution=SIDE).report).splitlines()
+    lines = str(open_dataset(zipped(tmp_path / "x.zip", files), resolution=SIDE).report).splitlines()
     assert lines == [
         "2 pictures",
         "  2 grey, shown as colour",
         "13 skipped",
         "  13 empty file: 00.png, 01.png, 02.png, ...",
     ]
-    names = [name for name, _ in open_pictures(tmp_path / "x.zip", resolution=SIDE).report.skipped]
+    names = [name for name, _ in open_dataset(tmp_path / "x.zip", resolution=SIDE).report.skipped]
     assert names[-1] == "c?[2J.png"

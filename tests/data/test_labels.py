@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from comfyui_creps.common.errors import DatasetError
-from comfyui_creps.creps_core.data import Batches, Pictures, open_pictures
+from comfyui_creps.creps_core.data import Batches, ImageDataset, open_dataset
 from picture_files import SIDE, colours, encoded, numbered, write, zipped
 
 
-def labelled(tmp_path: Path, labels: object, **options: object) -> Pictures:
+def labelled(tmp_path: Path, labels: object, **options: object) -> ImageDataset:
     files = numbered(5) | {"dataset.json": json.dumps(labels).encode()}
-    return open_pictures(write(tmp_path, files), resolution=SIDE, use_labels=True, **options)  # type: ignore
+    return open_dataset(write(tmp_path, files), resolution=SIDE, use_labels=True, **options)  # type: ignore
 
 
 def test_classes(tmp_path: Path):
@@ -40,10 +40,10 @@ def test_classes(tmp_path: Path):
         assert torch.equal(drawn, batches.random_labels(3, 200))
         assert not torch.equal(drawn, batches.random_labels(4, 200))
         assert batches.random_labels(np.random.default_rng(0), 2).shape == (2, 5)
-    assert open_pictures(tmp_path, resolution=SIDE).c_dim == 0
+    assert open_dataset(tmp_path, resolution=SIDE).c_dim == 0
     # A picture with a label may turn out to be none.
     write(tmp_path, {names[3]: b""})
-    fewer = open_pictures(tmp_path, resolution=SIDE, use_labels=True)
+    fewer = open_dataset(tmp_path, resolution=SIDE, use_labels=True)
     assert (fewer.names, fewer.c_dim) == ([names[0], names[1]], 5)
     assert (names[3], "empty file") in fewer.report.skipped
 
@@ -58,13 +58,13 @@ def test_vectors(tmp_path: Path):
 def test_labels_in_the_one_folder_of_an_archive(tmp_path: Path):
     content = json.dumps({"labels": [["a.png", 0], ["b.png", 1]]}).encode()
     files = {"mine/dataset.json": content, "mine/a.png": encoded(colours(0)), "mine/b.png": encoded(colours(1))}
-    pictures = open_pictures(zipped(tmp_path / "x.zip", files), resolution=SIDE, use_labels=True)
+    pictures = open_dataset(zipped(tmp_path / "x.zip", files), resolution=SIDE, use_labels=True)
     assert pictures.labels([0, 1]).tolist() == [[1, 0], [0, 1]]
 
 
 def test_labels_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(DatasetError, match=r"there is no dataset.json; put one beside the pictures: \{\"labels\""):
-        open_pictures(write(tmp_path, numbered(5)), resolution=SIDE, use_labels=True)
+        open_dataset(write(tmp_path, numbered(5)), resolution=SIDE, use_labels=True)
     one, two = list(numbered(5))[:2]
     for content, match in (
         ({}, "has no labels; it should be"),
@@ -94,8 +94,8 @@ def test_labels_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for data in (b"{", b"\xff\xfe\xfd", b"[" * 200_000, b'{"labels": [["x", ' + b"9" * 10_000 + b"]]}"):
         write(tmp_path, {"dataset.json": data})
         with pytest.raises(DatasetError, match="cannot be read"):
-            open_pictures(tmp_path, resolution=SIDE, use_labels=True)
+            open_dataset(tmp_path, resolution=SIDE, use_labels=True)
     monkeypatch.setattr("comfyui_creps.creps_core.data.labels._MAX_LABELS_FILE", 10)
     with pytest.raises(DatasetError, match="larger than 10 bytes"):
         labelled(tmp_path, {"labels": [[one, 1]]})
-    assert open_pictures(tmp_path, resolution=SIDE).report.used == 5
+    assert open_dataset(tmp_path, resolution=SIDE).report.used == 5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_creps.creps_core.cli import main
-from comfyui_creps.creps_core.data import open_pictures
+from comfyui_creps.creps_core.data import open_dataset
 from picture_files import colours, encoded, smooth, write
 from PIL import Image
 
@@ -47,8 +47,8 @@ def prepare(source: Path, *words: object) -> Path:
 @pytest.mark.parametrize(("channels", "word"), [(3, []), (1, ["--gray"]), (4, ["--alpha"])])
 def test_the_pictures_of_the_trainer(source: Path, crop: str, channels: int, word: list[str]):
     target = prepare(source, "--side", 32, "--crop", crop, *word)
-    before = open_pictures(source, resolution=32, channels=channels, crop=crop)
-    after = open_pictures(target, resolution=32, channels=channels)
+    before = open_dataset(source, resolution=32, channels=channels, crop=crop)
+    after = open_dataset(target, resolution=32, channels=channels)
     assert len(after) == len(before) == 5
     assert torch.equal(after.pictures(range(5)), before.pictures(range(5)))
     assert after.report.notes == {}
@@ -66,20 +66,20 @@ def test_the_pictures_of_the_trainer(source: Path, crop: str, channels: int, wor
 
 def test_labels_come_along(source: Path):
     target = prepare(source, "--side", 16, "--labels", "folders")
-    before = open_pictures(source, resolution=16, use_labels="folders")
-    after = open_pictures(target, resolution=16, use_labels=True)
+    before = open_dataset(source, resolution=16, use_labels="folders")
+    after = open_dataset(target, resolution=16, use_labels=True)
     assert torch.equal(after.labels(range(5)), before.labels(range(5)))
     assert after.class_names == before.class_names == {0: "a", 1: "b"}
     vectors = {"labels": [["b/wide.png", [0.5, 1.0]], ["a/small.png", [0.25, -1.0]]]}
     (source / "dataset.json").write_text(json.dumps(vectors))
-    after = open_pictures(prepare(source, "--side", 16, "--labels"), resolution=16, use_labels=True)
+    after = open_dataset(prepare(source, "--side", 16, "--labels"), resolution=16, use_labels=True)
     assert after.labels(range(2)).tolist() == [[0.25, -1.0], [0.5, 1.0]]
 
 
 def test_a_choice(source: Path):
     words = ["--side", 16, "--max-pictures", 3, "--seed", 5]
-    before = open_pictures(source, resolution=16, max_pictures=3, seed=5)
-    after = open_pictures(prepare(source, *words), resolution=16)
+    before = open_dataset(source, resolution=16, max_pictures=3, seed=5)
+    after = open_dataset(prepare(source, *words), resolution=16)
     assert torch.equal(after.pictures(range(3)), before.pictures(range(3)))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comfyui_creps.common.errors import DatasetError
-from comfyui_creps.creps_core.data import Pictures, kinds, open_pictures
+from comfyui_creps.creps_core.data import ImageDataset, kinds, open_dataset
 from picture_files import SIDE, array, colours, encoded, numbered, opened, reason, smooth, write, zipped
 from PIL import Image, PngImagePlugin
 
@@ -23,10 +23,10 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
 LABELS = {"labels": [["a.png", 0], ["b.png", 1]]}
 
 
-def both(tmp_path: Path, files: dict[str, bytes], **options: object) -> list[Pictures]:
+def both(tmp_path: Path, files: dict[str, bytes], **options: object) -> list[ImageDataset]:
     """The data set of a folder and of an archive."""
     sources = write(tmp_path / "folder", files), zipped(tmp_path / "x.zip", files)
-    return [open_pictures(source, **{"resolution": SIDE, **options}) for source in sources]  # type: ignore
+    return [open_dataset(source, **{"resolution": SIDE, **options}) for source in sources]  # type: ignore
 
 
 # --- Archives
@@ -38,7 +38,7 @@ def test_a_dark_picture_is_no_bomb(tmp_path: Path):
     lines = np.full((1500, 1500), 255, np.uint8)
     lines[::100] = 0
     files = {"a.png": PNG, "dark.tif": dark, "lines.bmp": encoded(lines, "BMP")}
-    pictures = open_pictures(zipped(tmp_path / "x.zip", files, zipfile.ZIP_DEFLATED), resolution=SIDE)
+    pictures = open_dataset(zipped(tmp_path / "x.zip", files, zipfile.ZIP_DEFLATED), resolution=SIDE)
     assert pictures.names == ["a.png", "dark.tif", "lines.bmp"]
     assert array(pictures, 1).max() == 0
 
@@ -47,7 +47,7 @@ def test_a_dark_picture_is_no_bomb(tmp_path: Path):
     "name", ["/", "//", "../notes.txt", "a/../../notes.txt", "C:/Users/me/notes.txt", "/etc/motd.txt"]
 )
 def test_a_strange_entry_does_not_spoil_the_archive(tmp_path: Path, name: str):
-    pictures = open_pictures(zipped(tmp_path / "x.zip", {"a.png": PNG, name: b"text"}), resolution=SIDE)
+    pictures = open_dataset(zipped(tmp_path / "x.zip", {"a.png": PNG, name: b"text"}), resolution=SIDE)
     assert pictures.names == ["a.png"]
     assert [reason for _, reason in pictures.report.skipped] == (
         [] if name.strip("/") == "" else ["leads out of the archive: not read"]
@@ -55,14 +55,14 @@ def test_a_strange_entry_does_not_spoil_the_archive(tmp_path: Path, name: str):
 
 
 def test_a_colon_in_a_name_is_no_drive(tmp_path: Path):
-    pictures = open_pictures(zipped(tmp_path / "x.zip", {"a:b.png": PNG, "2021-03-04 10:11.png": PNG}), resolution=SIDE)
+    pictures = open_dataset(zipped(tmp_path / "x.zip", {"a:b.png": PNG, "2021-03-04 10:11.png": PNG}), resolution=SIDE)
     assert pictures.names == ["2021-03-04 10:11.png", "a:b.png"]
 
 
 def test_names_that_begin_where_they_are(tmp_path: Path):
     files = {"./pics/a.png": PNG, ".//pics/./b.png": JPEG, "./dataset.json": json.dumps(
         {"labels": [["./pics/a.png", 1], ["pics//b.png", 0]]}).encode()}  # fmt: skip
-    pictures = open_pictures(zipped(tmp_path / "x.zip", files), resolution=SIDE, use_labels=True)
+    pictures = open_dataset(zipped(tmp_path / "x.zip", files), resolution=SIDE, use_labels=True)
     assert pictures.names == ["pics/a.png", "pics/b.png"]
     assert pictures.labels([0, 1]).argmax(1).tolist() == [1, 0]
 
@@ -74,7 +74,7 @@ def test_folders_are_no_empty_pictures(tmp_path: Path):
             folder.external_attr = attributes
             archive.writestr(folder, b"")
         archive.writestr("a.png", PNG)
-    assert open_pictures(tmp_path / "x.zip", resolution=SIDE).report.skipped == []
+    assert open_dataset(tmp_path / "x.zip", resolution=SIDE).report.skipped == []
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_folders_are_no_empty_pictures(tmp_path: Path):
 def test_what_is_no_whole_zip_file(tmp_path: Path, data: bytes, message: str):
     (tmp_path / "x.zip").write_bytes(data)
     with pytest.raises(DatasetError, match=message):
-        open_pictures(tmp_path / "x.zip", resolution=SIDE)
+        open_dataset(tmp_path / "x.zip", resolution=SIDE)
 
 
 def test_an_archive_that_was_cut_off(tmp_path: Path):
     path = zipped(tmp_path / "x.zip", numbered(5))
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DatasetError, match="copy or download it again"):
-        open_pictures(path, resolution=SIDE)
+        open_dataset(path, resolution=SIDE)
 
 
 # --- Names and endings
@@ -219,7 +219,7 @@ def test_utf8_without_the_flag_that_says_so(tmp_path: Path):
     path.write_bytes(data)
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist()[0] != "Z\u00fcrich.png"
-    pictures = open_pictures(path, resolution=SIDE, use_labels=True)
+    pictures = open_dataset(path, resolution=SIDE, use_labels=True)
     assert pictures.names == ["Z\u00fcrich.png"]
 
 
@@ -403,7 +403,7 @@ def test_the_same_pictures_have_the_same_fingerprint(tmp_path: Path):
     assert len(folder.fingerprint) == 64
     apart = {unicodedata.normalize("NFD", name): data for name, data in files.items()}
     assert both(tmp_path / "apart", apart)[0].fingerprint == folder.fingerprint
-    large = open_pictures(tmp_path / "folder", resolution=32, mirror=True)
+    large = open_dataset(tmp_path / "folder", resolution=32, mirror=True)
     assert large.fingerprint == folder.fingerprint
     for number, change in enumerate(({"a.png": PNG[:-1] + b"?"}, {"a.png": encoded(colours(9))}, {"d.png": PNG})):
         if number:

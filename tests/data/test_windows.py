@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from comfyui_creps.creps_core.data import Pictures, from_images, windows
+from comfyui_creps.creps_core.data import ImageDataset, from_images, windows
 from comfyui_creps.creps_core.data.windows import Windows
 from comfyui_creps.creps_core.training.patches import random_box
 
 CPU = torch.device("cpu")
 
 
-def pictures(channels: int, sides: tuple[int, ...], resolution: int, mirror: bool = True) -> Pictures:
+def pictures(channels: int, sides: tuple[int, ...], resolution: int, mirror: bool = True) -> ImageDataset:
     """Noise with flat and with transparent parts, where filters ring."""
     rng = torch.Generator().manual_seed(1)
     images = torch.rand(len(sides), max(sides), max(sides), channels, generator=rng)
@@ -24,7 +24,7 @@ def pictures(channels: int, sides: tuple[int, ...], resolution: int, mirror: boo
     return made
 
 
-def draw(source: Pictures, count: int, seed: int = 0):
+def draw(source: ImageDataset, count: int, seed: int = 0):
     rng = np.random.default_rng(seed)
     indices = rng.integers(len(source), size=count).tolist()
     return indices, [random_box(rng, source.side(i), source.resolution, 0.7) for i in indices]

@@ -257,7 +257,7 @@ def test_real_pictures_are_not_read_again(place: Path, inception: Path, monkeypa
         raise AssertionError("opened")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sets, "open_pictures", opened)
+        patch.setattr(sets, "open_dataset", opened)
         assert evaluate(place, *metric)["metrics"] == first["metrics"]
     kept = list((place / "cache" / "metrics").glob("*/rows-*"))
     assert kept == []  # statistics are enough

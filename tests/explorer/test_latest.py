@@ -1,4 +1,4 @@
-"""Latest wins."""
+"""LatestOnlyWorker wins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from comfyui_creps.creps_core.explorer import Cancelled, Latest, Request, Stage, read_scene
+from comfyui_creps.creps_core.explorer import Cancelled, LatestOnlyWorker, Request, Stage, read_scene
 
 SCENE, STAGE = read_scene({}), Stage(8, 8, 8)
 SOON = 30.0  # seconds; far more than is needed
@@ -48,8 +48,8 @@ def painter() -> Painter:
 
 
 @pytest.fixture
-def latest(painter: Painter) -> Iterator[Latest]:
-    made = Latest(painter)
+def latest(painter: Painter) -> Iterator[LatestOnlyWorker]:
+    made = LatestOnlyWorker(painter)
     yield made
     made.close()
     assert made.join(SOON)
@@ -59,7 +59,7 @@ def request(number: int, sharp: bool = False) -> Request:
     return Request(number, SCENE, STAGE, sharp)
 
 
-def test_of_a_thousand_the_last_is_drawn(painter: Painter, latest: Latest):
+def test_of_a_thousand_the_last_is_drawn(painter: Painter, latest: LatestOnlyWorker):
     latest.ask(request(0))
     painter.until(lambda: painter.begun == [0])
     for number in range(1, 1001):
@@ -69,7 +69,7 @@ def test_of_a_thousand_the_last_is_drawn(painter: Painter, latest: Latest):
     assert painter.begun == [0, 1000]
 
 
-def test_a_sharp_one_gives_way_at_once(painter: Painter, latest: Latest):
+def test_a_sharp_one_gives_way_at_once(painter: Painter, latest: LatestOnlyWorker):
     latest.ask(request(0, sharp=True))
     painter.until(lambda: painter.begun == [0])
     latest.ask(request(1))
@@ -78,7 +78,7 @@ def test_a_sharp_one_gives_way_at_once(painter: Painter, latest: Latest):
     painter.until(lambda: painter.ended == [1])
 
 
-def test_a_page_that_does_not_look_gets_two_frames(painter: Painter, latest: Latest):
+def test_a_page_that_does_not_look_gets_two_frames(painter: Painter, latest: LatestOnlyWorker):
     painter.go.set()
     for number in range(2):
         latest.ask(request(number))
@@ -98,7 +98,7 @@ def test_errors_do_not_end_it(painter: Painter, caplog: pytest.LogCaptureFixture
             raise RuntimeError("no")
         done.set()
 
-    latest = Latest(draw)
+    latest = LatestOnlyWorker(draw)
     for number in range(6):
         latest.ask(request(number))
     assert done.wait(SOON)
@@ -107,7 +107,7 @@ def test_errors_do_not_end_it(painter: Painter, caplog: pytest.LogCaptureFixture
 
 
 def test_closing_ends_a_drawing(painter: Painter):
-    latest = Latest(painter)
+    latest = LatestOnlyWorker(painter)
     latest.ask(request(0))
     painter.until(lambda: painter.begun == [0])
     latest.close()

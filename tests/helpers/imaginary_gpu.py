@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 import torch
 from comfyui_creps import kernels
-from comfyui_creps.creps_core.rendering import device, precision, recordings
+from comfyui_creps.creps_core.rendering import device, picture_graphs, precision
 from comfyui_creps.kernels import fused
 from emulated_kernel import launch
 from fake_graph import FakeGraph
@@ -20,8 +20,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the time of a test: `render` and the like take the way that they take on a CUDA device."""
     for module in (device, render_module):
         monkeypatch.setattr(module, "serves", lambda device: True)
-    monkeypatch.setattr(recordings, "make_graph", FakeGraph)
-    monkeypatch.setattr(recordings, "enabled", True)
+    monkeypatch.setattr(picture_graphs, "make_graph", FakeGraph)
+    monkeypatch.setattr(picture_graphs, "enabled", True)
     monkeypatch.setattr(fused, "launch", launch)
     backend = kernels.Backend(lambda *_, **__: None, fused.prepare, fused.entangle)
     monkeypatch.setitem(kernels.BACKENDS, "triton", backend)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from comfyui_creps.creps_core.data import Pictures, open_pictures
+from comfyui_creps.creps_core.data import ImageDataset, open_dataset
 from PIL import Image
 
 SIDE = 16
@@ -50,18 +50,18 @@ def numbered(count: int, side: int = SIDE) -> dict[str, bytes]:
     return {f"{number // 4:05}/img{number:03}.png": encoded(colours(number, side, side)) for number in range(count)}
 
 
-def array(pictures: Pictures, index: int = 0) -> np.ndarray:
+def array(pictures: ImageDataset, index: int = 0) -> np.ndarray:
     return pictures.pictures([index])[0].permute(1, 2, 0).numpy()
 
 
-def opened(tmp_path: Path, data: bytes, name: str = "x.png", **options: object) -> Pictures:
+def opened(tmp_path: Path, data: bytes, name: str = "x.png", **options: object) -> ImageDataset:
     """The data set of one picture."""
-    return open_pictures(write(tmp_path / "one", {name: data}), **{"resolution": SIDE, **options})  # type: ignore
+    return open_dataset(write(tmp_path / "one", {name: data}), **{"resolution": SIDE, **options})  # type: ignore
 
 
 def reason(tmp_path: Path, data: bytes, name: str = "x.png") -> str:
     """Why a picture beside a good one is skipped."""
-    pictures = open_pictures(write(tmp_path, {"good.png": encoded(colours(0)), name: data}), resolution=SIDE)
+    pictures = open_dataset(write(tmp_path, {"good.png": encoded(colours(0)), name: data}), resolution=SIDE)
     assert pictures.names == ["good.png"]
     ((skipped, why),) = pictures.report.skipped
     assert skipped == name

@@ -11,7 +11,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from comfyui_creps.creps_core.data import Pictures, from_images
+from comfyui_creps.creps_core.data import ImageDataset, from_images
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.training import Recipe, Run, Trainer, load_snapshot, train
 from comfyui_creps.creps_core.training.parallel import Process, join, leave
@@ -33,7 +33,7 @@ RECIPE = {
 }
 
 
-def make_pictures() -> Pictures:
+def make_pictures() -> ImageDataset:
     """10 pictures of noise, and their mirror images; larger than the resolution."""
     images = torch.rand(10, 24, 24, 3, generator=torch.Generator().manual_seed(8))
     return from_images(images, resolution=SIDE, mirror=True, max_side=24)

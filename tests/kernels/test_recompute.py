@@ -9,7 +9,7 @@ import torch
 from comfyui_creps.creps_core.training import synthesis as training_synthesis
 from comfyui_creps.creps_core.training import synthesize
 from comfyui_creps.creps_core.training.patches import WHOLE, box_positions, random_box
-from comfyui_creps.kernels import by_hand
+from comfyui_creps.kernels import explicit_backward
 from comfyui_creps.kernels.graphs import static_shapes
 from comfyui_creps.kernels.recompute import clamp, recompute
 from networks import make_generator, make_ws
@@ -34,8 +34,8 @@ def path_gradients(synthesis, image: torch.Tensor, ws: torch.Tensor) -> tuple[to
 def way(request, monkeypatch: pytest.MonkeyPatch) -> str:
     """Small pictures are left to autograd, larger ones are not."""
     if request.param != "autograd":
-        monkeypatch.setattr(by_hand, "LEAST_PIXELS", 1)
-        monkeypatch.setattr(by_hand, "TILE_PIXELS", 30)  # some rows, and fewer in the last tile
+        monkeypatch.setattr(explicit_backward, "LEAST_PIXELS", 1)
+        monkeypatch.setattr(explicit_backward, "TILE_PIXELS", 30)  # some rows, and fewer in the last tile
     return request.param
 
 
@@ -229,7 +229,7 @@ def test_clamping_without_a_look_has_the_derivatives_of_a_clamp():
 
 
 def test_what_is_not_finite_stays_so_by_hand(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(by_hand, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(explicit_backward, "LEAST_PIXELS", 1)
     synthesis = network(torch.float32)
     synthesis.block0.fc0.bias.data[0] = float("nan")
     image = synthesize(synthesis, make_ws(GENERATOR, 2), Y, X)
@@ -240,7 +240,7 @@ def test_what_is_not_finite_stays_so_by_hand(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("wanted", ["lines", "weights"])
 def test_gradients_that_are_not_wanted_are_left_out_by_hand(wanted: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(by_hand, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(explicit_backward, "LEAST_PIXELS", 1)
     synthesis, ws = network().requires_grad_(wanted == "weights"), make_ws(GENERATOR, 2).double()
     ws.requires_grad_(wanted == "lines")
     synthesize(synthesis, ws, Y, X).sum().backward()

@@ -11,7 +11,7 @@ from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.network import discriminator as discriminator_module
 from comfyui_creps.creps_core.network.discriminator import Convolution, minibatch_std
 from comfyui_creps.creps_core.training import load_networks
-from comfyui_creps.creps_core.training.growth import grow
+from comfyui_creps.creps_core.training.discriminator_transfer import grow
 from paths import GOLDEN
 from safetensors import safe_open
 from safetensors.torch import load_file

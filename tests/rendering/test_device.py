@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfyui_creps.creps_core import GeneratorConfig, load_builtin, render, sample
 from comfyui_creps.creps_core.network import Generator
-from comfyui_creps.creps_core.rendering import View, device, recordings, render_bands, render_path, render_view
+from comfyui_creps.creps_core.rendering import View, device, picture_graphs, render_bands, render_path, render_view
 from comfyui_creps.creps_core.rendering.precision import EXACT, HALF
 from comfyui_creps.creps_core.rendering.transfer import Transfer
 from einops import rearrange
@@ -145,7 +145,7 @@ def test_few_operations(precision: str, monkeypatch: pytest.MonkeyPatch):
     generator = Generator(config).eval().requires_grad_(False)
     ws = make_ws(generator)
     monkeypatch.setattr("comfyui_creps.kernels.fused.launch", lambda *_: None)
-    monkeypatch.setattr(recordings, "enabled", False)
+    monkeypatch.setattr(picture_graphs, "enabled", False)
     out = torch.empty(1, 3, 1024, 1024)
     render(generator, ws, height=1024, width=1024, precision=precision, out=out)
     with Counter() as counter:
@@ -161,7 +161,7 @@ def test_a_replayed_picture_takes_a_handful(monkeypatch: pytest.MonkeyPatch):
     for _ in range(3):
         render(generator, ws[:1], height=16, width=16, precision="float16", out=out)
 
-    for replay in device.renderer_of(generator).recordings._replays.values():
+    for replay in device.renderer_of(generator).picture_graphs._replays.values():
         index = replay.__code__.co_freevars.index("replay")
         monkeypatch.setattr(replay.__closure__[index], "cell_contents", lambda: None)
     with Counter() as counter:
@@ -170,7 +170,7 @@ def test_a_replayed_picture_takes_a_handful(monkeypatch: pytest.MonkeyPatch):
     assert counter.count <= 30
 
 
-# Recordings
+# PictureGraphs
 
 
 @pytest.mark.usefixtures("gpu")
@@ -180,7 +180,7 @@ def test_recordings_are_few_and_follow_the_weights():
         for _ in range(2):
             render(generator, ws[:1], height=size, width=5, precision="float32")
     renderer = device.renderer_of(generator)
-    assert len(renderer.recordings) == recordings.MOST
+    assert len(renderer.recordings) == picture_graphs.MOST
     generator.synthesis.decoder_img.bias.add_(1.0)
     expected = exact(generator, ws[:1], 11, 5)
     found = render(generator, ws[:1], height=11, width=5, window=WINDOW, precision="float32")
@@ -212,7 +212,7 @@ def test_what_cannot_be_recorded_is_rendered_as_it_is(
         def capture(self, work):
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    monkeypatch.setattr(recordings, "make_graph", Refuses)
+    monkeypatch.setattr(picture_graphs, "make_graph", Refuses)
     generator, ws = generator_of()
     expected = exact(generator, ws, 13, 17)
     for _ in range(4):
@@ -234,7 +234,7 @@ def test_out_of_memory_while_recording(monkeypatch: pytest.MonkeyPatch):
     expected = exact(generator, ws[:1], 13, 17)
     options = {"height": 13, "width": 17, "window": WINDOW, "precision": "float32"}
     with monkeypatch.context() as patch:
-        patch.setattr(recordings, "make_graph", Full)
+        patch.setattr(picture_graphs, "make_graph", Full)
         for _ in range(3):
             assert close(render(generator, ws[:1], **options), expected, 1e-5)
     for _ in range(3):
@@ -244,7 +244,7 @@ def test_out_of_memory_while_recording(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.usefixtures("gpu")
 def test_the_switch_against_recording(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recordings, "enabled", False)
+    monkeypatch.setattr(picture_graphs, "enabled", False)
     generator, ws = generator_of()
     for _ in range(3):
         render(generator, ws, height=9, width=9, precision="float32")

@@ -14,7 +14,7 @@ from comfyui_creps.creps_core.rendering import warp as warp_module
 from comfyui_creps.creps_core.rendering.camera import Warp
 from comfyui_creps.creps_core.rendering.warp import render_mapped
 from comfyui_creps.kernels import reference
-from comfyui_creps.kernels.scattered import entangle_at, places, table
+from comfyui_creps.kernels.points import entangle_at, places, table
 from comfyui_creps.kernels.tiled import Prepared
 from networks import make_generator, make_ws
 

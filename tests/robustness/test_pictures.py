@@ -15,7 +15,7 @@ import harness
 import numpy as np
 import pytest
 import torch
-from comfyui_creps.creps_core.data import open_pictures
+from comfyui_creps.creps_core.data import open_dataset
 from comfyui_creps.creps_core.data.budget import Budget
 from comfyui_creps.creps_core.data.sources import Unusable
 from picture_files import encoded
@@ -54,7 +54,7 @@ def test_files_made_to_take_time_or_memory(tmp_path: Path):
         archive.writestr("good.png", encoded(np.full((16, 16, 3), 99, np.uint8)))
         for number in range(5_000):
             archive.writestr(f"{number}.png", b"")
-    calls = [(name, partial(open_pictures, path, resolution=16)) for name, path in cases.items()]
+    calls = [(name, partial(open_dataset, path, resolution=16)) for name, path in cases.items()]
     outcomes = harness.isolated(calls, seconds=60)
     assert {outcome.kind for outcome in outcomes} == {"loaded"}, outcomes
     assert all(outcome.seconds < 20 and outcome.megabytes < 600 for outcome in outcomes), outcomes
@@ -66,7 +66,7 @@ def test_what_was_left_out_is_said(tmp_path: Path):
         for number in range(1500):
             archive.writestr(f"folder/{number}.png", b"")
         archive.mkdir("folder") if hasattr(archive, "mkdir") else None
-    with closing(open_pictures(tmp_path / "a.zip", resolution=16)) as pictures:
+    with closing(open_dataset(tmp_path / "a.zip", resolution=16)) as pictures:
         assert "1,500 entries" in str(pictures.report)
         assert pictures.names == ["good.png"]
 
@@ -101,7 +101,7 @@ def test_classes_stay_numbers(tmp_path: Path):
     """Vectors of 65,536 numbers for each of 20,000 pictures would be 5 GB."""
     (tmp_path / "a.png").write_bytes(encoded(np.full((16, 16, 3), 99, np.uint8)))
     (tmp_path / "dataset.json").write_text('{"labels": [["a.png", 65535]]}')
-    with closing(open_pictures(tmp_path, resolution=16, use_labels=True)) as pictures:
+    with closing(open_dataset(tmp_path, resolution=16, use_labels=True)) as pictures:
         labels = pictures.all_labels()
         assert labels is not None
         assert (labels.dtype, labels.tolist()) == (torch.int64, [65535])
@@ -114,7 +114,7 @@ def test_a_picture_that_became_a_pipe_does_not_hang(tmp_path: Path):
         (tmp_path / name).write_bytes(encoded(np.full((16, 16, 3), ord(name[0]), np.uint8)))
 
     def call() -> None:
-        with closing(open_pictures(tmp_path, resolution=16, cache_bytes=0)) as pictures:
+        with closing(open_dataset(tmp_path, resolution=16, cache_bytes=0)) as pictures:
             (tmp_path / "a.png").unlink()
             os.mkfifo(tmp_path / "a.png")
             pictures.pictures([0])
@@ -130,6 +130,6 @@ def test_a_progressive_jpeg_of_many_passes_is_left_out(tmp_path: Path):
     start = data.index(b"\xff\xda")
     (tmp_path / "a.jpg").write_bytes(data[:-2] + data[start:-2] * 200 + data[-2:])
     (tmp_path / "b.png").write_bytes(encoded(np.full((16, 16, 3), 99, np.uint8)))
-    with closing(open_pictures(tmp_path, resolution=16)) as pictures:
+    with closing(open_dataset(tmp_path, resolution=16)) as pictures:
         assert pictures.names == ["b.png"]
         assert "passes" in str(pictures.report)

@@ -18,7 +18,7 @@ from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.explorer import read_scene
 from comfyui_creps.creps_core.latents import sample
 from comfyui_creps.creps_core.rendering import View, render_view
-from comfyui_creps.creps_core.serving.guard import stranger
+from comfyui_creps.creps_core.serving.guard import refuse_origin
 from comfyui_creps.creps_core.serving.saving import free_path, save_picture
 from comfyui_creps.creps_core.serving.standalone import PAGE
 from explorer_server import TOKEN, Server, talk
@@ -42,7 +42,7 @@ def request(host: str, origin: str | None, scheme: str = "http") -> SimpleNamesp
     ],
 )
 def test_a_page_of_this_server_may_talk(host: str, origin: str):
-    assert stranger(request(host, origin)) is None  # type: ignore
+    assert refuse_origin(request(host, origin)) is None  # type: ignore
 
 
 @pytest.mark.parametrize(
@@ -67,17 +67,17 @@ def test_a_page_of_this_server_may_talk(host: str, origin: str):
     ],
 )
 def test_other_pages_may_not(host: str, origin: str | None):
-    assert stranger(request(host, origin))  # type: ignore
+    assert refuse_origin(request(host, origin))  # type: ignore
 
 
 def test_a_server_for_others_has_names():
     def known(name: str) -> bool:
         return name == "studio.example"
 
-    assert stranger(request("studio.example:8188", "http://studio.example:8188"), known) is None  # type: ignore
-    assert stranger(request("studio.example", "https://studio.example"), known) is None  # type: ignore  # TLS by a proxy
-    assert stranger(request("studio.example", "https://evil.example"), known)  # type: ignore
-    assert stranger(request("studio.example", "https://studio.example:444"), known)  # type: ignore
+    assert refuse_origin(request("studio.example:8188", "http://studio.example:8188"), known) is None  # type: ignore
+    assert refuse_origin(request("studio.example", "https://studio.example"), known) is None  # type: ignore  # TLS by a proxy
+    assert refuse_origin(request("studio.example", "https://evil.example"), known)  # type: ignore
+    assert refuse_origin(request("studio.example", "https://studio.example:444"), known)  # type: ignore
 
 
 def test_only_who_knows_the_secret_gets_the_page(tmp_path: Path):

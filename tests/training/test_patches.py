@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 import torch
-from comfyui_creps.creps_core.network import PLACE, Discriminator, DiscriminatorConfig
-from comfyui_creps.creps_core.training import Recipe, Trainer, judge_for, load_snapshot
-from comfyui_creps.creps_core.training.patches import WHOLE, box_positions, place_of
+from comfyui_creps.creps_core.network import WINDOW_CODE, Discriminator, DiscriminatorConfig
+from comfyui_creps.creps_core.training import Recipe, Trainer, discriminator_for, load_snapshot
+from comfyui_creps.creps_core.training.patches import WHOLE, box_positions, window_code
 from comfyui_creps.creps_core.training.snapshots import save_snapshot
 from comfyui_creps.creps_core.training.start import Networks
 from comfyui_creps.creps_core.training.synthesis import synthesize
@@ -34,7 +34,7 @@ def test_samples_lie_in_their_part_of_the_pixel():
 
 
 def test_a_place_is_four_numbers():
-    assert place_of(BOXES).tolist() == [[0, 0, 0, 0], [1, 1, 0.5, 0], [3, 3, -0.875, -0.875]]
+    assert window_code(BOXES).tolist() == [[0, 0, 0, 0], [1, 1, 0.5, 0], [3, 3, -0.875, -0.875]]
 
 
 def test_generated_pictures_are_means_of_their_samples():
@@ -61,14 +61,14 @@ def test_a_discriminator_that_is_told_begins_as_it_was():
     torch.manual_seed(3)
     old = Discriminator(DiscriminatorConfig(SIDE, channel_base=128, channel_max=8))
     wanted = dataclasses.replace(old.config, places=1)
-    new = judge_for(Networks(generator, generator, old), wanted, 0)
-    images, place = torch.randn(4, 3, SIDE, SIDE), torch.randn(4, PLACE)
+    new = discriminator_for(Networks(generator, generator, old), wanted, 0)
+    images, place = torch.randn(4, 3, SIDE, SIDE), torch.randn(4, WINDOW_CODE)
     assert new.config == wanted
     assert torch.equal(new(images, None, place), old(images))
     new.place.weight.data.normal_()
     assert not torch.equal(new(images, None, place), old(images))
     assert torch.equal(new(images), old(images))  # the whole picture
-    assert judge_for(Networks(generator, generator, new), old.config, 0) is new  # stays told
+    assert discriminator_for(Networks(generator, generator, new), old.config, 0) is new  # stays told
     assert DiscriminatorConfig.from_dict({k: v for k, v in old.config.to_dict().items() if k != "places"}) == old.config
 
 

@@ -11,7 +11,7 @@ import torch
 from comfyui_creps.creps_core import load_generator, render, sample
 from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig, Generator
-from comfyui_creps.creps_core.training import judge_for
+from comfyui_creps.creps_core.training import discriminator_for
 from comfyui_creps.creps_core.training.refit import channel_matrix
 from comfyui_creps.creps_core.training.start import Networks, refit
 from networks import make_generator
@@ -52,7 +52,7 @@ def test_what_fits_is_taken_over(before: int, after: int):
     if before and after:
         assert "mapping.fc0.weight" in same
     wanted = DiscriminatorConfig(SIDE, 3, after, channel_base=256, channel_max=32)
-    d, old_d = judge_for(new, wanted, 1).state_dict(), old.D.state_dict()
+    d, old_d = discriminator_for(new, wanted, 1).state_dict(), old.D.state_dict()
     assert all(torch.equal(d[name], old_d[name]) for name in old_d if "conv" in name or "rgb" in name)
 
 
@@ -89,7 +89,7 @@ def test_other_channels_show_the_same_pictures(before: int, after: int):
     if after == 4:
         wanted[:, 3] = 1  # opaque
     assert (drawn(new.G, z) - wanted).abs().max() < 1e-4
-    d = judge_for(new, DiscriminatorConfig(SIDE, after, 0, channel_base=256, channel_max=32), 1)
+    d = discriminator_for(new, DiscriminatorConfig(SIDE, after, 0, channel_base=256, channel_max=32), 1)
     pictures = torch.randn(4, after, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     seen = torch.einsum("ij,njhw->nihw", channel_matrix(after, before), pictures)
     assert (d(pictures) - old.D(seen)).abs().max() < 1e-4

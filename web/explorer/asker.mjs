@@ -8,7 +8,7 @@ const RETRIES = 3, RETRY_MS = 1000; // after an error, ever later
 const THUMB = 160; // pixels of a key's picture
 const KEPT = 240; // questions that may still be answered
 
-export class Asker {
+export class FrameRequester {
     /**
      * @param {object} owner: `scene`, `source`, `problem`, `stage`, `film`, `link`, and the function showed(header, asked,
      *   bytes) for every picture that is on screen.

@@ -5,7 +5,7 @@
 
 import { copy, readLook, readScene, zoomText } from "./scene.mjs";
 import { button, el } from "./dom.mjs";
-import { Asker } from "./asker.mjs";
+import { FrameRequester } from "./asker.mjs";
 import { Film } from "./film.mjs";
 import { Link } from "./link.mjs";
 import { Pad } from "./pad.mjs";
@@ -42,7 +42,7 @@ export class Explorer {
         this.onchange = onchange;
         this.latencies = []; // ms from an event to the frame that shows it
         this.times = []; // of the last frames
-        this.asker = new Asker(this);
+        this.asker = new FrameRequester(this);
         this.build(theme);
         this.link = new Link(socket, {
             open: () => this.state(""),
@@ -198,7 +198,7 @@ export class Explorer {
         this.link.send(message);
     }
 
-    // Pictures
+    // ImageDataset
 
     /** Whether every pixel on screen is what is wanted. */
     get settled() {

@@ -59,7 +59,7 @@ export class Stage {
         return this.pointers.size > 0 || this.motion !== null;
     }
 
-    // Pictures
+    // ImageDataset
 
     /** Show a new picture: `{bitmap, view, stage, latent, sharp}`. */
     take(frame) {

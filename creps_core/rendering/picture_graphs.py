@@ -19,7 +19,7 @@ from ...kernels.graphs import CudaGraph, Graph
 log = logging.getLogger("CREPS")
 
 MOST = 4
-"""Recordings that are kept of a generator: each holds the memory of one picture on its way."""
+"""Graphs that are kept for a generator: each holds the memory of one picture on its way."""
 
 enabled = os.environ.get("CREPS_GRAPHS", "1") != "0"
 """Whether to record at all; a host that was told not to sets it."""
@@ -37,7 +37,7 @@ def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]
     return graph.replay
 
 
-class Recordings:
+class PictureGraphs:
     """The recordings of one generator, the least recently used one is forgotten first."""
 
     def __init__(self) -> None:

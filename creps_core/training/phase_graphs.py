@@ -28,7 +28,7 @@ class _Work:
     outputs: Tensors = field(default_factory=dict)
 
 
-class Captured:
+class PhaseGraphs:
     """Runs phases, from their third time on as graphs. The first times are steps like any other.
 
     A phase is a function of tensors that changes nothing on the host, see `kernels.graphs`. What cannot be captured

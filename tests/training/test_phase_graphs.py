@@ -11,7 +11,7 @@ from comfyui_creps.creps_core.bench.training import CASES, LIMITS
 from comfyui_creps.creps_core.network import Discriminator, Generator
 from comfyui_creps.creps_core.network import discriminator as discriminator_module
 from comfyui_creps.creps_core.training import Pieces, Recipe, Trainer, load_snapshot
-from comfyui_creps.creps_core.training.captured import WARM_UP, Captured
+from comfyui_creps.creps_core.training.phase_graphs import WARM_UP, PhaseGraphs
 from comfyui_creps.creps_core.training.snapshots import save_snapshot
 from comfyui_creps.creps_core.training.trainer import NON_FINITE_LIMIT
 from comfyui_creps.kernels.graphs import static_shapes
@@ -125,12 +125,12 @@ def test_other_shapes_are_other_graphs():
         runs.append(1)
         return {"y": inputs["x"] * 2}
 
-    captured = Captured(FakeGraph)
+    captured = PhaseGraphs(FakeGraph)
     for count in (2, 3, 2, 3, 2, 3, 2, 3):
         x = torch.randn(count)
         assert torch.equal(captured.run("double", double, {"x": x})["y"], x * 2)
     assert len(runs) == 2 * (WARM_UP + 1)
-    plain = Captured(None)
+    plain = PhaseGraphs(None)
     assert not plain.active
     assert plain.run("double", double, {"x": torch.ones(1)})["y"] == 2
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..data import Pictures
+    from ..data import ImageDataset
     from .trainer import Trainer
 
 PREFIX = "metric/"  # in `stats.jsonl`
@@ -28,7 +28,7 @@ class Judge:
     metric: str
     lower: bool
     chooses: bool
-    measure: Callable[[Trainer, Pictures], dict[str, float]]
+    measure: Callable[[Trainer, ImageDataset], dict[str, float]]
 
     def best(self, stats: Sequence[Mapping[str, float]], among: set[int]) -> int | None:
         """The pictures shown at the best of some snapshots, by the lines of `stats.jsonl`; None: none was measured."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_creps.creps_core.network import COLUMNS, ROWS, Lean
+from comfyui_creps.creps_core.network import COLUMNS, ROWS, FusedSynthesis
 from comfyui_creps.kernels import trial
 from comfyui_creps.kernels.packing import PendingStage, pack
 from einops import rearrange
@@ -36,15 +36,15 @@ def reference_lines(generator, ws):
 @pytest.mark.parametrize("layer_bytes", [1 << 26, 4000])
 def test_lines(shape: dict, dtype: torch.dtype, limit: float, layer_bytes: int, monkeypatch: pytest.MonkeyPatch):
     """Whole and in pieces, of one latent after another; channels that are padding stay as they are."""
-    monkeypatch.setattr("comfyui_creps.creps_core.network.lean.LAYER_BYTES", layer_bytes)
-    monkeypatch.setattr("comfyui_creps.creps_core.network.lean._FOURIER_POSITIONS", 16)
+    monkeypatch.setattr("comfyui_creps.creps_core.network.fused_synthesis.LAYER_BYTES", layer_bytes)
+    monkeypatch.setattr("comfyui_creps.creps_core.network.fused_synthesis._FOURIER_POSITIONS", 16)
     generator = make_generator(**shape)
-    lean = Lean(generator.synthesis, CPU)
+    lean = FusedSynthesis(generator.synthesis, CPU)
     for ws in make_ws(generator, 2).split(1):
         columns, rows = reference_lines(generator, ws)
         levels, channels = columns.shape[:2]
         out = torch.full((levels, len(Y) + len(X), 8, channels + 2), 7.0)
-        lean = lean if lean.current else Lean(generator.synthesis, CPU)  # `float` puts the weights elsewhere
+        lean = lean if lean.current else FusedSynthesis(generator.synthesis, CPU)  # `float` puts the weights elsewhere
         lean.apply(ws[0])
         lean.lines(Y, X, out, dtype)
         assert (out[..., channels:] == 7).all()
@@ -57,7 +57,7 @@ def test_lines(shape: dict, dtype: torch.dtype, limit: float, layer_bytes: int, 
 def test_one_line_alone():
     generator = make_generator()
     ws = make_ws(generator)
-    lean = Lean(generator.synthesis, CPU)
+    lean = FusedSynthesis(generator.synthesis, CPU)
     lean.apply(ws[0])
     both, columns, rows = (torch.zeros(3, n, 8, 8) for n in (len(Y) + len(X), len(Y), len(X)))
     lean.lines(Y, X, both, torch.float32)
@@ -71,7 +71,7 @@ def test_the_stage_of_a_latent(dtype: torch.dtype):
     """The packed weights are those of the stage that is made without packing."""
     generator = make_generator(biline_channels=16, img_channels=4)
     ws = make_ws(generator)
-    lean = Lean(generator.synthesis, CPU)
+    lean = FusedSynthesis(generator.synthesis, CPU)
     pending = PendingStage(lean.raw_stage(), dtype, trial.candidates(9, 16, dtype == torch.float32)[0])
     lean.apply(ws[0])
     lean.fill(pending)
@@ -92,16 +92,16 @@ def flat(stage):
 
 def test_it_knows_when_weights_change():
     generator = make_generator()
-    lean = Lean(generator.synthesis, CPU)
+    lean = FusedSynthesis(generator.synthesis, CPU)
     assert lean.current
     generator.mapping.w_avg.add_(1)
     assert lean.current, "that is no weight of the synthesis"
     generator.synthesis.decoder_img.bias.add_(1)
     assert not lean.current
-    lean = Lean(generator.synthesis, CPU)
+    lean = FusedSynthesis(generator.synthesis, CPU)
     generator.synthesis.block0.fc0.weight = torch.nn.Parameter(generator.synthesis.block0.fc0.weight.clone())
     assert not lean.current
-    lean = Lean(generator.synthesis, CPU)
+    lean = FusedSynthesis(generator.synthesis, CPU)
     generator.double()
     assert not lean.current
 
@@ -111,7 +111,7 @@ def test_it_serves_in_and_outside_of_inference_mode():
     generator = make_generator()
     ws, out = make_ws(generator), torch.zeros(3, len(Y) + len(X), 8, 8)
     with torch.inference_mode():
-        lean = Lean(generator.synthesis, CPU)
+        lean = FusedSynthesis(generator.synthesis, CPU)
         lean.apply(ws[0])
         lean.lines(Y, X, out.clone(), torch.float16)
     lean.apply(ws[0])

@@ -40,7 +40,7 @@ class _Styled(NamedTuple):
     scale_out: Tensor  # [out, 1], a view; of layers that demodulate
 
 
-class Lean:
+class FusedSynthesis:
     """The synthesis of one latent at a time. `apply` a latent, then `lines` and `fill`, holding `lock` meanwhile.
 
     Args:
@@ -210,7 +210,7 @@ class Lean:
 class _Program:
     """The layers for a number of positions, tied to their memory."""
 
-    def __init__(self, lean: Lean, count: int, dtype: torch.dtype):
+    def __init__(self, lean: FusedSynthesis, count: int, dtype: torch.dtype):
         self.lean, self.count, self.dtype = lean, count, dtype
         config, device, rows = lean.config, lean.device, count * RANK
         widths = [config.channels(level) for level in config.levels]

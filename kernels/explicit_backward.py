@@ -1,7 +1,7 @@
 """The per-pixel stage with its gradient written out, for training on a CPU: half the passes through memory.
 
 Features lie channel by channel, [C + 1, P], with a last row of ones, and weights have the bias as a last column: a
-layer is one product, whose gradient is one product each for the features and for the weights with the bias. Pictures
+layer is one product, whose gradient is one product each for the features and for the weights with the bias. Images
 are worked on one by one, in tiles; nothing is allocated for their layers in between. First derivative only.
 """
 
@@ -46,7 +46,7 @@ def _fold(layer: Layer, with_gradient: bool) -> _Folded:
     return _Folded(weight, reach, offset, torch.zeros_like(weight) if with_gradient else None)
 
 
-class ByHand:
+class ExplicitBackward:
     """The stage for lines of some shape: `paint` is its value, `gradients` what a gradient of the picture becomes.
 
     The weights have the gains of the activations inside.
@@ -112,7 +112,7 @@ def _unfold(layer: _Folded) -> Layer:
 class _Tile:
     """Some rows of pixels of a picture; `keep`: every layer's output, for `backward`."""
 
-    def __init__(self, whole: ByHand, n: int, tile: slice, keep: bool):
+    def __init__(self, whole: ExplicitBackward, n: int, tile: slice, keep: bool):
         self.whole, self.n, self.keep = whole, n, keep
         self.columns, self.rows = whole.columns[n, :, :, tile], whole.rows[n]
         self.height, self.width = self.columns.shape[-2], self.rows.shape[-2]

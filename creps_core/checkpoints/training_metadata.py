@@ -19,12 +19,12 @@ _PREFIX, _DIRECTIONS = "labels.", "directions.vectors"
 _MAX_NAMES = 1 << 19  # characters of the header
 
 
-def is_taught(name: str) -> bool:
+def is_training_metadata(name: str) -> bool:
     """Whether a tensor of a file is one of these, and none of a network."""
     return name.startswith(_PREFIX) or name == _DIRECTIONS
 
 
-def write_taught(generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def write_training_metadata(generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The fields of the header and the tensors that say what is known."""
     header: dict[str, Any] = {}
     if generator.aspect != (1, 1):
@@ -43,7 +43,7 @@ def write_taught(generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor
     }
 
 
-def read_taught(generator: Generator, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Generator:
+def read_training_metadata(generator: Generator, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Generator:
     """Let a generator know what its file says; returns it.
 
     Raises:
