@@ -26,6 +26,7 @@ FLOORS: dict[str, set[str]] = {
     "training": {"kernels", "network", "checkpoints", "rendering", "latents", "comparison", "data"},
     "bench": {"kernels", "network", "checkpoints", "rendering", "latents", "training"},
     "evaluation": {"kernels", "network", "checkpoints", "rendering", "latents", "comparison", "data", "training"},
+    "commands": {"kernels", "network", "checkpoints", "rendering", "latents", "training"},
 }
 """Below all of them lie `common` and `kernels`; above lies `cli.py`."""
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_creps.creps_core import load_builtin, load_generator, render, sample, save_generator
-from comfyui_creps.creps_core.cli import main
+from comfyui_creps.creps_core.cli import COMMANDS, main
 from comfyui_creps.creps_core.training import load_networks
 from networks import make_generator
 from paths import GOLDEN
@@ -20,6 +20,20 @@ OFFICIAL = GOLDEN / "official_layout.pkl"
 def read(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
+
+
+def test_every_command_is_listed_and_has_help(capsys):
+    names = ["render", "unfinished", "explore", "info", "convert", "data", "train", "evaluate", "bench"]
+    assert [command.name for command in COMMANDS] == names
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command.help.split()[0] in listed
+        with pytest.raises(SystemExit) as caught:
+            main([command.name, "--help"])
+        assert caught.value.code == 0
+        assert f"usage: creps {command.name}" in capsys.readouterr().out
 
 
 def test_render_a_builtin(tmp_path: Path):

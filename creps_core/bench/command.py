@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ...common.command import Command
+
 log = logging.getLogger("CREPS")
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results.jsonl"
@@ -29,7 +31,7 @@ HEAP_KEPT = {
 _PACKAGE = __package__ or ""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     p = parser
     p.add_argument("--quick", action="store_true", help="3 runs, 4 frames, no picture of 4096 x 4096, and no record")
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def bench_command(args: argparse.Namespace) -> str:
+def _run(args: argparse.Namespace) -> str:
     """Measure this machine, append the record, and return its table.
 
     Raises:
@@ -69,6 +71,11 @@ def bench_command(args: argparse.Namespace) -> str:
             file.write(json.dumps(record) + "\n")
         log.info("appended to %s", results)
     return table(record)
+
+
+BENCH_COMMAND = Command(
+    "bench", "measure speed and memory on this machine against the plain formulation", _add_arguments, _run
+)
 
 
 def measure(runs: int, frames: int, sides: tuple[int, ...]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from ...common.command import Command
 from ...common.duration import duration
 from ...common.errors import DatasetError
 from ...common.files import check_target, replace_file
@@ -35,7 +36,7 @@ _AT_ONCE = 64
 _WHEN = (1980, 1, 1, 0, 0, 0)  # the same pictures make the same archive
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     p = parser
     p.add_argument("source", type=Path, metavar="SRC", help="folder or zip of pictures")
@@ -57,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=int, default=0, help="of that choice")
 
 
-def data_command(args: argparse.Namespace) -> None:
-    """Prepare, from the arguments of `add_arguments`."""
+def _run(args: argparse.Namespace) -> None:
+    """Prepare, from the command's arguments."""
     said, start = time.monotonic(), time.monotonic()
 
     def progress(what: str, done: int, total: int) -> None:
@@ -82,6 +83,11 @@ def data_command(args: argparse.Namespace) -> None:
     )
     log.info("%s", pictures.report)
     log.info("%s: %d pictures of %d x %d", args.target, len(pictures), args.side, args.side)
+
+
+DATA_COMMAND = Command(
+    "data", "crop images to one size and pack them, exactly as the trainer would crop them", _add_arguments, _run
+)
 
 
 def prepare(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...common.command import Command
 from ...common.duration import duration
 from ...common.files import check_target, read_json, write_json, write_png
 
@@ -28,7 +29,7 @@ RESULT, TABLE = "metrics.json", "distances.json"
 _COUNT = 4096  # pictures of each kind, for distances
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     p = parser
     g = p.add_mutually_exclusive_group(required=True)
@@ -81,8 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     m.add_argument("--cache", type=Path, metavar="FOLDER", help="for statistics of real pictures; default: the user's")
 
 
-def evaluate_command(args: argparse.Namespace) -> str:
-    """Evaluate, from the arguments of `add_arguments`; writes the files and returns the tables."""
+def _run(args: argparse.Namespace) -> str:
+    """Evaluate, from the command's arguments; writes the files and returns the tables."""
     from ...common.devices import device_of
     from .metrics import Metric, parse_metrics
 
@@ -98,6 +99,11 @@ def evaluate_command(args: argparse.Namespace) -> str:
     if not args.metrics:
         return _distances(args, _generator(args, device), metrics[0].count)
     return _measured(args, metrics, device)
+
+
+EVALUATE_COMMAND = Command(
+    "evaluate", "measure a generator against images that it was not trained on", _add_arguments, _run
+)
 
 
 def _check_sources(args: argparse.Namespace, metrics: Sequence[Metric]) -> None:

@@ -9,12 +9,13 @@ import webbrowser
 from functools import partial
 from pathlib import Path
 
+from ...common.command import Command
 from ...common.devices import device_of
 
 log = logging.getLogger("CREPS")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="official .pkl or our .safetensors")
     parser.add_argument("--builtin", metavar="NAME", help="built-in generator to begin with; default: the first")
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="only write the address")
 
 
-def explore_command(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> None:
     """Serve until interrupted.
 
     Raises:
@@ -63,6 +64,9 @@ def explore_command(args: argparse.Namespace) -> None:
     loaders = {first: loaders.pop(first), **loaders}
     args.out.mkdir(parents=True, exist_ok=True)
     asyncio.run(_serve(Generators(loaders), args.out.resolve(), args.port, not args.no_browser))
+
+
+EXPLORE_COMMAND = Command("explore", "fly through a generator in the browser", _add_arguments, _run)
 
 
 async def _serve(generators, folder: Path, port: int, browser: bool) -> None:

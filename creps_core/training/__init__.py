@@ -5,7 +5,7 @@ Read `run.py` for what a run does, `trainer.py` for a step.
 
 from .averages import rebuild
 from .begin import Beginning, RunRequest, Terms, begin, finished_note, fresh_name
-from .command import add_arguments, train_command
+from .command import TRAIN_COMMAND, run_training
 from .parallel import Process, join, leave
 from .patches import random_box
 from .phase_graphs import WARM_UP
@@ -22,6 +22,7 @@ from .trainer import Trainer
 __all__ = [
     "AUGMENTS",
     "PHASES",
+    "TRAIN_COMMAND",
     "WARM_UP",
     "Beginning",
     "Draw",
@@ -35,7 +36,6 @@ __all__ = [
     "Status",
     "Terms",
     "Trainer",
-    "add_arguments",
     "begin",
     "discriminator_config_for",
     "discriminator_for",
@@ -50,8 +50,8 @@ __all__ = [
     "random_box",
     "read_stats",
     "rebuild",
+    "run_training",
     "sample_grid",
     "synthesize",
     "train",
-    "train_command",
 ]

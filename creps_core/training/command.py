@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...common.command import Command
 from ...common.files import path_of
 from .recipe import LOSSES, PRECISIONS
 
@@ -38,7 +39,7 @@ _SHAPE = {
 TICK, SNAPSHOT, KEEP = 1000, 20_000, 2
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     p = parser
     p.add_argument("--data", type=Path, metavar="PATH", help="folder or zip of pictures; default: those of the run")
@@ -130,8 +131,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 JudgeMaker = Callable[[argparse.Namespace, "Run", "torch.device"], "Judge | None"]
 
 
-def train_command(args: argparse.Namespace, judge: JudgeMaker | None = None) -> None:
-    """Train, from the arguments of `add_arguments`.
+def run_training(args: argparse.Namespace, judge: JudgeMaker | None = None) -> None:
+    """Train, from the command's arguments.
 
     Args:
         args: the arguments.
@@ -193,11 +194,16 @@ def train_command(args: argparse.Namespace, judge: JudgeMaker | None = None) -> 
     log.info("the generator is %s", run.generator_file)
 
 
+TRAIN_COMMAND = Command(
+    "train", "train a generator, or fine-tune one on your images", _add_arguments, lambda args: run_training(args)
+)
+
+
 def request_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: False) -> RunRequest:
     """What the arguments ask of a run.
 
     Args:
-        args: of `add_arguments`.
+        args: of the command.
         stopped: asked while pictures are opened; True ends that with KeyboardInterrupt.
     """
     from ..checkpoints import BUILTINS, load_builtin
