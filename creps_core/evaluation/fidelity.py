@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ...common.errors import printable
+from ...common.float32 import float32_products
 from .weights import FILES, Weights, WeightsError
 
 if TYPE_CHECKING:
@@ -98,21 +99,9 @@ class Extractor:
 
     def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
         """Features of uint8 [N, 3, H, W], on any device: by layer, float32 [N, D] on the CPU."""
-        with torch.no_grad(), exact():
+        with torch.no_grad(), float32_products(self.device, tf32=False):
             found = self.network.convert_features_tuple_to_dict(self.network(pictures.to(self.device)))
         return {layer: features.float().cpu() for layer, features in found.items()}
-
-
-@contextmanager
-def exact():
-    """Convolutions in full float32 on GPUs, as the authors' metrics are computed."""
-    flags = torch.backends.cudnn
-    before = flags.allow_tf32
-    flags.allow_tf32 = False
-    try:
-        yield
-    finally:
-        flags.allow_tf32 = before
 
 
 def make_extractor(kind: str, weights: Weights, layers: Sequence[str], device: torch.device) -> Extractor:

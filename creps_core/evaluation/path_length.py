@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from ...common.float32 import float32_products
 from ..latents import seeds_to_inputs
 from ..rendering import render
-from .fidelity import exact
 from .pieces import Step
 from .sets import Generated
 
@@ -58,7 +58,7 @@ class PathLengths:
         pictures = (pictures[:, :3].expand(-1, 3, -1, -1) + 1) * 127.5
         if side > SIDE:
             pictures = adaptive_avg_pool2d(pictures, SIDE)
-        with torch.no_grad(), exact():
+        with torch.no_grad(), float32_products(pictures.device, tf32=False):
             found = self.lpips(*pictures.chunk(2))
         return found.double().flatten().cpu() / self.epsilon**2
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ...common.float32 import float32_products
 from ...kernels.packing import PendingStage
 from ...kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
 from ...kernels.stage import Layer, PixelBlock, PixelStage
@@ -182,7 +181,7 @@ class FusedSynthesis:
         positions = torch.cat([y, x]) if len(y) and len(x) else (y if len(y) else x)
         widest = max(self.config.channels(level) for level in self.config.levels)
         piece = max(1, min(len(positions), LAYER_BYTES // (RANK * widest * dtype.itemsize)))
-        with _tf32(tf32):
+        with float32_products(self.device, tf32):
             program = None
             for start in range(0, len(positions), piece):
                 part = positions[start : start + piece]
@@ -288,22 +287,3 @@ def _head_demodulation(layers: list[ModulatedLinear], device: torch.device) -> t
 
 def _shaped(flat: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
     return flat[: math.prod(shape)].view(shape)
-
-
-@contextmanager
-def _tf32(wanted: bool) -> Iterator[None]:
-    """Products of float32 in TF32 or not, whatever the process does otherwise."""
-    if not torch.cuda.is_available():
-        yield
-        return
-    matmul = torch.backends.cuda.matmul
-    try:
-        before = matmul.allow_tf32
-        matmul.allow_tf32 = wanted
-    except RuntimeError:  # the process has chosen by the newer switch, which cannot be mixed with this one
-        yield
-        return
-    try:
-        yield
-    finally:
-        matmul.allow_tf32 = before
