@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import package  # noqa: F401  # makes comfyui_creps importable
 import torch
 from comfyui_creps.creps_core import load_builtin
-from comfyui_creps.creps_core.explorer import Request, Session, Stage, read_scene
+from comfyui_creps.creps_core.explorer import FrameRequest, Session, Viewport, read_scene
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -185,11 +185,11 @@ def session(builtin: str) -> None:
     here = Session(load_builtin(builtin).to(device))
     out(f"| {device} | draw, ms | JPEG, ms | frames per second |", "| - " * 4 + "|")
     for side in SIZES:
-        here.budget.side = lambda longest, side=side: side  # type: ignore
+        here.sizer.side = lambda longest, side=side: side  # type: ignore
         draws, encodes = [], []
         for number in range(80):
             scene = read_scene({"walk": {"x": 0.01 * number}, "view": {"x": 0.5 + 0.002 * number, "y": 0.5}})
-            frame = here.draw(Request(number, scene, Stage(side, side, side)))
+            frame = here.draw(FrameRequest(number, scene, Viewport(side, side, side)))
             start = time.perf_counter()
             frame.jpeg()
             if number >= 20:  # warm

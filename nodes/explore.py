@@ -1,4 +1,4 @@
-"""A generator under your fingers."""
+"""The interactive explorer of a generator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .sockets import DirectionsSocket, LatentSocket, Model, ModelSocket, PathSoc
 
 
 class Explorer(io.ComfyNode):
-    """What is on screen is what comes out."""
+    """Outputs the shot and the film on screen."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -63,7 +63,7 @@ class Explorer(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, scene: Any = None) -> bool | str:
-        """Says what is wrong with a scene before anything runs."""
+        """Validate the scene before anything runs."""
         try:
             _scene(scene)
         except ValueError as error:
@@ -72,15 +72,15 @@ class Explorer(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Model, directions: Directions | None = None, scene: Any = None) -> io.NodeOutput:
-        shown, walker = _scene(scene), Walker(bridge.on_device(model), directions)
-        latents, path = walker.film(shown)
-        source = GENERATORS.offer(model, directions)
-        outputs = walker.latents(shown.look), shown.look.view, latents, path, shown.width, shown.height
+        parsed, walker = _scene(scene), Walker(bridge.on_device(model), directions)
+        latents, path = walker.film(parsed)
+        source = GENERATORS.share(model, directions)
+        outputs = walker.latents(parsed.shot), parsed.shot.view, latents, path, parsed.width, parsed.height
         return io.NodeOutput(*outputs, ui={"creps_source": [source]})
 
 
 def _scene(value: Any) -> Scene:
-    """The scene of a widget: an object, or its JSON."""
+    """Read the value of the widget: an object, or JSON."""
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else {}

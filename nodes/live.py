@@ -1,4 +1,4 @@
-"""The explorer's generators in ComfyUI: lent by its memory management, never while a prompt runs."""
+"""The explorer's generators in ComfyUI: leased through its memory management, and never while a prompt runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..creps_core.latents import Directions
 from ..creps_core.rendering import device
 from ..creps_core.serving.conversation import converse
 from ..creps_core.serving.guard import refuse_origin
-from ..creps_core.serving.host import Check, Lease, Tell, turn
+from ..creps_core.serving.host import Check, Lease, Notify, hold_lock
 from . import bridge
 from .load import BUILTIN, checkpoint_names, load_model
 from .sockets import Model
@@ -31,68 +31,68 @@ from .sockets import Model
 log = logging.getLogger("CREPS")
 
 ROUTE = "/creps/explorer/socket"
-_MEMORY = 256 << 20  # that a frame takes on the device
-_REST = float(os.environ.get("CREPS_EXPLORER_REST", "60"))  # seconds without a frame until memory is given back
-_MOST_LENT = 64
-_OTHER = " (G)"  # after the name of a file: its other weights
-_LENT = "lent "
-_LOOK = 0.1  # seconds between two looks at the queue
+_FRAME_BYTES = 256 << 20  # on the device, per frame
+_IDLE_SECONDS = float(os.environ.get("CREPS_EXPLORER_REST", "60"))  # until memory is released
+_MAX_SHARED = 64
+_RAW_WEIGHTS = " (G)"  # suffix of a file name: the weights without EMA
+_SHARED = "shared "  # prefix of the names of generators from a run
+_QUEUE_INTERVAL = 0.1  # seconds between checks of the queue
 
 
 @dataclass(frozen=True)
-class _Offer:
-    """What a run of the node has lent to its page; ComfyUI's cache keeps it alive, or does not."""
+class _SharedModel:
+    """A generator from a run of the node. The references are weak: ComfyUI's cache decides how long it lives."""
 
     model: weakref.ref[Model]
     directions: weakref.ref[Directions] | None
 
 
 class ComfyGenerators:
-    """A `Host`: generators under the names that the loader lists, and those that prompts have made."""
+    """A `Host`: generators that the loader lists, and those that runs have shared."""
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
-        self._offers: OrderedDict[str, _Offer] = OrderedDict()
-        self._own: tuple[object, Model] | None = None
+        self._lock = threading.Lock()
+        self._shared: OrderedDict[str, _SharedModel] = OrderedDict()
+        self._loaded: tuple[object, Model] | None = None
         self._used: weakref.WeakSet[Model] = weakref.WeakSet()
         self._watch = threading.Lock()
         self._last, self._watched = 0.0, False
 
     def sources(self) -> list[str]:
-        """What the loader lists."""
+        """Names that the loader lists."""
         return checkpoint_names()
 
-    def offer(self, model: Model, directions: Directions | None) -> str:
-        """Lend what a prompt has made; returns the name under which the page may ask for it, always the same one."""
-        for name, old in list(self._offers.items()):
+    def share(self, model: Model, directions: Directions | None) -> str:
+        """Share a generator of a run; returns its name for the page, the same one for the same objects."""
+        for name, old in list(self._shared.items()):
             if old.model() is None:
-                del self._offers[name]
+                del self._shared[name]
             elif old.model() is model and (old.directions and old.directions()) is directions:
-                self._offers.move_to_end(name)
+                self._shared.move_to_end(name)
                 return name
-        name = _LENT + secrets.token_hex(8)
-        self._offers[name] = _Offer(weakref.ref(model), None if directions is None else weakref.ref(directions))
-        while len(self._offers) > _MOST_LENT:
-            self._offers.popitem(last=False)
+        name = _SHARED + secrets.token_hex(8)
+        self._shared[name] = _SharedModel(weakref.ref(model), None if directions is None else weakref.ref(directions))
+        while len(self._shared) > _MAX_SHARED:
+            self._shared.popitem(last=False)
         return name
 
     @contextmanager
-    def use(self, source: str, check: Check, tell: Tell) -> Iterator[Lease]:
-        """See `Host`. Waits as long as a prompt runs; `Lease.busy` says when one begins."""
+    def use(self, source: str, check: Check, notify: Notify) -> Iterator[Lease]:
+        """See `Host`. Waits while a prompt runs; `Lease.busy` reports when one starts."""
         queue = PromptServer.instance.prompt_queue
         while True:
             while queue.currently_running:
-                tell({"waiting": True})
+                notify({"waiting": True})
                 check()
-                time.sleep(_LOOK)
-            with turn(self._turn, check):
+                time.sleep(_QUEUE_INTERVAL)
+            with hold_lock(self._lock, check):
                 self._last = time.monotonic()
                 self._start_watch()
                 model, directions = self._find(source)
-                with queue.mutex:  # no prompt can begin while the model is loaded
+                with queue.mutex:  # no prompt can start while the model is being loaded
                     if queue.currently_running:
                         continue
-                    generator = bridge.on_device(model, _MEMORY)
+                    generator = bridge.on_device(model, _FRAME_BYTES)
                 self._used.add(model)
                 with torch.inference_mode():
                     yield Lease(generator, directions, lambda: bool(queue.currently_running))
@@ -100,45 +100,45 @@ class ComfyGenerators:
                 return
 
     def _find(self, source: str) -> tuple[Model, Directions | None]:
-        offer = self._offers.get(source)
-        if offer is not None:
-            model = offer.model()
+        shared = self._shared.get(source)
+        if shared is not None:
+            model = shared.model()
             if model is not None:
-                return model, offer.directions and offer.directions()
-        if source.startswith(_LENT):
+                return model, shared.directions and shared.directions()
+        if source.startswith(_SHARED):
             raise ValueError("the generator of the last run is gone: run the workflow once more")
-        weights = "G" if source.endswith(_OTHER) else "G_ema"
-        name = source.removesuffix(_OTHER)
+        weights = "G" if source.endswith(_RAW_WEIGHTS) else "G_ema"
+        name = source.removesuffix(_RAW_WEIGHTS)
         if name not in self.sources():
             raise ValueError(f"there is no generator {source[:80]!r} in the list of Load CREPS Generator")
         key = (source, None if name.startswith(BUILTIN) else bridge.file_state(bridge.FOLDER, name))
-        if self._own is None or self._own[0] != key:
-            self._own = None
-            self._own = key, load_model(name, weights)
-        return self._own[1], None
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None
+            self._loaded = key, load_model(name, weights)
+        return self._loaded[1], None
 
-    # Giving memory back
+    # Releasing memory
 
     def _start_watch(self) -> None:
         with self._watch:
             if not self._watched:
                 self._watched = True
-                threading.Thread(target=self._watch_rest, name="creps-rest", daemon=True).start()
+                threading.Thread(target=self._watch_idle, name="creps-idle", daemon=True).start()
 
-    def _watch_rest(self) -> None:
-        while (left := self._last + _REST - time.monotonic()) > 0 or not self._give_back():
+    def _watch_idle(self) -> None:
+        while (left := self._last + _IDLE_SECONDS - time.monotonic()) > 0 or not self._release():
             time.sleep(max(left, 1.0))
 
-    def _give_back(self) -> bool:
-        """Unload what was used; False if a prompt runs, which may be using it."""
+    def _release(self) -> bool:
+        """Unload the generators used; returns False if a prompt runs, which may be using them."""
         queue = PromptServer.instance.prompt_queue
-        with self._turn, queue.mutex:
+        with self._lock, queue.mutex:
             if queue.currently_running:
                 return False
             for model in self._used:
                 mm.unload_model_and_clones(model.patcher)
                 device.release(model.generator)
-            self._own, self._used = None, weakref.WeakSet()
+            self._loaded, self._used = None, weakref.WeakSet()
             mm.soft_empty_cache()
             log.info("the explorer has given its memory back")
             with self._watch:
@@ -150,15 +150,15 @@ GENERATORS = ComfyGenerators()
 
 
 def register_route() -> None:
-    """Let the page of a CREPS Explorer talk to this server."""
+    """Add the WebSocket of CREPS Explorer to the server."""
 
-    def named(name: str) -> bool:
-        """Whether this server may go by a name: not if it listens to this machine alone, where only DNS rebinding
-        could have led a page here."""
+    def is_own_name(name: str) -> bool:
+        """Whether a host name may be ours: not if the server listens on loopback only, where a foreign name means DNS
+        rebinding."""
         return not set(args.listen.split(",")) <= {"127.0.0.1", "::1", "localhost"}
 
     @PromptServer.instance.routes.get(ROUTE)
     async def socket(request: web.Request) -> web.StreamResponse:
-        if reason := refuse_origin(request, named):
+        if reason := refuse_origin(request, is_own_name):
             raise web.HTTPForbidden(text=reason)
         return await converse(request, GENERATORS)

@@ -1,31 +1,47 @@
-"""A generator under your fingers: what a page shows, drawn as fast as it moves. Knows no server and no browser.
+"""Explore a generator interactively: scenes, and frames drawn as fast as they change. Knows no server or browser.
 
-Read `scene.py` first: a `Scene` is all that there is to know. `walk.py` turns it into latents and views, `session.py`
-draws it, `budget.py` says how large a frame may be, and `latest.py` lets the newest request win.
+Start with `scene.py`: a `Scene` is the complete state. `walk.py` turns it into latents and views, `session.py` draws
+it, `frame_sizer.py` chooses the size of drafts, and `worker.py` draws only the newest request.
 """
 
-from .latest import Cancelled, LatestOnlyWorker
-from .scene import MAX_SIDE, WALKS, Key, Look, Scene, Walk, read_look, read_scene
-from .session import MAX_STAGE, Frame, Request, Session, Stage
-from .walk import Walker, frame_times, length
+from .scene import (
+    LAYERS,
+    LIMITS,
+    MAX_FRAMES,
+    MAX_KEYFRAMES,
+    MAX_SIDE,
+    WALKS,
+    Keyframe,
+    Scene,
+    Shot,
+    Walk,
+    read_scene,
+    read_shot,
+)
+from .session import MAX_VIEWPORT, FrameRequest, RenderedFrame, Session, Viewport
+from .walk import Walker, frame_times
+from .worker import Cancelled, LatestOnlyWorker
 
 __all__ = [
+    "LAYERS",
+    "LIMITS",
+    "MAX_FRAMES",
+    "MAX_KEYFRAMES",
     "MAX_SIDE",
-    "MAX_STAGE",
+    "MAX_VIEWPORT",
     "WALKS",
     "Cancelled",
-    "Frame",
-    "Key",
+    "FrameRequest",
+    "Keyframe",
     "LatestOnlyWorker",
-    "Look",
-    "Request",
+    "RenderedFrame",
     "Scene",
     "Session",
-    "Stage",
+    "Shot",
+    "Viewport",
     "Walk",
     "Walker",
     "frame_times",
-    "length",
-    "read_look",
     "read_scene",
+    "read_shot",
 ]

@@ -1,6 +1,7 @@
-"""The explorer behind a WebSocket: for a page of our own server, and for ComfyUI's. The only code that knows aiohttp,
-which is an optional dependency: import `command` alone where it may be missing.
+"""The explorer behind a WebSocket, for our own server and for ComfyUI's.
 
-Read `conversation.py` first; `guard.py` says who may talk, `host.py` where generators come from, `standalone.py` is the
-server of `creps explore`, `saving.py` what it saves.
+It needs aiohttp, an optional dependency: import only `command` where that may be missing.
+
+Start with `protocol.py` and `conversation.py`. `guard.py` checks origins, `host.py` leases generators, `standalone.py`
+is the server of `creps explore`, and `saving.py` saves its images.
 """

@@ -1,4 +1,4 @@
-"""Who may talk to the explorer: a page of this very server, under a name that cannot be another site's."""
+"""Origin check for the explorer's WebSocket: only pages of this server may connect."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 
-def refuse_origin(request: web.Request, named: Callable[[str], bool] = lambda name: False) -> str | None:
-    """Why a request is refused, or None.
+def refuse_origin(request: web.Request, is_own_name: Callable[[str], bool] = lambda name: False) -> str | None:
+    """The reason to refuse a request, or None.
 
-    Browsers let any page open a WebSocket to any address, and do not ask for CORS: so the page must say where it comes
-    from (Origin), and that must be where it connects to (Host). A foreign name may be made to point at this machine
-    (DNS rebinding): so Host must be an address or localhost, unless `named` knows the name.
+    Browsers let any page open a WebSocket to any address, without CORS: so Origin must be present and match Host. A
+    foreign name can be made to point at this machine (DNS rebinding): so Host must be an IP address or localhost,
+    unless `is_own_name` accepts it.
     """
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin", "")
     try:
@@ -25,7 +25,7 @@ def refuse_origin(request: web.Request, named: Callable[[str], bool] = lambda na
         )
     except ValueError:
         return "Host or Origin is malformed"
-    if not here.hostname or (not _is_address(here.hostname) and not named(here.hostname)):
+    if not here.hostname or (not _is_address(here.hostname) and not is_own_name(here.hostname)):
         return f"{host[:80]!r} is not an address of this server"
     if there.scheme not in ("http", "https") or (not same and not _forwarded(there, here)):
         return "the page comes from another site"
@@ -33,7 +33,7 @@ def refuse_origin(request: web.Request, named: Callable[[str], bool] = lambda na
 
 
 def _forwarded(there, here) -> bool:
-    """Behind a proxy that ends TLS the server sees http and no port; names still are equal."""
+    """Whether the request passed a proxy that terminates TLS: the schemes differ, names match, and no port is given."""
     return there.hostname == here.hostname and here.port is None and there.port is None
 
 

@@ -1,4 +1,4 @@
-"""Where a conversation gets its generators: what differs between the standalone server and ComfyUI."""
+"""Hosts lease generators to conversations: the standalone server's host is here, ComfyUI's in `nodes/live.py`."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from ..latents import Directions
 from ..network import Generator
 
 Check = Callable[[], None]
-"""Raises `Cancelled` when the work is not wanted any more."""
-Tell = Callable[[dict[str, object]], None]
-"""Sends a message to the page; from any thread."""
+"""Raises `Cancelled` when the result is not wanted any more."""
+Notify = Callable[[dict[str, object]], None]
+"""Sends a message to the page; thread-safe."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A generator on its device, for one drawing."""
+    """A generator on its device, for one frame."""
 
     generator: Generator
     directions: Directions | None = None
-    """For walks of the kind `linked`."""
+    """For walks of kind `linked`."""
     busy: Callable[[], bool] = lambda: False
-    """Whether something more important wants the device: then the drawing is to end, and may be tried again."""
+    """Whether a higher-priority task needs the device: then stop drawing, and retry."""
 
 
 class Host(Protocol):
-    """Lends generators, by name, to one drawing at a time."""
+    """Leases generators by name, one at a time."""
 
     def sources(self) -> list[str]:
-        """The names that a page may ask for."""
+        """Names of the generators."""
         ...
 
-    def use(self, source: str, check: Check, tell: Tell) -> AbstractContextManager[Lease]:
-        """The generator of that name, for one drawing. While it waits, it tells `{"waiting": True}`.
+    def use(self, source: str, check: Check, notify: Notify) -> AbstractContextManager[Lease]:
+        """Lease a generator for one frame. Sends `{"waiting": True}` while it waits.
 
         Raises:
-            ValueError: there is none of that name; or what loading it raises.
+            ValueError: the name is unknown. Errors of loading pass through.
         """
         ...
 
 
 class Generators:
-    """A `Host` of its own: nobody else uses the device. Keeps the generator that was asked for last.
+    """A `Host` with exclusive use of the device. Keeps the most recent generator loaded.
 
     Args:
-        loaders: by name; each gives a generator on its device.
+        loaders: by name; each returns a generator on its device.
     """
 
     def __init__(self, loaders: Mapping[str, Callable[[], Generator]]):
@@ -60,24 +60,24 @@ class Generators:
         return list(self._loaders)
 
     @contextmanager
-    def use(self, source: str, check: Check, tell: Tell) -> Iterator[Lease]:
+    def use(self, source: str, check: Check, notify: Notify) -> Iterator[Lease]:
         if source not in self._loaders:
             raise ValueError(f"there is no generator {source[:80]!r}; there are {self.sources()}")
-        with turn(self._lock, check):
+        with hold_lock(self._lock, check):
             if self._loaded is None or self._loaded[0] != source:
                 self._loaded = source, self._loaders[source]()
             yield Lease(self._loaded[1])
 
     def load(self, source: str) -> Generator:
-        """Another copy, for work beside the drawing."""
+        """Load a separate copy, for work parallel to drawing."""
         if source not in self._loaders:
             raise ValueError(f"there is no generator {source[:80]!r}; there are {self.sources()}")
         return self._loaders[source]()
 
 
 @contextmanager
-def turn(lock: threading.Lock, check: Check) -> Iterator[None]:
-    """Hold the lock; give up waiting for it when `check` raises."""
+def hold_lock(lock: threading.Lock, check: Check) -> Iterator[None]:
+    """Hold the lock; `check` is called while waiting for it, and may raise to stop waiting."""
     while not lock.acquire(timeout=0.05):
         check()
     try:

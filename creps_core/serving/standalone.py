@@ -1,4 +1,4 @@
-"""The explorer without ComfyUI: a server for this machine alone, whose address holds a secret."""
+"""The explorer without ComfyUI: a server on the loopback interface whose address contains a secret."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp import web
 from .conversation import converse
 from .guard import refuse_origin
 from .host import Generators
-from .saving import Saving
+from .saving import ImageSaver
 
 ADDRESS = "127.0.0.1"
 PAGE = Path(__file__).resolve().parents[2] / "web" / "explorer"
@@ -30,11 +30,11 @@ _HEADERS = {
 
 
 def build_app(generators: Generators, folder: Path, token: str) -> web.Application:
-    """The server as an aiohttp application; everything lies below `/TOKEN/`.
+    """The server as an aiohttp application; all paths start with `/TOKEN/`.
 
     Args:
-        generators: that the page may choose from.
-        folder: where the page saves pictures.
+        generators: offered to the page.
+        folder: for saved images.
         token: the secret.
     """
     files = {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix in _KINDS}
@@ -48,7 +48,7 @@ def build_app(generators: Generators, folder: Path, token: str) -> web.Applicati
     async def socket(request: web.Request) -> web.StreamResponse:
         if reason := refuse_origin(request):
             raise web.HTTPForbidden(text=reason)
-        return await converse(request, generators, lambda tell: Saving(folder, generators.load, tell))
+        return await converse(request, generators, lambda notify: ImageSaver(folder, generators.load, notify))
 
     @web.middleware
     async def guard(
@@ -73,5 +73,5 @@ def build_app(generators: Generators, folder: Path, token: str) -> web.Applicati
 
 
 def new_token() -> str:
-    """A secret for an address."""
+    """A random secret for the address."""
     return secrets.token_urlsafe(18)

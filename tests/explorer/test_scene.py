@@ -6,14 +6,14 @@ import json
 import math
 
 import pytest
-from comfyui_creps.creps_core.explorer import Key, Look, Scene, Stage, Walk, read_scene
+from comfyui_creps.creps_core.explorer import Keyframe, Scene, Shot, Viewport, Walk, read_scene
 from comfyui_creps.creps_core.rendering import View
 
 FULL = Scene(
-    Look(7, 0.6, 3, Walk("seeds", 5, (8, 9), "fine", 0.5, -1.25), View(0.25, -3.5, 1000.0, 90.0)),
+    Shot(7, 0.6, 3, Walk("seeds", 5, (8, 9), "fine", 0.5, -1.25), View(0.25, -3.5, 1000.0, 90.0)),
     width=1920,
     height=1080,
-    keys=(Key(Look(1)), Key(Look(2, view=View(zoom=4.0)), 0.5)),
+    keyframes=(Keyframe(Shot(1)), Keyframe(Shot(2, view=View(zoom=4.0)), 0.5)),
     fps=30.0,
     easing="linear",
     closed=True,
@@ -28,7 +28,7 @@ def test_json_gives_the_scene_back():
 
 def test_whole_numbers_of_javascript():
     scene = read_scene({"seed": 5.0, "width": 640.0, "psi": 1, "view": {"zoom": 2}})
-    assert (scene.look.seed, scene.width, scene.look.psi, scene.look.view.zoom) == (5, 640, 1.0, 2.0)
+    assert (scene.shot.seed, scene.width, scene.shot.psi, scene.shot.view.zoom) == (5, 640, 1.0, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,8 @@ def test_whole_numbers_of_javascript():
         ({"keys": {}}, "keys must be a list"),
         ({"keys": [{}] * 65}, "at most 64"),
         ({"keys": [{"seconds": 0}]}, "seconds"),
-        ({"keys": [{"seconds": 600}] * 10, "fps": 120}, "720000 frames are too many"),
+        ({"keys": [{"seconds": 600}] * 10, "fps": 120}, "648001 frames are too many"),
+        ({"keys": [{"seconds": 600}] * 10, "fps": 120, "closed": True}, "720000 frames are too many"),
         ({"seed": "x" * 1000}, "..."),
     ],
 )
@@ -72,21 +73,21 @@ def test_what_is_no_scene_says_why(value: object, words: str):
 @pytest.mark.parametrize("side", [0, -1, 4097, 2.0, True, "256"])
 def test_stages_are_bounded(side: object):
     with pytest.raises(ValueError, match="width of the stage must be"):
-        Stage(side, 256, 256)  # type: ignore
+        Viewport(side, 256, 256)  # type: ignore
 
 
 def test_the_frame_lies_in_the_middle_of_the_stage():
     """The distance of neighbouring pixels is that of a picture of the frame's size."""
     view = View(0.3, 0.7, 2.5)
-    extent = Stage(401, 301, 201).view(view).extent(301, 401)
+    extent = Viewport(401, 301, 201).view(view).extent(301, 401)
     assert extent == pytest.approx((-0.3, -0.4, 0.3, 0.4))  # 1.5 and 2 times the frame's 0.4, about the centre
-    assert Stage(256, 256, 256).view(view) is view
+    assert Viewport(256, 256, 256).view(view) is view
 
 
 def test_the_frame_of_a_generator_that_is_not_square():
     """From pixel to pixel it is as far on the stage as in a picture of the frame's size."""
     view, aspect = View(0.3, 0.7, 2.5), (16, 9)
     top, left, bottom, right = view.extent(113, 201, aspect=aspect)  # the frame: 201 of 16:9
-    stage = Stage(401, 301, 201).view(view, picture=(1920, 1080), aspect=aspect).extent(301, 401, aspect=aspect)
+    stage = Viewport(401, 301, 201).view(view, image=(1920, 1080), aspect=aspect).extent(301, 401, aspect=aspect)
     assert (stage[3] - stage[1]) / 400 == pytest.approx((right - left) / 200)
     assert (stage[2] - stage[0]) / 300 == pytest.approx((bottom - top) / 112)

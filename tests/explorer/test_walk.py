@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_creps.creps_core.explorer import Look, Walk, Walker, frame_times, length, read_scene
+from comfyui_creps.creps_core.explorer import Shot, Walk, Walker, frame_times, read_scene
 from comfyui_creps.creps_core.latents import find_directions, sample
 from comfyui_creps.creps_core.rendering import camera_path
 from networks import make_generator
@@ -21,7 +21,7 @@ def walker(generator) -> Walker:
 
 
 def test_the_middle_of_the_pad_is_the_seed(generator, walker: Walker):
-    latents = walker.latents(Look(5, 0.7, walk=Walk("PCA")))
+    latents = walker.latents(Shot(5, 0.7, walk=Walk("PCA")))
     assert torch.equal(latents.ws, sample(generator, [5], truncation_psi=0.7))
     assert latents.seeds == [5]
 
@@ -30,9 +30,9 @@ def test_the_middle_of_the_pad_is_the_seed(generator, walker: Walker):
 def test_two_seeds_lie_at_one_step(generator, walker: Walker, psi: float):
     for x, y, seed in ((1, 0, 11), (0, 1, 12)):
         walk = Walk("seeds", seeds=(11, 12), x=x, y=y)
-        found = walker.latents(Look(10, psi, walk=walk)).ws
+        found = walker.latents(Shot(10, psi, walk=walk)).ws
         torch.testing.assert_close(found, sample(generator, [seed], truncation_psi=psi), atol=1e-5, rtol=1e-5)
-    same = walker.latents(Look(10, psi, walk=Walk("seeds", seeds=(10, 10), x=1.0, y=1.0))).ws  # nowhere to go
+    same = walker.latents(Shot(10, psi, walk=Walk("seeds", seeds=(10, 10), x=1.0, y=1.0))).ws  # nowhere to go
     torch.testing.assert_close(same, sample(generator, [10], truncation_psi=psi))
 
 
@@ -40,24 +40,24 @@ def test_two_seeds_lie_at_one_step(generator, walker: Walker, psi: float):
 def test_found_directions_come_in_pairs(generator, walker: Walker, kind: str):
     method = "SeFa" if kind == "Named" else kind  # of a generator that knows no names
     wanted = find_directions(generator, method, count=4, samples=4096 if kind == "PCA" else 1024)
-    moved = walker.latents(Look(3, walk=Walk(kind, 1, x=2.0, y=-1.0))).ws - sample(generator, [3])
+    moved = walker.latents(Shot(3, walk=Walk(kind, 1, x=2.0, y=-1.0))).ws - sample(generator, [3])
     way = 2 * wanted.steps[2] * wanted.vectors[2] - wanted.steps[3] * wanted.vectors[3]
     torch.testing.assert_close(moved, way.expand_as(moved), atol=1e-4, rtol=1e-3)
 
 
 def test_linked_directions(generator):
     found = find_directions(generator, count=2)
-    moved = Walker(generator, found).latents(Look(3, walk=Walk("linked", x=1.5))).ws - sample(generator, [3])
+    moved = Walker(generator, found).latents(Shot(3, walk=Walk("linked", x=1.5))).ws - sample(generator, [3])
     torch.testing.assert_close(moved[0, 0], 1.5 * found.steps[0] * found.vectors[0])
     with pytest.raises(ValueError, match="no directions are linked"):
-        Walker(generator).latents(Look(walk=Walk("linked", x=1.0)))
+        Walker(generator).latents(Shot(walk=Walk("linked", x=1.0)))
     with pytest.raises(ValueError, match="there is no pair 1: there are 2 directions"):
-        Walker(generator, found).latents(Look(walk=Walk("linked", 1, x=1.0)))
+        Walker(generator, found).latents(Shot(walk=Walk("linked", 1, x=1.0)))
 
 
 def test_random_directions_are_those_of_their_number(generator, walker: Walker):
     def moved(number: int, x: float, y: float) -> torch.Tensor:
-        return walker.latents(Look(0, walk=Walk("random", number, x=x, y=y))).ws - sample(generator, [0])
+        return walker.latents(Shot(0, walk=Walk("random", number, x=x, y=y))).ws - sample(generator, [0])
 
     assert torch.equal(moved(4, 1, 0), moved(4, 1, 0))
     assert not torch.allclose(moved(4, 1, 0), moved(5, 1, 0))
@@ -68,7 +68,7 @@ def test_random_directions_are_those_of_their_number(generator, walker: Walker):
 
 
 def test_only_the_chosen_styles_move(generator, walker: Walker):
-    moved = walker.latents(Look(0, walk=Walk(layers="coarse", x=1.0))).ws - sample(generator, [0])
+    moved = walker.latents(Shot(0, walk=Walk(layers="coarse", x=1.0))).ws - sample(generator, [0])
     third = round(generator.config.num_ws / 3)
     assert (moved[0, :third].abs().sum(1) > 0).all()
     assert not moved[0, third:].any()
@@ -84,7 +84,7 @@ KEYS = [
 def test_a_film_passes_its_keys_in_their_time(generator, walker: Walker):
     scene = read_scene({"keys": KEYS, "fps": 10})
     latents, views = walker.film(scene)
-    assert length(scene) == 2.0
+    assert scene.film_seconds == 2.0
     assert len(frame_times(scene)) == len(latents) == len(views) == 21
     wanted = sample(generator, [1, 2, 3])
     for frame, key in ((0, 0), (15, 1), (20, 2)):
@@ -106,7 +106,7 @@ def test_a_loop_does_not_repeat_its_first_frame(walker: Walker):
 def test_views_between_keys_are_those_of_a_camera_path(walker: Walker):
     scene = read_scene({"keys": KEYS[:2], "fps": 10, "easing": "linear"})
     _, views = walker.film(scene)
-    path = camera_path([key.look.view for key in scene.keys], 16, timing="equal times")
+    path = camera_path([key.shot.view for key in scene.keyframes], 16, timing="equal times")
     for found, wanted in zip(views, path, strict=True):
         assert found.zoom == pytest.approx(wanted.zoom)
         assert found.center_x == pytest.approx(wanted.center_x)
@@ -116,7 +116,7 @@ def test_without_two_keys_there_is_one_frame(generator, walker: Walker):
     scene = read_scene({"seed": 9, "view": {"zoom": 2}, "keys": KEYS[:1]})
     latents, views = walker.film(scene)
     assert torch.equal(latents.ws, sample(generator, [9]))
-    assert views == [scene.look.view]
+    assert views == [scene.shot.view]
 
 
 @pytest.mark.parametrize("kind", ["SeFa", "PCA", "linked", "random"])
@@ -126,7 +126,7 @@ def test_a_third_direction_lies_after_the_pair(generator, kind: str):
     walker, number = Walker(generator, found), 7 if kind == "random" else 0
 
     def moved(x: float, y: float, z: float) -> torch.Tensor:
-        latents = walker.latents(Look(3, walk=Walk(kind, number, x=x, y=y, z=z)))
+        latents = walker.latents(Shot(3, walk=Walk(kind, number, x=x, y=y, z=z)))
         return (latents.ws - sample(generator, [3]))[0, 0].double()
 
     one, two, three = moved(1, 0, 0), moved(0, 1, 0), moved(0, 0, 1)
@@ -139,6 +139,6 @@ def test_a_third_direction_lies_after_the_pair(generator, kind: str):
 
 def test_where_there_is_no_third_direction_z_is_refused(generator, walker: Walker):
     with pytest.raises(ValueError, match="z must be 0"):
-        walker.latents(Look(walk=Walk("seeds", z=1.0)))
+        walker.latents(Shot(walk=Walk("seeds", z=1.0)))
     with pytest.raises(ValueError, match="there is no direction 2, after pair 0"):
-        Walker(generator, find_directions(generator, "SeFa", count=2)).latents(Look(walk=Walk("linked", z=1.0)))
+        Walker(generator, find_directions(generator, "SeFa", count=2)).latents(Shot(walk=Walk("linked", z=1.0)))

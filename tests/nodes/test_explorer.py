@@ -146,7 +146,7 @@ def test_in_comfyui(renderer: str, host: ComfyHost, client: ComfyClient) -> None
         here.until_sharp()
         assert complaints(ui) == []
     generator = load_builtin()
-    wanted = render_view(generator, Walker(generator).latents(shown.look).ws, shown.look.view, height=128, width=192)
+    wanted = render_view(generator, Walker(generator).latents(shown.shot).ws, shown.shot.view, height=128, width=192)
     levels = (wanted[0].permute(1, 2, 0) * 127.5 + 127.5).clamp(0, 255).numpy()
     with Image.open(io.BytesIO(client.view(item))) as image:
         assert np.abs(np.asarray(image).astype(float) - levels).max() <= 1
@@ -175,7 +175,7 @@ def test_headless_latents_are_those_of_the_scene(client: ComfyClient) -> None:
     generator = load_builtin()
     walker, shown = Walker(generator), read_scene(scene)
     for output, wanted, given in (
-        (0, walker.latents(shown.look), scene),
+        (0, walker.latents(shown.shot), scene),
         (2, walker.film(shown)[0], json.dumps(scene)),
     ):
         prompt = explorer_prompt(given)
@@ -189,7 +189,7 @@ def test_headless_latents_are_those_of_the_scene(client: ComfyClient) -> None:
         found = load_latents(history["outputs"]["5"]["text"][0], generator)
         torch.testing.assert_close(found.ws, wanted.ws, atol=1e-6, rtol=1e-6)
     (item,) = history["outputs"]["4"]["images"]
-    view = render_view(generator, walker.latents(shown.look).ws, shown.look.view, height=64, width=96)
+    view = render_view(generator, walker.latents(shown.shot).ws, shown.shot.view, height=64, width=96)
     levels = (view[0].permute(1, 2, 0) * 127.5 + 127.5).clamp(0, 255).numpy()
     with Image.open(io.BytesIO(client.view(item))) as image:
         assert np.abs(np.asarray(image).astype(float) - levels).max() <= 1
@@ -267,7 +267,7 @@ def test_it_waits_while_a_prompt_runs(host: ComfyHost, client: ComfyClient) -> N
             assert page.texts[-1] == {"waiting": False}
             for _ in client.events(prompt_id):
                 pass
-            for path in ("../../etc/passwd", "builtin: nothing", "lent 0123456789abcdef", ""):
+            for path in ("../../etc/passwd", "builtin: nothing", "shared 0123456789abcdef", ""):
                 await page.show(9000, **{**show, "source": path})
                 error = await page.error()
                 assert "there is no generator" in error or "run the workflow once more" in error
@@ -291,8 +291,8 @@ def test_another_sites_page_gets_no_socket(host: ComfyHost, origin: str | None) 
     asyncio.run(act())
 
 
-def test_a_generator_of_the_workflow_is_lent(host: ComfyHost, client: ComfyClient) -> None:
-    """With directions: what the run lends has a name, and walks go along them."""
+def test_a_generator_of_the_workflow_is_shared(host: ComfyHost, client: ComfyClient) -> None:
+    """With directions: what the run shares has a name, and walks go along them."""
     import aiohttp
     from explorer_server import Page
 

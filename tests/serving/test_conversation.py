@@ -141,8 +141,8 @@ def test_a_page_that_never_looks_holds_up_nobody(tmp_path: Path):
             await page.show(1)
             await page.frame(1)
             await asyncio.sleep(0.3)
-            (talks,) = [one for one in conversation._conversations if one._latest._unseen]
-            assert talks._latest._unseen <= 2
+            (talks,) = [one for one in conversation._conversations if one._worker.unacknowledged]
+            assert talks._worker.unacknowledged <= 2
 
     talk(tmp_path, act)
 

@@ -19,7 +19,7 @@ from comfyui_creps.creps_core.explorer import read_scene
 from comfyui_creps.creps_core.latents import sample
 from comfyui_creps.creps_core.rendering import View, render_view
 from comfyui_creps.creps_core.serving.guard import refuse_origin
-from comfyui_creps.creps_core.serving.saving import free_path, save_picture
+from comfyui_creps.creps_core.serving.saving import free_path, save_image
 from comfyui_creps.creps_core.serving.standalone import PAGE
 from explorer_server import TOKEN, Server, talk
 from networks import make_generator
@@ -143,7 +143,7 @@ def test_a_saved_picture_is_the_view(tmp_path: Path, rotation: int, kind: str, a
     view = {"x": 0.4, "zoom": 2, "rotation": rotation}
     scene = read_scene({"seed": 2, "view": view, "width": 50, "height": 30})
     path = free_path(tmp_path, generator.name, kind)
-    save_picture(generator, scene, path, 8)
+    save_image(generator, scene, path, 8)
     shown = View(center_x=0.4, zoom=2.0, rotation=rotation)
     wanted = render_view(generator, sample(generator, [2]), shown, height=30, width=50)[0]
     levels = (wanted.permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).byte().numpy()
@@ -159,7 +159,7 @@ def test_names_of_files_are_made_here(tmp_path: Path):
 def test_a_turned_view_that_is_too_large_is_refused(tmp_path: Path):
     scene = read_scene({"view": {"rotation": 90}, "width": 16384, "height": 16384})
     with pytest.raises(ValueError, match="turn it back"):
-        save_picture(make_generator(), scene, tmp_path / "x.png", 8)
+        save_image(make_generator(), scene, tmp_path / "x.png", 8)
 
 
 def test_the_command_writes_its_address(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""LatestOnlyWorker wins."""
+"""The worker draws only the newest request."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from comfyui_creps.creps_core.explorer import Cancelled, LatestOnlyWorker, Request, Stage, read_scene
+from comfyui_creps.creps_core.explorer import Cancelled, FrameRequest, LatestOnlyWorker, Viewport, read_scene
 
-SCENE, STAGE = read_scene({}), Stage(8, 8, 8)
+SCENE, VIEWPORT = read_scene({}), Viewport(8, 8, 8)
 SOON = 30.0  # seconds; far more than is needed
 
 
@@ -22,7 +22,7 @@ class Painter:
         self.changed = threading.Condition()
         self.go = threading.Event()
 
-    def __call__(self, request: Request, check: Callable[[], None]) -> None:
+    def __call__(self, request: FrameRequest, check: Callable[[], None]) -> None:
         self.note(self.begun, request.number)
         try:
             while not self.go.wait(0.005):
@@ -48,68 +48,68 @@ def painter() -> Painter:
 
 
 @pytest.fixture
-def latest(painter: Painter) -> Iterator[LatestOnlyWorker]:
+def worker(painter: Painter) -> Iterator[LatestOnlyWorker]:
     made = LatestOnlyWorker(painter)
     yield made
     made.close()
     assert made.join(SOON)
 
 
-def request(number: int, sharp: bool = False) -> Request:
-    return Request(number, SCENE, STAGE, sharp)
+def request(number: int, sharp: bool = False) -> FrameRequest:
+    return FrameRequest(number, SCENE, VIEWPORT, sharp)
 
 
-def test_of_a_thousand_the_last_is_drawn(painter: Painter, latest: LatestOnlyWorker):
-    latest.ask(request(0))
+def test_of_a_thousand_the_last_is_drawn(painter: Painter, worker: LatestOnlyWorker):
+    worker.submit(request(0))
     painter.until(lambda: painter.begun == [0])
     for number in range(1, 1001):
-        latest.ask(request(number))
+        worker.submit(request(number))
     painter.go.set()
     painter.until(lambda: 1000 in painter.ended)
     assert painter.begun == [0, 1000]
 
 
-def test_a_sharp_one_gives_way_at_once(painter: Painter, latest: LatestOnlyWorker):
-    latest.ask(request(0, sharp=True))
+def test_a_sharp_one_gives_way_at_once(painter: Painter, worker: LatestOnlyWorker):
+    worker.submit(request(0, sharp=True))
     painter.until(lambda: painter.begun == [0])
-    latest.ask(request(1))
+    worker.submit(request(1))
     painter.until(lambda: painter.cancelled == [0])
     painter.go.set()
     painter.until(lambda: painter.ended == [1])
 
 
-def test_a_page_that_does_not_look_gets_two_frames(painter: Painter, latest: LatestOnlyWorker):
+def test_a_page_that_does_not_look_gets_two_frames(painter: Painter, worker: LatestOnlyWorker):
     painter.go.set()
     for number in range(2):
-        latest.ask(request(number))
+        worker.submit(request(number))
         painter.until(lambda number=number: number in painter.ended)
-    latest.ask(request(2))
+    worker.submit(request(2))
     with painter.changed:
         assert not painter.changed.wait_for(lambda: 2 in painter.begun, 0.3)
-    latest.seen()
+    worker.acknowledge()
     painter.until(lambda: 2 in painter.ended)
 
 
 def test_errors_do_not_end_it(painter: Painter, caplog: pytest.LogCaptureFixture):
     done = threading.Event()
 
-    def draw(request: Request, check: Callable[[], None]) -> None:
+    def draw(request: FrameRequest, check: Callable[[], None]) -> None:
         if request.number < 5:
             raise RuntimeError("no")
         done.set()
 
-    latest = LatestOnlyWorker(draw)
+    worker = LatestOnlyWorker(draw)
     for number in range(6):
-        latest.ask(request(number))
+        worker.submit(request(number))
     assert done.wait(SOON)
-    latest.close()
-    assert latest.join(SOON)
+    worker.close()
+    assert worker.join(SOON)
 
 
 def test_closing_ends_a_drawing(painter: Painter):
-    latest = LatestOnlyWorker(painter)
-    latest.ask(request(0))
+    worker = LatestOnlyWorker(painter)
+    worker.submit(request(0))
     painter.until(lambda: painter.begun == [0])
-    latest.close()
-    assert latest.join(SOON)
+    worker.close()
+    assert worker.join(SOON)
     assert painter.cancelled == [0]
