@@ -26,7 +26,7 @@ from comfyui_creps.creps_core.bench.live import live_bytes
 from comfyui_creps.creps_core.bench.memory import status
 from comfyui_creps.creps_core.bench.training import Case
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
-from comfyui_creps.creps_core.training import Pieces, Recipe, synthesize
+from comfyui_creps.creps_core.training import Recipe, TileSizes, synthesize
 from torch import Tensor
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     if args.count:
         config = GeneratorConfig(args.side if args.side < 1024 else 512)
         case = Case("", config, Recipe(batch=args.count, micro_batch=args.micro_batch))
-        for phase, found in live_bytes(case, Pieces(args.tile_pixels, 8 * args.tile_pixels)).items():
+        for phase, found in live_bytes(case, TileSizes(args.tile_pixels, 8 * args.tile_pixels)).items():
             print(f"{phase:6}{found / 2**20:8.0f} MiB", flush=True)
         return
 

@@ -308,7 +308,7 @@ class TrainGenerator(io.ComfyNode):
         losses = [line["loss/G"] for line in read_stats(run.folder) if "loss/G" in line] or [0.0]
         if min(losses) == max(losses):  # Plot Loss Graph divides by the difference
             losses.append(losses[-1] + 1e-6)
-        shown = f"{trainer.shown:,} pictures shown, {trainer.skipped} steps skipped"
+        shown = f"{trainer.num_images:,} pictures shown, {trainer.skipped} steps skipped"
         report = "\n".join([*notes, str(begun.pictures.report), shown, str(run.folder)])
         samples = torch.from_numpy(grid.copy())[None] / 255
         return io.NodeOutput(bridge.to_model(generator), {"loss": losses}, samples, report, ui=ui.PreviewText(report))
@@ -388,6 +388,6 @@ def _progress(node_id: str):
         if time.monotonic() - said > _TEXT_SECONDS:
             said = time.monotonic()
             PromptServer.instance.send_progress_text(str(status), node_id)
-        bar.update_absolute(min(status.shown, status.total), status.total, preview)
+        bar.update_absolute(min(status.num_images, status.total), status.total, preview)
 
     return progress

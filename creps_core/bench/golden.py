@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,17 @@ from torch import Tensor
 from ...kernels.graphs import Graph
 from ..checkpoints import build_generator
 from ..network import Discriminator, DiscriminatorConfig, GeneratorConfig
-from ..training import PHASES, WARM_UP, Draw, Recipe, Trainer
+from ..training import (
+    PHASES,
+    WARM_UP,
+    LatentBatch,
+    NetworkOptimizer,
+    Phase,
+    PhaseLoss,
+    Recipe,
+    StepInputs,
+    Trainer,
+)
 
 STEPS = Path(__file__).resolve().parents[2] / "tests" / "golden" / "train_steps.safetensors"
 LOSSES = {
@@ -30,12 +41,26 @@ LOSSES = {
 }
 
 
+class GoldenInputs(StepInputs):
+    """The inputs that the published trainer drew."""
+
+    golden: dict[str, Tensor]
+
+    def draw(self, step: int) -> dict[str, LatentBatch]:
+        none = torch.zeros(8, self.generator.z_dim)
+        found = {p: self.golden.get(f"in.it{step}.{p}.z", none) for p in PHASES}
+        return {p: LatentBatch(z.to(self.device), torch.zeros(8, 0, device=self.device)) for p, z in found.items()}
+
+    def path_noise(self, step: int, count: int) -> Tensor:
+        return self.golden["in.it0.Greg.pl_randn"]
+
+
 class GoldenTrainer(Trainer):
     """A trainer that draws what the published one drew, and keeps what it computes.
 
     Attributes:
         golden: the numbers of the file.
-        losses: by "it<step>.<phase>" and name, for each picture.
+        losses: by "it<step>.<phase>" and name, for each image.
         gradients: by "it<step>.<phase>", by parameter.
     """
 
@@ -44,35 +69,44 @@ class GoldenTrainer(Trainer):
         self.golden = golden
         self.losses: dict[tuple[str, str], Tensor] = {}
         self.gradients: dict[str, dict[str, Tensor]] = {}
-        self._kept: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}  # where a graph writes them
-        self._values: dict[str, Tensor] = {}
-        self._phase_name = ""
+        self.inputs = GoldenInputs(self.recipe, self.G.config, self.D.config, self.augment, self.graphs, self.process)
+        self.inputs.golden = golden
+        # By phase, the tensors that it, and later its graph, writes.
+        self._values: dict[str, dict[str, Tensor]] = {}
+        self._found: dict[str, dict[str, Tensor]] = {}
+        self._phase = ""
+        self.phases = {name: replace(phase, loss=self._recorded(phase)) for name, phase in self.phases.items()}
+        for optimizer in self.optimizers.values():
+            self._record(optimizer)
 
-    def draw(self) -> dict[str, Draw]:
-        none = torch.zeros(8, self.G.config.z_dim)
-        found = {p: self.golden.get(f"in.it{self.steps}.{p}.z", none) for p in PHASES}
-        return {p: Draw(z.to(self.device), torch.zeros(8, 0, device=self.device)) for p, z in found.items()}
+    def _recorded(self, phase: Phase) -> Callable[[dict[str, Tensor]], PhaseLoss]:
+        """The loss of a phase, whose reports are kept."""
 
-    def path_noise(self, count: int) -> Tensor:
-        return self.golden["in.it0.Greg.pl_randn"]
+        def loss(rows: dict[str, Tensor]) -> PhaseLoss:
+            found = phase.loss(rows)
+            self._values[phase.name] = {name: values.detach() for name, values in found.report.items()}
+            return found
 
-    def _take(self, phase: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        self._values, self._phase_name = {}, phase
-        stats = super()._take(phase, inputs)
-        values, gradients = self._kept[phase]
-        name = f"it{self.steps}.{phase}"
-        self.losses |= {(name, key): value.clone() for key, value in values.items()}
-        self.gradients[name] = {key: gradient.clone() for key, gradient in gradients.items()}
+        return loss
+
+    def _record(self, optimizer: NetworkOptimizer) -> None:
+        """Keep the gradients that an optimiser gets."""
+        take_step = optimizer.step
+
+        def step(gradients: Sequence[Tensor | None]) -> None:
+            named = zip(optimizer.parameters, gradients, strict=True)
+            self._found[self._phase] = {key: gradient for key, gradient in named if gradient is not None}
+            take_step(gradients)
+
+        optimizer.step = step  # type: ignore[method-assign]
+
+    def take_phase(self, phase: Phase, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        self._phase = phase.name
+        stats = super().take_phase(phase, inputs)
+        name = f"it{self.steps}.{phase.name}"
+        self.losses |= {(name, key): value.clone() for key, value in self._values[phase.name].items()}
+        self.gradients[name] = {key: gradient.clone() for key, gradient in self._found[phase.name].items()}
         return stats
-
-    def _report(self, name: str, values: Tensor) -> Tensor:
-        self._values[name] = values.detach()
-        return super()._report(name, values)
-
-    def _update(self, network: str, gradients) -> None:
-        named = zip(self.parameters[network], gradients, strict=True)
-        self._kept[self._phase_name] = self._values, {key: g for key, g in named if g is not None}
-        super()._update(network, gradients)
 
     def errors(self) -> tuple[float, float]:
         """Largest errors: of a loss, relative to its largest value, and of the gradients of a phase, in their norm."""
@@ -128,14 +162,14 @@ def golden_steps(
         make_graph=make_graph,
         golden=golden,
     )
-    for _ in range(WARM_UP + 1 if trainer.captured.active else 1):
+    for _ in range(WARM_UP + 1 if trainer.graphs.active else 1):
         for mine, begun in ((trainer.G, generator), (trainer.D, discriminator), (trainer.G_ema, average)):
             mine.load_state_dict(begun.state_dict())
         for optimizer in trainer.optimizers.values():
-            for value in (v for state in optimizer.state.values() for v in state.values()):
+            for value in (v for state in optimizer.adam.state.values() for v in state.values()):
                 value.zero_()
-        trainer.pl_mean.copy_(golden["in.pl_mean0"].squeeze())
-        trainer.steps, trainer.shown = 0, meta["cur_nimg_start"]
+        trainer.path_length.mean.copy_(golden["in.pl_mean0"].squeeze())
+        trainer.steps, trainer.num_images = 0, meta["cur_nimg_start"]
         for step in range(meta["iterations"]):
             trainer.step(golden[f"in.it{step}.real"])
     return trainer

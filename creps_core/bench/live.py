@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...kernels.graphs import static_shapes
 from ..network import FOLDS_ON, Discriminator, Generator
-from ..training import PHASES, Pieces, Trainer, discriminator_config_for
+from ..training import PHASES, TileSizes, Trainer, discriminator_config_for, run_phase
 from .training import Case
 
 
@@ -50,30 +50,29 @@ class Live(TorchDispatchMode):
         self._now -= self._sizes.pop(key, 0)
 
 
-def live_bytes(case: Case, pieces: Pieces) -> dict[str, int]:
+def live_bytes(case: Case, sizes: TileSizes) -> dict[str, int]:
     """By phase, the peak of what a step of the case takes beside networks, averages and optimisers."""
     config = case.generator
     judge = case.discriminator or discriminator_config_for(config, config.img_resolution)
     recipe = replace(case.recipe, augment="none", precision="bfloat16")
     trainer = Trainer(Generator(config), Discriminator(judge), recipe, make_graph=False)
-    trainer._pieces = pieces
+    trainer.passes.tile_sizes = sizes
     side, count = judge.img_resolution, recipe.batch
     with FakeTensorMode(allow_non_fake_inputs=True):
         line = torch.zeros(side, dtype=torch.float64)
+        shape, labels = (config.img_channels, side, side), torch.zeros(count, 0)
         inputs = {
-            "z": torch.zeros(count, config.z_dim),
-            "c": torch.zeros(count, 0),
-            "y": line,
-            "x": line,
-            "real": torch.zeros(count, config.img_channels, side, side, dtype=torch.uint8),
-            "real_c": torch.zeros(count, 0),
-            "noise": torch.zeros(trainer._path_pictures(), config.img_channels, side, side),
+            "latents": {"z": torch.zeros(count, config.z_dim), "c": labels, "y": line, "x": line},
+            "real": {"real": torch.zeros(count, *shape, dtype=torch.uint8), "real_c": labels},
+            "noise": {"noise": torch.zeros(trainer.inputs.path_images(trainer.micro_batches), *shape)},
+            "window": {},
         }
         found = {}
         for phase in PHASES:
-            rows = {name: x for name, x in inputs.items() if name != "noise" or phase == "Greg"}
+            rows = {name: x for group in trainer.phases[phase].inputs for name, x in inputs[group].items()}
+            parameters = list(trainer.optimizers[phase[0]].parameters.values())
             with _as_on_a_gpu(), Live() as live:
-                trainer._phase(phase, rows)
+                run_phase(trainer.phases[phase], rows, parameters, trainer.micro_batches)
             found[phase] = live.peak
     return found
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ...kernels.graphs import Graph
 from ..network import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
-from ..training import PHASES, WARM_UP, Recipe, Trainer, discriminator_config_for, r1_gamma_for
+from ..training import PHASES, WARM_UP, Phase, Recipe, Trainer, discriminator_config_for, r1_gamma_for
 from .golden import golden_steps
 
 log = logging.getLogger("CREPS")
@@ -74,14 +74,14 @@ class Timed(Trainer):
         self.seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
         self.timing = True
 
-    def _take(self, phase: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def take_phase(self, phase: Phase, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.timing:
-            return super()._take(phase, inputs)
+            return super().take_phase(phase, inputs)
         wait(self.device)
         start = time.perf_counter()
-        stats = super()._take(phase, inputs)
+        stats = super().take_phase(phase, inputs)
         wait(self.device)
-        self.seconds[phase].append(time.perf_counter() - start)
+        self.seconds[phase.name].append(time.perf_counter() - start)
         return stats
 
 
@@ -102,8 +102,8 @@ def gate(device: torch.device, make_graph: Callable[[], Graph] | bool) -> dict[s
     for way in ["eager", "graph"] if make_graph else ["eager"]:
         for precision in ["float32", *(["tf32"] if gpu and way == "eager" else []), *(["auto"] if gpu else [])]:
             trainer = golden_steps(device, precision, make_graph if way == "graph" else False)
-            if trainer.captured.refused:  # the figures of the cases say why
-                log.warning("%s: %s", precision, trainer.captured.refused)
+            if trainer.graphs.refused:  # the figures of the cases say why
+                log.warning("%s: %s", precision, trainer.graphs.refused)
                 continue
             errors = trainer.errors()
             found.setdefault(way, {})[precision] = errors
@@ -128,7 +128,7 @@ def measure(case: Case, device: torch.device, make_graph: Callable[[], Graph] | 
     trainer = Timed(generator, discriminator, case.recipe, device=device, make_graph=make_graph)
     rng = torch.Generator().manual_seed(1)
     real = torch.randint(0, 256, (case.recipe.batch, case.generator.img_channels, side, side), generator=rng)
-    real = trainer._upload(real.to(torch.uint8))
+    real = trainer.inputs.upload(real.to(torch.uint8))
 
     def take(times: int) -> float:
         """Steps in which every phase is due; the median of their seconds beside the phases."""
@@ -155,15 +155,15 @@ def measure(case: Case, device: torch.device, make_graph: Callable[[], Graph] | 
         }
 
     take(1)
-    eager = WARM_UP - 1 if trainer.captured.active else TIMED
+    eager = WARM_UP - 1 if trainer.graphs.active else TIMED
     result["eager"] = figures(eager, take(eager))
-    if trainer.captured.active:
+    if trainer.graphs.active:
         take(1)  # captures
-        if trainer.captured.active:
+        if trainer.graphs.active:
             result["graph"] = figures(TIMED, take(TIMED))
             result["graph"]["images_per_second"] = _rate(trainer, real)
         else:
-            result["refused"] = trainer.captured.refused
+            result["refused"] = trainer.graphs.refused
     if device.type == "cuda":
         result["peak"] = torch.cuda.max_memory_reserved(device) / 2**20
     return result

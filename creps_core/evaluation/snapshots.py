@@ -95,7 +95,7 @@ class _SnapshotJudge:
             else:
                 source = Path(self.run.info.get("data_source", ""))
                 self._real = Real(source, side=side, channels=pictures.channels, **options, opened=pictures)
-        judged = Generated(generator, side=side, name=f"snapshot {trainer.shown}")
+        judged = Generated(generator, side=side, name=f"snapshot {trainer.num_images}")
         findings = measure(
             judged,
             self._real,

@@ -6,17 +6,19 @@ Read `run.py` for what a run does, `trainer.py` for a step.
 from .averages import rebuild
 from .begin import Beginning, RunRequest, Terms, begin, finished_note, fresh_name
 from .command import TRAIN_COMMAND, run_training
+from .gradients import NetworkOptimizer
 from .parallel import Process, join, leave
 from .patches import random_box
 from .phase_graphs import WARM_UP
+from .phases import PHASES, Phase, PhaseLoss, run_phase
 from .preview import Preview
 from .recipe import AUGMENTS, Recipe, r1_gamma_for
 from .run import Run, Status, read_stats, sample_grid, train
 from .snapshot_metrics import Judge
 from .snapshots import load_snapshot
 from .start import discriminator_config_for, discriminator_for, load_networks, networks_of
-from .step_inputs import PHASES, Draw
-from .synthesis import Pieces, synthesize
+from .step_inputs import LatentBatch, StepInputs
+from .synthesis import TileSizes, synthesize
 from .trainer import Trainer
 
 __all__ = [
@@ -25,16 +27,20 @@ __all__ = [
     "TRAIN_COMMAND",
     "WARM_UP",
     "Beginning",
-    "Draw",
     "Judge",
-    "Pieces",
+    "LatentBatch",
+    "NetworkOptimizer",
+    "Phase",
+    "PhaseLoss",
     "Preview",
     "Process",
     "Recipe",
     "Run",
     "RunRequest",
     "Status",
+    "StepInputs",
     "Terms",
+    "TileSizes",
     "Trainer",
     "begin",
     "discriminator_config_for",
@@ -50,6 +56,7 @@ __all__ = [
     "random_box",
     "read_stats",
     "rebuild",
+    "run_phase",
     "run_training",
     "sample_grid",
     "synthesize",

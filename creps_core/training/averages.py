@@ -55,8 +55,8 @@ class Averages:
         self.networks = [copy.deepcopy(generator).requires_grad_(False).eval() for _ in widths]
 
     @torch.no_grad()
-    def follow(self, current: Generator, before: int, after: int) -> None:
-        """Take account of what the weights are after a step that showed the pictures from `before` to `after`."""
+    def update(self, current: Generator, before: int, after: int) -> None:
+        """Add the weights after a step that raised `num_images` from `before` to `after`."""
         for width, network in zip(self.widths, self.networks, strict=True):
             kept = (max(before - self.since, 0) / (after - self.since)) ** (power_of(width) + 1)
             averages, currents = ([*n.parameters()] for n in (network, current))

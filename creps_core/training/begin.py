@@ -90,7 +90,7 @@ class Beginning:
     @property
     def finished(self) -> bool:
         """Whether all the pictures asked for have been shown."""
-        return self.trainer.shown >= self.trainer.recipe.total
+        return self.trainer.num_images >= self.trainer.recipe.total
 
 
 def begin(
@@ -117,8 +117,8 @@ def begin(
 def finished_note(run: Run, trainer: Trainer, terms: Terms) -> str:
     """What to say of a run in which there is nothing left to do."""
     return (
-        f"nothing to do: {trainer.shown:,} of {trainer.recipe.total:,} pictures shown; ask for more, or choose another "
-        f"name ({terms.total}, {_another(run, terms)})"
+        f"nothing to do: {trainer.num_images:,} of {trainer.recipe.total:,} pictures shown; ask for more, or choose "
+        f"another name ({terms.total}, {_another(run, terms)})"
     )
 
 
@@ -178,7 +178,7 @@ def _within(trainer: Trainer, request: RunRequest) -> list[str]:
     """Keep a trainer within the memory that is asked for, and what to say of it."""
     if not request.memory:
         return []
-    trainer.keep_within(request.memory)
+    trainer.limit_memory(request.memory)
     size, limit = trainer.recipe.micro_batch, f"{request.memory / 1e9:.3g} GB"
     if not size:
         return [f"the whole batch fits into {limit}"]
@@ -216,20 +216,20 @@ def _go_on(run: Run, request: RunRequest, device: torch.device | str, process: P
                 f"{given.described_data()}. Choose another name ({_another(run, request.terms)}), or say "
                 f"{request.terms.new_data} to go on with these"
             )
-        notes.append(f"from {trainer.shown:,} pictures on with other data: {given.described_data()}")
+        notes.append(f"from {trainer.num_images:,} pictures on with other data: {given.described_data()}")
         history.append(
-            {"shown": trainer.shown, "data": given.described_data(), "instead of": identity.described_data()}
+            {"shown": trainer.num_images, "data": given.described_data(), "instead of": identity.described_data()}
         )
     changed = {
         name: [getattr(old, name), value]
         for name, value in trainer.recipe.to_dict().items()
         if name != "total" and value != getattr(old, name)
     }
-    log.info("going on after %s pictures", f"{trainer.shown:,}")
+    log.info("going on after %s pictures", f"{trainer.num_images:,}")
     if changed:
         values = ", ".join(f"{name} {now} instead of {before}" for name, (before, now) in changed.items())
-        notes.append(f"from {trainer.shown:,} pictures on with {values}")
-        history.append({"shown": trainer.shown, "recipe": changed})
+        notes.append(f"from {trainer.num_images:,} pictures on with {values}")
+        history.append({"shown": trainer.num_images, "recipe": changed})
     run.describe(given, history)
     return Beginning(trainer, pictures, notes)
 

@@ -189,7 +189,7 @@ def run_training(args: argparse.Namespace, judge: JudgeMaker | None = None) -> N
             signal.signal(number, handler)
         leave()
     if asked and not begun.finished:
-        log.info("stopped after %s pictures; the same command goes on", f"{trainer.shown:,}")
+        log.info("stopped after %s pictures; the same command goes on", f"{trainer.num_images:,}")
         raise KeyboardInterrupt
     log.info("the generator is %s", run.generator_file)
 

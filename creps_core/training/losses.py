@@ -1,148 +1,146 @@
-"""The losses of a step's phases.
+"""The losses of the phases of a step, each a function of the inputs of a micro-batch.
 
 Sources: StyleGAN2 (arXiv 1912.04958, sections 3.2 and 4, appendix B: lazy regularisation, path lengths), R1
-(arXiv 1801.04406), R3GAN (arXiv 2501.05441: the relativistic loss, R2).
+(arXiv 1801.04406), R3GAN (arXiv 2501.05441: R2).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..network import Discriminator, Generator, Styles
-from .augment import AdaptiveProbability, Alterations, Augment
+from .adversarial import ADVERSARIAL_LOSSES, FAKE, REAL, AdversarialLoss
+from .augment import AdaptiveProbability
+from .forward import ForwardPasses
 from .parallel import Process
-from .phase_graphs import Tensors
+from .phases import Phase, PhaseLoss, Tensors
 from .recipe import Recipe
-from .synthesis import Pieces, synthesize
 
 
-class Losses:
-    """The part of a `Trainer` that judges: each loss is a function of tensors, rows of a part of the batch by name.
+def make_phases(
+    recipe: Recipe, passes: ForwardPasses, ada: AdaptiveProbability, path_length: PathLength
+) -> dict[str, Phase]:
+    """The phases of a recipe, by name, in the order in which a step takes them."""
+    adversarial = ADVERSARIAL_LOSSES[recipe.loss]
+    main = MainLosses(passes, adversarial, ada)
+    penalty = GradientPenalty(passes, recipe.r1_gamma, recipe.r1_interval)
 
-    `ws` collects, of the phases of the generator, the mean w of each part.
-    """
+    def inputs(phase: str) -> tuple[str, ...]:
+        groups = {FAKE: "latents", REAL: "real"}
+        return (*(group for kind, group in groups.items() if (phase, kind) in adversarial.images), "window")
 
-    recipe: Recipe
-    process: Process
-    device: torch.device
-    G: Generator
-    D: Discriminator
-    augment: Augment
-    ada: AdaptiveProbability
-    pl_mean: Tensor
-    autocast: torch.dtype | None
-    _relative: bool
-    _pieces: Pieces
-    _layers: Styles
-    _reports: dict[str, list[Tensor]]
+    phases = (
+        Phase("Gmain", "G", 1, main.generator_loss, inputs("Gmain")),
+        Phase(
+            "Greg", "G", recipe.pl_interval if recipe.pl_weight else 0, path_length.loss, ("latents", "noise"),
+            path_length.batch_means,
+        ),
+        Phase("Dmain", "D", 1, main.discriminator_loss, inputs("Dmain")),
+        Phase("Dreg", "D", recipe.r1_interval if recipe.r1_gamma else 0, penalty.loss, inputs("Dreg")),
+    )  # fmt: skip
+    return {phase.name: phase for phase in phases}
 
-    def _g_main(self, rows: Tensors, ws: list[Tensor]) -> Tensor:
-        image, w = self._generate(rows)
-        ws.append(w.detach().mean(0))
-        logits = self._judge(image, rows["c"], rows)
-        self._report("scores/fake", logits)
-        if self._relative:  # to the real picture beside it
+
+class MainLosses:
+    """The adversarial losses of both networks."""
+
+    def __init__(self, passes: ForwardPasses, adversarial: AdversarialLoss, ada: AdaptiveProbability):
+        self.passes, self.adversarial, self.ada = passes, adversarial, ada
+
+    def generator_loss(self, rows: Tensors) -> PhaseLoss:
+        """`Gmain`. Real images take part where the adversarial loss asks for them."""
+        image, w = self.passes.generate(rows)
+        mean_w = w.detach().mean(0)
+        fake_logits = self.passes.discriminate(image, rows)
+        real_logits = None
+        if "real" in rows:
             with torch.no_grad():
-                real_logits = self._judge(rows["real"], rows["real_c"], rows, "real_")
-            logits = logits - real_logits
-        return self._report("loss/G", F.softplus(-logits)).mean()
+                real_logits = self.passes.discriminate(rows["real"], rows, REAL)
+        loss = self.adversarial.generator(fake_logits, real_logits)
+        return PhaseLoss(loss.mean(), {"scores/fake": fake_logits, "loss/G": loss}, mean_w)
 
-    def _g_reg(self, rows: Tensors, ws: list[Tensor]) -> Tensor:
-        """Path lengths: a step in w should change the picture by the same amount everywhere."""
-        lengths, w = self._path_lengths(rows, True)
-        ws.append(w[:, 0].detach().mean(0))
-        # The mean of the penalty over all parts and processes, differentiated by hand: the running mean, of which this
-        # batch is a part, depends on the lengths of all of them.
-        decay, before = self.recipe.pl_decay, rows.get("pl_mean", self.pl_mean)
-        mean = rows["path_mean"] if "path_mean" in rows else self.process.mean(lengths.detach().mean())
-        pl_mean = before.lerp(mean, decay)
-        excess = lengths.detach() - pl_mean
-        slope = 2 * (excess - decay * (mean - pl_mean))
-        self.pl_mean.copy_(torch.where(pl_mean.isfinite(), pl_mean, before))
-        self._report("path_length", lengths)
-        self._report("loss/path_length", excess.square() * self.recipe.pl_weight)
-        return (slope * lengths).mean() * self.recipe.pl_weight * self.recipe.pl_interval
-
-    def _path_mean(self, parts: list[Tensors]) -> Tensors:
-        """What the parts of a batch have to know of each other for `_g_reg`, from a first look at all of them."""
-        means = [self._path_lengths(rows, False)[0].mean() for rows in parts]
-        return {"path_mean": self.process.mean(torch.stack(means).mean()), "pl_mean": self.pl_mean.clone()}
-
-    def _path_lengths(self, rows: Tensors, create_graph: bool) -> tuple[Tensor, Tensor]:
-        """[N] for the first N pictures, as many as there is noise for; and their ws."""
-        count = len(rows["noise"])
-        rows = {name: x[:count] if x.ndim > 1 else x for name, x in rows.items()}
-        with torch.enable_grad():
-            image, w = self._generate(rows, path_lengths=True)
-            noise = rows["noise"] / math.sqrt(image.shape[2] * image.shape[3])
-            (gradient,) = torch.autograd.grad((image * noise).sum(), w, create_graph=create_graph)
-        return gradient.square().sum(2).mean(1).sqrt(), w
-
-    def _d_main(self, rows: Tensors, ws: list[Tensor]) -> Tensor:
+    def discriminator_loss(self, rows: Tensors) -> PhaseLoss:
+        """`Dmain`. The signs of the real logits steer the augmentation."""
         with torch.no_grad():
-            fake = self._generate(rows)[0]
-        fake_logits = self._judge(fake, rows["c"], rows)
-        real_logits = self._judge(rows["real"], rows["real_c"], rows, "real_")
-        self._report("scores/real", real_logits)
+            fake = self.passes.generate(rows)[0]
+        fake_logits = self.passes.discriminate(fake, rows)
+        real_logits = self.passes.discriminate(rows["real"], rows, REAL)
         self.ada.observe(real_logits)
-        self._report("signs/real", real_logits.sign())
-        if self._relative:
-            loss = F.softplus(fake_logits - real_logits)
-        else:
-            loss = F.softplus(fake_logits) + F.softplus(-real_logits)
-        return self._report("loss/D", loss).mean()
+        loss = self.adversarial.discriminator(fake_logits, real_logits)
+        report = {"scores/real": real_logits, "signs/real": real_logits.sign(), "loss/D": loss}
+        return PhaseLoss(loss.mean(), report)
 
-    def _d_reg(self, rows: Tensors, ws: list[Tensor]) -> Tensor:
-        """R1: the discriminator is flat around real pictures; R2: around generated ones too."""
-        penalty = self._steepness(rows["real"], rows, "real_")
-        self._report("r1_penalty", penalty)
-        if self._relative:
+
+class GradientPenalty:
+    """R1: the squared gradient of the discriminator at real images; R2: at generated ones too, where there are any."""
+
+    def __init__(self, passes: ForwardPasses, gamma: float, interval: int):
+        self.passes, self.gamma, self.interval = passes, gamma, interval
+
+    def loss(self, rows: Tensors) -> PhaseLoss:
+        """`Dreg`, scaled by the interval (lazy regularisation)."""
+        penalty = self._squared_gradient(rows["real"], rows, REAL)
+        report = {"r1_penalty": penalty}
+        if "z" in rows:
             with torch.no_grad():
-                fake = self._generate(rows)[0]
-            generated = self._steepness(fake, rows, "")
-            self._report("r2_penalty", generated)
-            penalty = penalty + generated
-        return penalty.mean() * (self.recipe.r1_gamma / 2 * self.recipe.r1_interval)
+                fake = self.passes.generate(rows)[0]
+            report["r2_penalty"] = r2 = self._squared_gradient(fake, rows, FAKE)
+            penalty = penalty + r2
+        return PhaseLoss(penalty.mean() * (self.gamma / 2 * self.interval), report)
 
-    def _steepness(self, images: Tensor, rows: Tensors, kind: str) -> Tensor:
-        """For each picture, the squared length of the gradient of what the discriminator says of it."""
+    def _squared_gradient(self, images: Tensor, rows: Tensors, kind: str) -> Tensor:
+        """[N], for each image the squared length of the gradient of its logit."""
         images = images.detach().requires_grad_()
-        logits = self._judge(images, rows[f"{kind}c"], rows, kind)
+        logits = self.passes.discriminate(images, rows, kind)
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
         return gradient.square().sum((1, 2, 3))
 
-    def _generate(self, rows: Tensors, path_lengths: bool = False) -> tuple[Tensor, Tensor]:
-        """Pictures and their w, [N, w_dim]; for path lengths ws [N, num_ws, w_dim], in which they are differentiable
-        each by itself even though the parameters are not."""
-        mapping, config = self.G.mapping, self.G.config
-        w = mapping.stack(rows["z"], rows["c"] if config.c_dim else None, mapping.w_avg.dtype)
-        ws = w.unsqueeze(1).expand(-1, config.num_ws, -1)
-        if path_lengths:
-            ws = ws.contiguous()
-            ws = ws if ws.requires_grad else ws.requires_grad_()
-        with self._precision():
-            image = synthesize(
-                self.G.synthesis, ws, rows["y"], rows["x"], pieces=self._pieces, layers=self._layers
-            )  # fmt: skip
-        image = image if self.recipe.samples == 1 else F.avg_pool2d(image, self.recipe.samples)
-        return image, ws if path_lengths else w
 
-    def _judge(self, image: Tensor, c: Tensor, rows: Tensors, kind: str = "") -> Tensor:
-        origins, colours = rows.get(f"{kind}origins"), rows.get(f"{kind}colours")
-        if origins is not None or colours is not None:
-            image = self.augment.alter(image, Alterations(origins, colours))
-        with self._precision():
-            return self.D(image, c if self.D.config.c_dim else None, rows.get("place"))
+class PathLength:
+    """Path-length regularisation: a step in w should change the image by the same amount everywhere.
 
-    def _report(self, name: str, values: Tensor) -> Tensor:
-        self._reports.setdefault(name, []).append(values)
-        return values
+    Attributes:
+        mean: scalar, the running mean of the lengths.
+    """
 
-    def _precision(self):
-        return torch.amp.autocast_mode.autocast(
-            self.device.type, self.autocast, enabled=self.autocast is not None, cache_enabled=False
-        )
+    def __init__(self, passes: ForwardPasses, recipe: Recipe, process: Process, device: torch.device):
+        self.passes, self.process = passes, process
+        self.decay, self.scale = recipe.pl_decay, (recipe.pl_weight, recipe.pl_interval)
+        self.mean = torch.zeros([], device=device)
+
+    def loss(self, rows: Tensors) -> PhaseLoss:
+        """`Greg`.
+
+        The gradient of the penalty's mean over all micro-batches and processes is written out: the running mean, to
+        which this batch contributes, depends on the lengths of all of them.
+        """
+        weight, interval = self.scale
+        lengths, ws = self._lengths(rows, create_graph=True)
+        before = rows.get("path_mean_before", self.mean)
+        mean = rows["path_mean"] if "path_mean" in rows else self.process.mean(lengths.detach().mean())
+        running = before.lerp(mean, self.decay)
+        excess = lengths.detach() - running
+        slope = 2 * (excess - self.decay * (mean - running))
+        self.mean.copy_(torch.where(running.isfinite(), running, before))
+        report = {"path_length": lengths, "loss/path_length": excess.square() * weight}
+        return PhaseLoss((slope * lengths).mean() * weight * interval, report, ws[:, 0].detach().mean(0))
+
+    def batch_means(self, micro_batches: Sequence[Tensors]) -> Tensors:
+        """The mean length over all micro-batches and processes, by a first pass without second derivatives."""
+        means = [self._lengths(rows, create_graph=False)[0].mean() for rows in micro_batches]
+        return {"path_mean": self.process.mean(torch.stack(means).mean()), "path_mean_before": self.mean.clone()}
+
+    def _lengths(self, rows: Tensors, create_graph: bool) -> tuple[Tensor, Tensor]:
+        """Path lengths [N] of the first N images, for which there is noise, and their ws [N, num_ws, w_dim]."""
+        count = len(rows["noise"])
+        rows = {name: x[:count] if x.ndim > 1 else x for name, x in rows.items()}
+        with torch.enable_grad():
+            ws = self.passes.expand(self.passes.map_latents(rows)).contiguous()  # each w is differentiated by itself
+            ws = ws if ws.requires_grad else ws.requires_grad_()  # also where parameters need no gradients
+            image = self.passes.synthesize(ws, rows)
+            noise = rows["noise"] / math.sqrt(image.shape[2] * image.shape[3])
+            (gradient,) = torch.autograd.grad((image * noise).sum(), ws, create_graph=create_graph)
+        return gradient.square().sum(2).mean(1).sqrt(), ws

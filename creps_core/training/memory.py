@@ -46,7 +46,7 @@ def least_memory(generator: GeneratorConfig, discriminator: DiscriminatorConfig,
 def expected_memory(
     generator: GeneratorConfig, discriminator: DiscriminatorConfig, pictures: int, itemsize: int, reserved: float
 ) -> int:
-    """Bytes that a training takes at its peak, about, beside what `pieces_for` plans for tiles and lines.
+    """Bytes that a training takes at its peak, about, beside what `tile_sizes_for` plans for tiles and lines.
 
     Args:
         generator, discriminator: the networks.
@@ -61,7 +61,7 @@ def expected_memory(
     return int(weights + reserved * pictures * kept)
 
 
-def part_for(
+def micro_batch_for(
     generator: GeneratorConfig,
     discriminator: DiscriminatorConfig,
     batch: int,

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...common.errors import shown
+from .adversarial import ADVERSARIAL_LOSSES
 
 AUGMENTS = ("ada", "fixed", "none")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 NON_FINITE = ("skip", "clean")
-LOSSES = ("nonsaturating", "relativistic")
+LOSSES = tuple(ADVERSARIAL_LOSSES)
 _MOST = 1 << 48  # of any number that is not whole: beyond all use, and far from overflowing
 _LARGEST_BATCH = 1 << 20
 _MOST_SAMPLES = 4

@@ -70,7 +70,7 @@ TICKS_OF_GUESSING = 5  # after which a discriminator that tells nothing is repor
 class Status:
     """How far a run is, after a step."""
 
-    shown: int  # real pictures
+    num_images: int  # shown to the discriminator so far
     total: int
     images_per_second: float  # over the last seconds
     seconds_left: float
@@ -82,8 +82,9 @@ class Status:
         shown += ["augment/p"] if self.stats.get("augment/p") else []
         losses = ", ".join(f"{name} {self.stats[name]:.3g}" for name in shown)
         left = duration(self.seconds_left)
-        return f"{self.shown:,} of {self.total:,} pictures, {self.images_per_second:.1f} per second, {left} left" + (
-            f"; {losses}" if losses else ""
+        return (
+            f"{self.num_images:,} of {self.total:,} pictures, {self.images_per_second:.1f} per second, {left} left"
+            + (f"; {losses}" if losses else "")
         )
 
 
@@ -199,13 +200,15 @@ def _train(
 ) -> Generator:
     recipe, process = trainer.recipe, trainer.process
     _check(trainer, pictures)
-    if newer := [path.name for path in run.snapshots() if shown_of(path.name) > trainer.shown]:
+    if newer := [path.name for path in run.snapshots() if shown_of(path.name) > trainer.num_images]:
         raise TrainingError(
-            f"{run.folder.name}: holds {newer[-1]}, which is beyond these {trainer.shown} pictures: go on from there, "
-            "remove it, or choose another folder"
+            f"{run.folder.name}: holds {newer[-1]}, which is beyond these {trainer.num_images} pictures: go on from "
+            "there, remove it, or choose another folder"
         )
     teach(trainer, pictures)
-    if trainer.shown >= recipe.total and run.snapshots():  # what is there describes what was done: leave it as it is
+    if (
+        trainer.num_images >= recipe.total and run.snapshots()
+    ):  # what is there describes what was done: leave it as it is
         if process.is_first:
             _complete(run, trainer)
         return _result(trainer)
@@ -218,7 +221,7 @@ def _train(
         pictures,
         recipe.batch // process.world,
         seed=recipe.seed,
-        start=trainer.shown,
+        start=trainer.num_images,
         rank=process.rank,
         world=process.world,
         box=box if recipe.patches else None,
@@ -226,35 +229,35 @@ def _train(
         pin=trainer.device.type == "cuda",
         windows=_windows(trainer, pictures),
     )
-    clock = _Clock(trainer.shown)
-    saved = trainer.shown
+    clock = _Clock(trainer.num_images)
+    saved = trainer.num_images
     whole = True  # the state is that between two steps
     try:
         with batches:
-            while trainer.shown < recipe.total:
+            while trainer.num_images < recipe.total:
                 batch = next(batches)
                 whole = False
                 stats = trainer.step(batch.pictures, batch.labels, batch.boxes)
                 whole = True
                 if writer:
                     writer.add(trainer, stats, clock, batches.waited)
-                due = trainer.shown // run.snapshot_every > saved // run.snapshot_every
+                due = trainer.num_images // run.snapshot_every > saved // run.snapshot_every
                 if due:
                     _keep(run, trainer, pictures, writer)
-                saved = trainer.shown if due else saved
+                saved = trainer.num_images if due else saved
                 if progress and writer:
                     progress(clock.status(trainer, writer.last))
                 if _any(trainer, stop() if stop else False):
                     break
     except BaseException as error:
         # Whatever it was, the pictures shown so far are not lost; unless there is no place to write.
-        if writer and whole and writer.saved < trainer.shown and not isinstance(error, TrainingError):
+        if writer and whole and writer.saved < trainer.num_images and not isinstance(error, TrainingError):
             writer.snapshot(trainer)
         raise
-    if trainer.shown >= recipe.total and saved < trainer.shown:
+    if trainer.num_images >= recipe.total and saved < trainer.num_images:
         _keep(run, trainer, pictures, writer)
     if writer:
-        if writer.saved < trainer.shown or not run.snapshots():
+        if writer.saved < trainer.num_images or not run.snapshots():
             writer.snapshot(trainer)
         writer.close()
     process.wait()
@@ -282,7 +285,7 @@ def _windows(trainer: Trainer, pictures: ImageDataset) -> Windows | None:
 
 def teach(trainer: Trainer, pictures: ImageDataset) -> None:
     """Tell the networks what they learn from: the labels to draw, and what will be kept of them with the generator."""
-    trainer.labels = pictures.all_labels()  # class numbers stay numbers: vectors of them may take gigabytes
+    trainer.inputs.labels = pictures.all_labels()  # class numbers stay numbers: vectors of them may take gigabytes
     found = pictures.label_counts()
     labels = None if found is None else LabelSet(*_at_most(*found), pictures.class_names)
     for generator in (trainer.G, trainer.G_ema):
@@ -346,13 +349,13 @@ class _Clock:
 
     def status(self, trainer: Trainer, stats: dict[str, float]) -> Status:
         now = time.monotonic()
-        self._marks.append((now, trainer.shown))
+        self._marks.append((now, trainer.num_images))
         while len(self._marks) > 2 and now - self._marks[0][0] > 30:
             self._marks.pop(0)
-        seconds, shown = now - self._marks[0][0], trainer.shown - self._marks[0][1]
+        seconds, shown = now - self._marks[0][0], trainer.num_images - self._marks[0][1]
         rate = shown / max(seconds, 1e-9)
-        left = (trainer.recipe.total - trainer.shown) / max(rate, 1e-9)
-        return Status(trainer.shown, trainer.recipe.total, rate, left, stats, trainer)
+        left = (trainer.recipe.total - trainer.num_images) / max(rate, 1e-9)
+        return Status(trainer.num_images, trainer.recipe.total, rate, left, stats, trainer)
 
 
 class _Writer:
@@ -361,9 +364,9 @@ class _Writer:
     def __init__(self, run: Run, trainer: Trainer, pictures: ImageDataset):
         self.run, self.last = run, {}
         self._sums: dict[str, list[Tensor]] = {}
-        self._began, self._shown, self._waited = time.monotonic(), trainer.shown, 0.0
+        self._began, self._shown, self._waited = time.monotonic(), trainer.num_images, 0.0
         self._guessed = 0  # ticks in a row
-        self.saved = trainer.shown  # as of the last snapshot
+        self.saved = trainer.num_images  # as of the last snapshot
         self._board = _tensorboard(run.folder)
         with _disk(run):
             run.folder.mkdir(parents=True, exist_ok=True)
@@ -371,7 +374,7 @@ class _Writer:
                 if _LEFTOVER.fullmatch(stale.name):
                     stale.unlink(missing_ok=True)
             shutil.rmtree(run.unfinished, ignore_errors=True)
-            _forget_after(run.folder / "stats.jsonl", trainer.shown)
+            _forget_after(run.folder / "stats.jsonl", trainer.num_images)
             write_json(run.folder / DESCRIPTION, _description(trainer, pictures, run))
             count = min(GRID[0] * GRID[1], len(pictures))
             write_png(
@@ -381,7 +384,7 @@ class _Writer:
     def add(self, trainer: Trainer, stats: dict[str, Tensor], clock: _Clock, waited: float) -> None:
         for name, value in stats.items():
             self._sums.setdefault(name, []).append(value)
-        if trainer.shown // self.run.tick == self._shown // self.run.tick:
+        if trainer.num_images // self.run.tick == self._shown // self.run.tick:
             return
         means = {name: _finite_mean(torch.stack(values).cpu()) for name, values in self._sums.items()}
         self.last = {name: value for name, value in means.items() if math.isfinite(value)}
@@ -389,15 +392,15 @@ class _Writer:
         self._watch()
         now = time.monotonic()
         line = {
-            "shown": trainer.shown,
+            "shown": trainer.num_images,
             "steps": trainer.steps,
             "seconds": round(now - clock.begin, 3),
-            "images_per_second": round((trainer.shown - self._shown) / max(now - self._began, 1e-9), 3),
+            "images_per_second": round((trainer.num_images - self._shown) / max(now - self._began, 1e-9), 3),
             "skipped": trainer.skipped,
             "waiting": round((waited - self._waited) / max(now - self._began, 1e-9), 4),  # for data, of the time
             **{name: round(value, 6) for name, value in self.last.items()},
         }
-        self._began, self._shown, self._waited = now, trainer.shown, waited
+        self._began, self._shown, self._waited = now, trainer.num_images, waited
         self._log(line, self.last)
 
     def _watch(self) -> None:
@@ -417,13 +420,13 @@ class _Writer:
         """The state, then what is made of it; then snapshots beyond the last ones are removed."""
         folder = self.run.folder
         with _disk(self.run):
-            save_snapshot(trainer, folder / snapshot_name(trainer.shown), self.run.info)
-            self.saved = trainer.shown
+            save_snapshot(trainer, folder / snapshot_name(trainer.num_images), self.run.info)
+            self.saved = trainer.num_images
             if not self._choosing or not self.run.generator_file.exists():
-                _publish(self.run, trainer.G_ema, trainer.D, trainer.shown)
+                _publish(self.run, trainer.G_ema, trainer.D, trainer.num_images)
         grid = sample_grid(trainer.G_ema, trainer.D.config.img_resolution)
         with _disk(self.run):
-            write_png(folder / f"fakes-{trainer.shown:010d}.png", grid)
+            write_png(folder / f"fakes-{trainer.num_images:010d}.png", grid)
             self._plot()
             best = self.run.best()
             for old in self.run.snapshots()[: -self.run.keep]:
@@ -442,13 +445,13 @@ class _Writer:
     def judged(self, trainer: Trainer, found: dict[str, float]) -> None:
         """The numbers of the snapshot that was written last; a best one gives the generator."""
         values = {PREFIX + name: value for name, value in found.items() if math.isfinite(value)}
-        self._log({"shown": trainer.shown, **values}, values)
+        self._log({"shown": trainer.num_images, **values}, values)
         log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
         with _disk(self.run):
             self._plot()
             best = self.run.best()
-            if self._choosing and best == self.run.folder / snapshot_name(trainer.shown):
-                _publish(self.run, trainer.G_ema, trainer.D, trainer.shown)
+            if self._choosing and best == self.run.folder / snapshot_name(trainer.num_images):
+                _publish(self.run, trainer.G_ema, trainer.D, trainer.num_images)
 
     def _log(self, line: dict[str, float], values: dict[str, float]) -> None:
         with _disk(self.run), (self.run.folder / "stats.jsonl").open("a") as file:
@@ -491,7 +494,7 @@ def _complete(run: Run, trainer: Trainer) -> None:
     if not file.exists() or file.stat().st_mtime < source.stat().st_mtime:
         with _disk(run):
             if source == run.snapshots()[-1]:
-                _publish(run, trainer.G_ema, trainer.D, trainer.shown)
+                _publish(run, trainer.G_ema, trainer.D, trainer.num_images)
             else:
                 kept = read_checkpoint(source)
                 _publish(run, kept.generator("G_ema"), kept.discriminator(), shown_of(source.name))

@@ -38,7 +38,7 @@ from .recipe import Recipe
 from .trainer import Trainer
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-_COUNTERS = ("steps", "shown", "skipped")
+_COUNTERS = {"steps": "steps", "shown": "num_images", "skipped": "skipped"}  # in the header, of the trainer
 _MOST_AVERAGES = 4
 _MOST = 1 << 48  # of a counter: a thousand pictures a second for nine thousand years
 
@@ -55,8 +55,8 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
         for key, value in network.state_dict().items()
     }
     for name, optimizer in trainer.optimizers.items():
-        for key, parameter in trainer.parameters[name].items():
-            for moment, value in optimizer.state.get(parameter, {}).items():
+        for key, parameter in optimizer.parameters.items():
+            for moment, value in optimizer.adam.state.get(parameter, {}).items():
                 tensors[f"adam.{name}.{key}.{moment}"] = value
     if trainer.averages:
         tensors |= trainer.averages.tensors()
@@ -69,7 +69,7 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
         "config": trainer.G.config.to_dict(),
         "discriminator": trainer.D.config.to_dict(),
         "recipe": trainer.recipe.to_dict(),
-        "counters": {name: getattr(trainer, name) for name in _COUNTERS},
+        "counters": {name: getattr(trainer, attribute) for name, attribute in _COUNTERS.items()},
         "averages": trainer.averages.header() if trainer.averages else None,
         "details": dict(details or {}),
         **taught,
@@ -135,14 +135,14 @@ def load_state(
     place = {"device": device, "process": process, "make_graph": make_graph}
     trainer = Trainer(generator, discriminator, new, generator_ema=average, **place)
     for name, optimizer in trainer.optimizers.items():
-        for key, parameter in trainer.parameters[name].items():
+        for key, parameter in optimizer.parameters.items():
             moments = network_of(tensors, f"adam.{name}.{key}")
             if moments.keys() == set(_MOMENTS):
                 for m, value in moments.items():
                     _check_shape(f"adam.{name}.{key}.{m}", value, () if m == "step" else parameter.shape, error)
                 # The count of steps is where Adam keeps it; the others lie in memory as the parameter.
-                home = parameter.device if optimizer.defaults["fused"] else "cpu"
-                optimizer.state[parameter] = {
+                home = parameter.device if optimizer.adam.defaults["fused"] else "cpu"
+                optimizer.adam.state[parameter] = {
                     m: value.to(home) if m == "step" else torch.empty_like(parameter).copy_(value)
                     for m, value in moments.items()
                 }
@@ -153,7 +153,7 @@ def load_state(
             _check_shape(f"state.{name}", tensors[f"state.{name}"], value.shape, error)
             value.copy_(tensors[f"state.{name}"])
     for name, value in counters.items():
-        setattr(trainer, name, value)
+        setattr(trainer, _COUNTERS[name], value)
     if found := header.get("averages"):
         trainer.averages = averages = Averages(trainer.G, *_averages(found, error))
         for name, value in averages.tensors().items():
@@ -192,4 +192,4 @@ def _check_shape(name: str, tensor: Tensor, wanted: tuple[int, ...], error: Call
 
 def _scalars(trainer: Trainer) -> dict[str, Tensor]:
     """The state beside networks and optimisers, as the tensors that hold it."""
-    return {"pl_mean": trainer.pl_mean, "augment_p": trainer.augment.p, "signs": trainer.ada.signs}
+    return {"pl_mean": trainer.path_length.mean, "augment_p": trainer.augment.p, "signs": trainer.ada.signs}

@@ -1,55 +1,120 @@
-"""What a step is a function of: latents, positions, alterations, all drawn from the seed and the number of the step."""
+"""The inputs of a step's phases: latents, positions and augmentations, drawn from the seed and the step number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...kernels.graphs import may_look
-from ..network import Discriminator, Generator
+from ..network import DiscriminatorConfig, GeneratorConfig
+from .adversarial import ADVERSARIAL_LOSSES
 from .augment import Augment
 from .parallel import Process
 from .patches import WHOLE, box_positions, window_code
-from .phase_graphs import PhaseGraphs, Tensors
+from .phase_graphs import PhaseGraphs
+from .phases import PHASES, Phase, Tensors
 from .recipe import Recipe
-
-PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What a phase draws for the pictures it generates: latents and labels of the whole batch."""
+class LatentBatch:
+    """The latents and labels of the images that a phase generates, of the whole batch."""
 
     z: Tensor  # [batch, z_dim] float32
     c: Tensor  # [batch, c_dim] float32
 
 
 class StepInputs:
-    """The part of a `Trainer` that prepares the inputs of a step's phases, as tensors on the device."""
+    """Prepares the inputs of phases as tensors on the device.
 
-    recipe: Recipe
-    process: Process
-    device: torch.device
-    G: Generator
-    D: Discriminator
-    augment: Augment
-    captured: PhaseGraphs
-    steps: int
+    Attributes:
+        labels: class numbers [M] or labels [M, c_dim] of the dataset, of which generated images get random ones; None:
+            zeros.
+    """
 
-    def __init__(self) -> None:
-        self.labels: Tensor | None = None  # classes [M] or [M, c_dim] of the data set, to draw from
-        self._relative = self.recipe.loss == "relativistic"
+    def __init__(
+        self,
+        recipe: Recipe,
+        generator: GeneratorConfig,
+        discriminator: DiscriminatorConfig,
+        augment: Augment,
+        graphs: PhaseGraphs,
+        process: Process,
+    ):
+        """Prepare for a training.
+
+        Args:
+            recipe: batch, samples, windows, augmentation and seed; the micro-batch is not used.
+            generator, discriminator: the shapes of the networks.
+            augment: draws augmentations; its device is that of all inputs.
+            graphs: composes the matrices of augmentations.
+            process: this process.
+        """
+        self.recipe, self.process = recipe, process
+        self.generator, self.discriminator = generator, discriminator
+        self.augment, self.graphs = augment, graphs
+        self.device = augment.p.device
+        self.labels: Tensor | None = None
         self._rng = torch.Generator(self.device)
-        self._whole: tuple[list[float], Tensor, Tensor] | None = None  # a box that all share, and its y and x
+        self._shared: tuple[list[float], Tensor, Tensor] | None = None  # the last box shared by a batch, its y and x
 
-    def draw(self) -> dict[str, Draw]:
-        """Latents and labels for every phase of this step, the same in all processes."""
-        rng = self._random(0xC5E95)
-        batch, config = self.recipe.batch, self.G.config
-        draws = {}
+    def of_step(
+        self,
+        step: int,
+        phases: Sequence[Phase],
+        real: Tensor,
+        labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        micro_batches: int = 1,
+    ) -> dict[str, Tensors]:
+        """The inputs of some phases of a step, by phase.
+
+        They have a row for each image of this process, except for positions that all images share and for the noise,
+        which has a row for each image whose path lengths are taken: the first images of each micro-batch.
+
+        Args:
+            step: its number, counted from 0.
+            phases: the phases that are due.
+            real: training images of this process, [batch / world, img_channels, R, R], uint8 or in -1..1.
+            labels: [batch / world, c_dim]; None: there are none.
+            boxes: [batch / world, 4] windows of the images (`patches`), on the CPU; None for whole images.
+            micro_batches: how many parts the batch of this process is split into.
+        """
+        boxes = torch.tensor([WHOLE]).expand(len(real), 4) if boxes is None else boxes
+        labels = torch.zeros(len(real), 0) if labels is None else labels
+        y, x = self._positions(step, boxes)
+        latents = self.draw(step)
+        real_inputs = {"real": self.upload(real), "real_c": self.upload(labels)}
+        window = {"window": self.upload(window_code(boxes))} if self.discriminator.places else {}
+
+        def latent_inputs(phase: str) -> Tensors:
+            own = latents[phase]
+            found = {"z": self.process.part(own.z), "c": self.process.part(own.c), "y": y, "x": x}
+            return {name: self.upload(tensor) for name, tensor in found.items()}
+
+        groups: dict[str, Callable[[str], Tensors]] = {
+            "latents": latent_inputs,
+            "noise": lambda phase: {"noise": self.upload(self.path_noise(step, self.path_images(micro_batches)))},
+            "real": lambda phase: real_inputs,
+            "window": lambda phase: window,
+        }
+        augmentations = self._augmentations(step)
+        inputs: dict[str, Tensors] = {}
+        for phase in phases:
+            found = inputs[phase.name] = {}
+            for group in phase.inputs:
+                found |= groups[group](phase.name)
+            found |= augmentations.get(phase.name, {})
+        return inputs
+
+    def draw(self, step: int) -> dict[str, LatentBatch]:
+        """Latents and labels for every phase of a step, the same in all processes."""
+        rng = self._random(step, 0xC5E95)
+        batch, config = self.recipe.batch, self.generator
+        latents = {}
         for phase in PHASES:
             z = torch.randn(batch, config.z_dim, generator=rng, device=self.device)
             c = z.new_zeros(batch, config.c_dim)
@@ -57,126 +122,76 @@ class StepInputs:
                 self.labels = self.labels.to(self.device)
                 drawn = self.labels[torch.randint(len(self.labels), (batch,), generator=rng, device=self.device)]
                 c = drawn if drawn.ndim > 1 else c.scatter_(1, drawn[:, None], 1.0)
-            draws[phase] = Draw(z, c)
-        return draws
+            latents[phase] = LatentBatch(z, c)
+        return latents
 
-    def path_noise(self, count: int) -> Tensor:
-        """Standard normal noise for path lengths, for so many pictures of this process.
+    def path_noise(self, step: int, count: int) -> Tensor:
+        """Standard normal noise for the path lengths of `count` images of this process.
 
         Returns:
             [count, img_channels, R, R]; of the whole batch the same for any number of processes.
         """
-        config, world = self.D.config, self.process.world
+        config, world = self.discriminator, self.process.world
         shape = (count * world, config.img_channels, config.img_resolution, config.img_resolution)
-        return self.process.part(torch.randn(shape, generator=self._random(0x9A74), device=self.device))
+        return self.process.part(torch.randn(shape, generator=self._random(step, 0x9A74), device=self.device))
 
-    def _random(self, purpose: int) -> torch.Generator:
-        """Random numbers of this step, on the device."""
-        return self._rng.manual_seed(_mix(self.recipe.seed, self.steps, purpose))
+    def path_images(self, micro_batches: int) -> int:
+        """The number of images of this process whose path lengths are taken."""
+        size = self.recipe.batch // self.process.world // micro_batches
+        return micro_batches * max(1, size // self.recipe.pl_batch_shrink)
 
-    def _inputs(self, real: Tensor, labels: Tensor | None, boxes: Tensor | None) -> dict[str, Tensors]:
-        """By phase that is due, the tensors on the device that it is a function of.
-
-        They have a row for each picture of this process, but for positions that all share and the noise, which has one
-        for each picture whose path lengths are taken: the first of each part.
-        """
-        c = self._upload(labels if labels is not None else torch.zeros(len(real), 0))
-        shown = {"real": self._upload(real), "real_c": c}
-        boxes = torch.tensor([WHOLE]).expand(len(real), 4) if boxes is None else boxes
-        told = {"place": self._upload(window_code(boxes))} if self.D.config.places else {}
-        y, x = self._positions(boxes)
-        draws, altered = self.draw(), self._alterations()
-        inputs: dict[str, Tensors] = {}
-        for phase in self._due():
-            found = inputs[phase] = {}
-            if phase != "Dreg" or self._relative:
-                draw = draws[phase]
-                found |= {"z": self.process.part(draw.z), "c": self.process.part(draw.c), "y": y, "x": x}
-                found |= {name: self._upload(tensor) for name, tensor in found.items()}
-            if phase == "Greg":
-                found["noise"] = self._upload(self.path_noise(self._path_pictures()))
-            if phase[0] == "D" or (self._relative and phase == "Gmain"):
-                found |= shown
-            if phase != "Greg":
-                found |= told
-            found |= altered.get(phase, {})
-        return inputs
-
-    def _upload(self, tensor: Tensor) -> Tensor:
+    def upload(self, tensor: Tensor) -> Tensor:
         """The tensor on the device, without waiting for it."""
         if tensor.device.type == "cpu" and self.device.type == "cuda" and tensor.numel() and not tensor.is_pinned():
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
-    def _positions(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the generator is evaluated: [R * samples], or [N, R * samples] when windows differ or may differ."""
-        side, resolution, samples = self.D.config.img_resolution, self.G.config.img_resolution, self.recipe.samples
+    def _random(self, step: int, purpose: int) -> torch.Generator:
+        """Random numbers of a step for one purpose, on the device."""
+        return self._rng.manual_seed(_mix(self.recipe.seed, step, purpose))
+
+    def _positions(self, step: int, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """y and x of the generated images: [R * samples], or [N, R * samples] when windows differ or may differ."""
+        side, resolution, samples = (
+            self.discriminator.img_resolution,
+            self.generator.img_resolution,
+            self.recipe.samples,
+        )
         jitter = None
         if samples > 1:
             shape = (2, self.recipe.batch, side * samples)
-            rng = torch.Generator().manual_seed(_mix(self.recipe.seed, self.steps, 0x5A3E))  # positions are made here
+            rng = torch.Generator().manual_seed(_mix(self.recipe.seed, step, 0x5A3E))  # positions are made on the CPU
             jitter = torch.rand(shape, generator=rng)[:, self.process.rank :: self.process.world]
         if jitter is not None or self.recipe.patches or not (boxes == boxes[0]).all():
             y, x = box_positions(boxes, side, resolution, samples, jitter)
-            return self._upload(y), self._upload(x)
+            return self.upload(y), self.upload(x)
         box = boxes[0].tolist()
-        if self._whole is None or self._whole[0] != box:  # one line serves all
+        if self._shared is None or self._shared[0] != box:
             y, x = box_positions(boxes[:1], side, resolution)
-            self._whole = box, self._upload(y[0]), self._upload(x[0])
-        return self._whole[1:]
+            self._shared = box, self.upload(y[0]), self.upload(x[0])
+        return self._shared[1:]
 
-    def _alterations(self) -> dict[str, Tensors]:
-        """By phase, what augmentation does to the pictures of this step; names of real ones begin with `real_`."""
+    def _augmentations(self, step: int) -> dict[str, Tensors]:
+        """By phase, the matrices that alter its images; names of those for real images begin with `real_`."""
         pipeline = self.augment
-        looks = may_look(pipeline.p) and not self.captured.active
-        if self.recipe.augment == "none" or (looks and pipeline.p == 0):
+        may_skip = may_look(pipeline.p) and not self.graphs.active
+        if self.recipe.augment == "none" or (may_skip and pipeline.p == 0):
             return {}
-        kinds = [("Gmain", ""), ("Dmain", ""), ("Dmain", "real_"), ("Dreg", "real_")]
-        kinds += [("Gmain", "real_"), ("Dreg", "")] if self._relative else []
-        judged, batch, side = len(kinds), self.recipe.batch, self.D.config.img_resolution
-        numbers = pipeline.draw(judged * batch, self._random(0xADA)).unflatten(2, (judged, batch))
+        images = ADVERSARIAL_LOSSES[self.recipe.loss].images
+        kinds, batch, side = len(images), self.recipe.batch, self.discriminator.img_resolution
+        numbers = pipeline.draw(kinds * batch, self._random(step, 0xADA)).unflatten(2, (kinds, batch))
         numbers = numbers[..., self.process.rank :: self.process.world].flatten(2)
 
         def compose(inputs: Tensors) -> Tensors:
             found = pipeline.alterations(inputs["numbers"], side, side)
             return {name: matrix for name, matrix in found._asdict().items() if matrix is not None}
 
-        found = self.captured.run("augmentation", compose, {"numbers": numbers})
+        found = self.graphs.run("augmentation", compose, {"numbers": numbers})
         result: dict[str, Tensors] = {}
         for name, matrix in found.items():
-            for (phase, kind), part in zip(kinds, matrix.clone().chunk(judged), strict=True):
-                result.setdefault(phase, {})[f"{kind}{name}"] = part
+            for (phase, kind), rows in zip(images, matrix.clone().chunk(kinds), strict=True):
+                result.setdefault(phase, {})[f"{kind}{name}"] = rows
         return result
-
-    def _due(self) -> Iterator[str]:
-        recipe = self.recipe
-        yield "Gmain"
-        if recipe.pl_weight and recipe.pl_interval and self.steps % recipe.pl_interval == 0:
-            yield "Greg"
-        yield "Dmain"
-        if recipe.r1_gamma and recipe.r1_interval and self.steps % recipe.r1_interval == 0:
-            yield "Dreg"
-
-    def _count(self) -> int:
-        """The parts of the batch of this process, which are worked on one after the other."""
-        batch = self.recipe.batch // self.process.world
-        return batch // (self.recipe.micro_batch or batch)
-
-    def _path_pictures(self) -> int:
-        """Pictures of this process whose path lengths are taken."""
-        count = self._count()
-        part = self.recipe.batch // self.process.world // count
-        return count * max(1, part // self.recipe.pl_batch_shrink)
-
-    def _parts(self, inputs: Tensors) -> list[Tensors]:
-        """The inputs of each part, which has every so-manieth picture.
-
-        So the groups of the minibatch standard deviation are those of the whole batch, where their size divides that of
-        a part, and the pictures whose path lengths are taken are those of the whole batch too.
-        """
-        count = self._count()
-        shared = {name for name, x in inputs.items() if name in ("y", "x") and x.ndim == 1}
-        return [{name: x if name in shared else x[i::count] for name, x in inputs.items()} for i in range(count)]
 
 
 def _mix(*numbers: int) -> int:

@@ -1,7 +1,7 @@
-"""One training step, and everything that it changes.
+"""One training step, and the state that it changes.
 
-`step_inputs.py` draws what a step is a function of, `losses.py` says what its phases minimise; here gradients are
-taken, and weights, averages and counters moved.
+A step draws its inputs (`step_inputs.py`), takes the phases that are due (`phases.py`, with the losses of `losses.py`
+over the forward passes of `forward.py`), and moves weights (`gradients.py`), averages and counters.
 
 Sources: StyleGAN2 (arXiv 1912.04958, appendix B: lazy regularisation), ADA (arXiv 2006.06676), the moving average with
 ramp-up (arXiv 2106.12423).
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,36 +20,44 @@ from torch import Tensor, nn
 
 from ...common.errors import TrainingError
 from ...kernels.graphs import Graph
-from ..network import Discriminator, Generator, Styles
+from ..network import Discriminator, Generator
 from .augment import AdaptiveProbability, Augment
 from .averages import Averages
-from .gradients import Skips, adam, added, clean, not_finite
-from .losses import Losses
-from .memory import part_for
+from .forward import ForwardPasses
+from .gradients import NetworkOptimizer
+from .losses import PathLength, make_phases
+from .memory import micro_batch_for
 from .parallel import Process
-from .phase_graphs import PhaseGraphs, Tensors, graphs_for
+from .phase_graphs import PhaseGraphs, graphs_for
+from .phases import Phase, PhaseResult, Tensors, run_phase
 from .recipe import Recipe
 from .step_inputs import StepInputs
-from .synthesis import pieces_for
+from .synthesis import tile_sizes_for
 
 W_AVG_DECAY = 0.998
-NON_FINITE_LIMIT = 20  # times in a row, of one network
+NON_FINITE_LIMIT = 20  # skipped steps in a row, of one network
 
 
-class Trainer(StepInputs, Losses):
+class Trainer:
     """Networks, optimisers and counters of a run.
 
-    Everything random in a step is drawn from the seed and the number of the step, so a run that is stopped and
-    resumed goes on as if it had not been.
+    Everything random in a step is drawn from the seed and the step number, so a run that is stopped and resumed takes
+    the same steps as one that is not.
 
-    A step prepares the inputs of its phases, and then takes them: a phase is a function of tensors on the device
-    (losses, gradients, the optimiser's step) that reads nothing on the host, so that a GPU can run it as one graph.
+    A phase is a function of tensors on the device (loss, gradients, Adam's step) that reads nothing on the host, so
+    that a GPU can run it as one graph.
 
     Attributes:
         G, D, G_ema: the generator in training, the discriminator, and the moving average of the generator.
-        averages: others, of which an average of any width can be made afterwards.
-        steps: steps done. shown: real pictures shown, over all processes.
-        captured: what runs the phases.
+        averages: power-function averages, of which one of any width can be made afterwards; None before the first step.
+        steps: steps taken.
+        num_images: training images shown to the discriminator so far, over all processes.
+        inputs: prepares the inputs of phases.
+        passes: the forward passes of the losses.
+        path_length: the path-length regularisation, with its running mean.
+        phases: by name, in their order.
+        optimizers: by network, "G" and "D".
+        graphs: runs the phases, as graphs where the device supports them.
     """
 
     def __init__(
@@ -66,20 +74,19 @@ class Trainer(StepInputs, Losses):
         """Copy the networks to the device.
 
         Args:
-            generator, discriminator: to begin with.
+            generator, discriminator: the networks to start from.
             recipe: how to train.
-            generator_ema: the moving average to begin with; None for the generator.
+            generator_ema: the moving average to start from; None for the generator.
             device: where to train.
             process: this one among several; alone by default.
-            make_graph: what makes a graph; True for what the device has, False to run phases as they are.
+            make_graph: makes a graph; True for the device's own, False to run phases eagerly.
 
         Raises:
             TrainingError: networks or recipe do not fit each other.
         """
         self.process = process or Process()
-        _check(generator, discriminator, recipe, self.process)
-        self.recipe = recipe
-        self.device = torch.device(device)
+        _check_fit(generator, discriminator, recipe, self.process)
+        self.recipe, self.device = recipe, torch.device(device)
         self.G = _trainable(generator, self.device)
         self.D = _trainable(discriminator, self.device)
         if self.device.type in ("cpu", "cuda"):
@@ -88,182 +95,147 @@ class Trainer(StepInputs, Losses):
         self.augment = Augment().to(self.device)
         self.augment.p.fill_(recipe.augment_p if recipe.augment != "none" else 0.0)
         self.ada = AdaptiveProbability(recipe.ada_target, recipe.ada_images / 1000, recipe.ada_interval).to(self.device)
-        frozen = {p for layer in list(self.D.layers())[: recipe.freeze_d] for p in layer.parameters()}
-        self.parameters = {
-            "G": dict(self.G.named_parameters()),
-            "D": {name: p for name, p in self.D.named_parameters() if p not in frozen},
-        }
-        self.optimizers = {
-            "G": adam(self.parameters["G"], recipe.g_lr, recipe.pl_interval if recipe.pl_weight else 0),
-            "D": adam(self.parameters["D"], recipe.d_lr, recipe.r1_interval if recipe.r1_gamma else 0),
-        }
-        self.pl_mean = torch.zeros([], device=self.device)
-        self.averages: Averages | None = None  # begin with the first step, or with those of a snapshot
-        self.steps = self.shown = 0
-        self.autocast, self._tf32 = _autocast_dtype(recipe.precision, self.device), recipe.precision in ("auto", "tf32")
-        self._skips = {name: Skips(self.device) for name in self.parameters}
-        self._skipped = 0  # before this trainer
-        self._pieces = pieces_for(self.device, self.G.config)
-        self._layers = Styles(self.G.synthesis)
-        self._names: dict[str, list[str]] = {}  # of what a phase reports
-        self._reports: dict[str, list[Tensor]] = {}
-        StepInputs.__init__(self)
-        self.captured = PhaseGraphs(graphs_for(self.device) if make_graph is True else make_graph or None)
+        self.averages: Averages | None = None
+        self.steps = self.num_images = 0
+        self._skipped_before = 0  # by the trainers before this one
+        self.passes = ForwardPasses(
+            self.G,
+            self.D,
+            self.augment,
+            samples=recipe.samples,
+            autocast=_autocast_dtype(recipe.precision, self.device),
+            tile_sizes=tile_sizes_for(self.device, self.G.config),
+        )
+        self.path_length = PathLength(self.passes, recipe, self.process, self.device)
+        self.phases = make_phases(recipe, self.passes, self.ada, self.path_length)
+        self.optimizers = self._make_optimizers()
+        self.graphs = PhaseGraphs(graphs_for(self.device) if make_graph is True else make_graph or None)
+        self.inputs = StepInputs(recipe, self.G.config, self.D.config, self.augment, self.graphs, self.process)
 
-    def keep_within(self, memory: int) -> None:
-        """Work on so much at a time that the training takes about so many bytes.
+    def _make_optimizers(self) -> dict[str, NetworkOptimizer]:
+        recipe = self.recipe
+        frozen = {p for layer in list(self.D.layers())[: recipe.freeze_d] for p in layer.parameters()}
+        trained = {name: p for name, p in self.D.named_parameters() if p not in frozen}
+        return {
+            name: NetworkOptimizer(parameters, lr, self.phases[regularisation].interval, recipe.non_finite, self.device)
+            for name, parameters, lr, regularisation in (
+                ("G", dict(self.G.named_parameters()), recipe.g_lr, "Greg"),
+                ("D", trained, recipe.d_lr, "Dreg"),
+            )
+        }
+
+    @property
+    def micro_batches(self) -> int:
+        """The number of parts that the batch of this process is split into."""
+        batch = self.recipe.batch // self.process.world
+        return batch // (self.recipe.micro_batch or batch)
+
+    def limit_memory(self, memory: int) -> None:
+        """Choose micro-batch and tiles so that the training takes about `memory` bytes.
 
         Raises:
             TrainingError: that is too little.
         """
-        batch, half = self.recipe.batch // self.process.world, self.autocast is not None
-        size = part_for(self.G.config, self.D.config, batch, memory, self.device, half)
+        batch, half = self.recipe.batch // self.process.world, self.passes.autocast is not None
+        size = micro_batch_for(self.G.config, self.D.config, batch, memory, self.device, half)
         self.recipe = dataclasses.replace(self.recipe, micro_batch=size)
-        self._pieces = pieces_for(self.device, self.G.config, memory)
+        self.passes.tile_sizes = tile_sizes_for(self.device, self.G.config, memory)
 
     @property
     def skipped(self) -> int:
         """Phases skipped because a gradient was not finite. Waits for the device."""
-        return self._skipped + sum(skips.total for skips in self._skips.values())
+        return self._skipped_before + sum(optimizer.skips.total for optimizer in self.optimizers.values())
 
     @skipped.setter
     def skipped(self, value: int) -> None:
-        self._skipped = value - (self.skipped - self._skipped)
+        self._skipped_before = value - (self.skipped - self._skipped_before)
 
-    def step(self, real: Tensor, labels: Tensor | None = None, boxes: Tensor | None = None) -> dict[str, Tensor]:
-        """Show one batch, take every phase that is due.
+    def step(self, real: Tensor, labels: Tensor | None = None, boxes: Tensor | None = None) -> Tensors:
+        """Take every phase that is due, with one batch.
 
         Args:
-            real: this process' part of the batch, [batch / world, img_channels, R, R], uint8 or in -1..1.
+            real: this process's share of the batch, [batch / world, img_channels, R, R], uint8 or in -1..1.
             labels: [batch / world, c_dim].
-            boxes: [batch / world, 4] windows of the pictures (`patches`), on the CPU; None for whole pictures.
+            boxes: [batch / world, 4] windows of the images (`patches`), on the CPU; None for whole images.
 
         Returns:
-            Means of what was measured, by name, as scalars on the device.
+            Means of the reports of all phases, by name, as scalars on the device.
 
         Raises:
             TrainingError: the gradients of a network have not been finite many times in a row.
         """
-        stats: dict[str, Tensor] = {}
+        stats: Tensors = {}
+        due = [phase for phase in self.phases.values() if phase.is_due(self.steps)]
         with self._products():
-            for phase, inputs in self._inputs(real, labels, boxes).items():
-                stats |= self._take(phase, inputs)
-            self._follow()
+            inputs = self.inputs.of_step(self.steps, due, real, labels, boxes, self.micro_batches)
+            for phase in due:
+                stats |= self.take_phase(phase, inputs[phase.name])
+            self._update_averages()
         self.steps += 1
-        self.shown += self.recipe.batch
-        self._adapt()
-        self._watch()
+        self.num_images += self.recipe.batch
+        self._adapt_augmentation()
+        self._check_divergence()
         return {**stats, "augment/p": self.augment.p.clone()}
 
-    # Phases
-
-    def _take(self, phase: str, inputs: Tensors) -> dict[str, Tensor]:
-        """One phase, and what it measured."""
+    def take_phase(self, phase: Phase, inputs: Tensors) -> Tensors:
+        """Take one phase: its loss, gradients and update, and w_avg. Returns the means of its reports, by name."""
+        optimizer = self.optimizers[phase.network]
         alone = self.process.world == 1
 
-        def work(inputs: Tensors) -> Tensors:
-            outputs, gradients = self._phase(phase, inputs)
-            if alone:
-                self._update(phase[0], gradients)
-                return outputs
-            return outputs | {f"gradient {i}": gradient for i, gradient in enumerate(gradients) if gradient is not None}
+        def work(inputs: Tensors) -> PhaseResult:
+            result = run_phase(phase, inputs, list(optimizer.parameters.values()), self.micro_batches)
+            if not alone:
+                return result
+            optimizer.step(result.gradients)
+            return result._replace(gradients=[])
 
-        # Path lengths need a mean over all processes in their middle.
-        whole = alone or phase != "Greg"
-        outputs = self.captured.run(phase, work, inputs) if whole else work(inputs)
-        reports = outputs["reports"].clone()
-        if "w" in outputs:
-            self._move_w_avg(outputs["w"])
+        # A phase that averages over processes in its middle cannot be a graph.
+        capturable = alone or phase.batch_means is None
+        result = self.graphs.run(phase.name, work, inputs) if capturable else work(inputs)
+        reports = result.reports.clone()
+        if result.w is not None:
+            self._update_w_avg(result.w)
         if not alone:
-            names = [f"gradient {i}" for i in range(len(self.parameters[phase[0]]))]
-            self.process.mean_all([outputs[name] for name in names if name in outputs])
-            self._update(phase[0], [outputs.get(name) for name in names])
-        return dict(zip(self._names[phase], reports.unbind(), strict=True))
-
-    def _phase(self, phase: str, inputs: Tensors) -> tuple[Tensors, list[Tensor | None]]:
-        """What a phase measured, and the gradients of its network's parameters: a function of tensors alone."""
-        losses = {"Gmain": self._g_main, "Greg": self._g_reg, "Dmain": self._d_main, "Dreg": self._d_reg}
-        parameters = list(self.parameters[phase[0]].values())
-        self._reports = {}
-        ws: list[Tensor] = []
-        total: list[Tensor | None] = [None] * len(parameters)
-        parts = self._parts(inputs)
-        shared = self._path_mean(parts) if phase == "Greg" and len(parts) > 1 else {}
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        for rows in parts:
-            if "real" in rows:
-                rows["real"] = _as_floats(rows["real"])
-            loss = losses[phase](rows | shared, ws) / len(parts)
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            total = [added(a, b, p) for a, b, p in zip(total, gradients, parameters, strict=True)]
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        means = {
-            name: torch.stack([v.detach().float().mean() for v in values]).mean()
-            for name, values in self._reports.items()
-        }
-        self._names[phase] = list(means)
-        outputs = {"reports": torch.stack(list(means.values()))}
-        return outputs | ({"w": torch.stack(ws).mean(0)} if ws else {}), total
-
-    # After the gradients
-
-    def _update(self, network: str, gradients: Sequence[Tensor | None]) -> None:
-        """The optimiser's step, unless a gradient is not finite. Decided on the device."""
-        parameters, optimizer = self.parameters[network].values(), self.optimizers[network]
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        found = [gradient for gradient in gradients if gradient is not None]
-        if self.recipe.non_finite == "clean":
-            clean(found)
-            optimizer.step()
-        else:
-            bad = not_finite(found)
-            self._skips[network].count(bad)
-            if optimizer.defaults["fused"]:
-                setattr(optimizer, "found_inf", bad)  # noqa: B010 - as `torch.amp.GradScaler` tells it
-                optimizer.step()
-            elif not bad:
-                optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            self.process.mean_all([gradient for gradient in result.gradients if gradient is not None])
+            optimizer.step(result.gradients)
+        return dict(zip(result.names, reports.unbind(), strict=True))
 
     @torch.no_grad()
-    def _move_w_avg(self, mean: Tensor) -> None:
-        """The mean of w, [w_dim]: w_avg follows the generator's phases alone, as in the authors' code."""
+    def _update_w_avg(self, mean: Tensor) -> None:
+        """Move w_avg by the mean of w, [w_dim]. It follows the generator's phases alone, as in the authors' code."""
         w_avg, mean = self.G.mapping.w_avg, self.process.mean(mean.clone())
         w_avg.copy_(torch.where(mean.isfinite().all(), w_avg.lerp(mean, 1 - W_AVG_DECAY), w_avg))
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average towards the generator."""
-        half_life = self.recipe.half_life(self.shown)
+    def _update_averages(self) -> None:
+        """Move the averages towards the generator."""
+        half_life = self.recipe.half_life(self.num_images)
         beta = 0.5 ** (self.recipe.batch / max(half_life, 1e-8))
         averages, currents = ([*network.parameters()] for network in (self.G_ema, self.G))
         torch._foreach_lerp_(averages, currents, 1 - beta)  # pyright: ignore
         for average, current in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             average.copy_(current)
         if self.averages is None:
-            self.averages = Averages(self.G, self.shown)
-        self.averages.follow(self.G, self.shown, self.shown + self.recipe.batch)
+            self.averages = Averages(self.G, self.num_images)
+        self.averages.update(self.G, self.num_images, self.num_images + self.recipe.batch)
 
-    def _adapt(self) -> None:
+    def _adapt_augmentation(self) -> None:
         if self.recipe.augment == "ada":
             if self.steps % self.recipe.ada_interval == 0:
                 self.process.mean(self.ada.signs)
             self.ada.update(self.augment.p, self.steps - 1, self.recipe.batch)
 
-    def _watch(self) -> None:
-        """Ends a training that has diverged. A GPU is asked once in so many steps, since that waits for it."""
+    def _check_divergence(self) -> None:
+        """End a training that has diverged. On a GPU only every `NON_FINITE_LIMIT` steps, since the check waits."""
         if self.device.type != "cpu" and self.steps % NON_FINITE_LIMIT:
             return
-        for network, skips in self._skips.items():
-            if skips.longest >= NON_FINITE_LIMIT:
+        for network, optimizer in self.optimizers.items():
+            if optimizer.skips.longest >= NON_FINITE_LIMIT:
                 raise TrainingError(
-                    f"gradients of {network} were not finite {NON_FINITE_LIMIT} times in a row, after {self.shown} "
-                    "pictures: the training has diverged. Go back to an earlier snapshot and lower the learning rates "
-                    f"(g_lr {self.recipe.g_lr}, d_lr {self.recipe.d_lr}) or raise r1_gamma ({self.recipe.r1_gamma}), "
-                    "or use precision float32"
+                    f"gradients of {network} were not finite {NON_FINITE_LIMIT} times in a row, after "
+                    f"{self.num_images} pictures: the training has diverged. Go back to an earlier snapshot and lower "
+                    f"the learning rates (g_lr {self.recipe.g_lr}, d_lr {self.recipe.d_lr}) or raise r1_gamma "
+                    f"({self.recipe.r1_gamma}), or use precision float32"
                 )
 
     @contextmanager
@@ -271,10 +243,11 @@ class Trainer(StepInputs, Losses):
         """What float32 products of a GPU are made of: TF32, or with precision float32 that alone."""
         products: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
         before = [p.allow_tf32 for p in products]
+        tf32 = self.recipe.precision in ("auto", "tf32")
         try:
             if self.device.type == "cuda":
                 for p in products:
-                    p.allow_tf32 = self._tf32
+                    p.allow_tf32 = tf32
             yield
         finally:
             if self.device.type == "cuda":
@@ -282,23 +255,16 @@ class Trainer(StepInputs, Losses):
                     p.allow_tf32 = allowed
 
 
-def _as_floats(pictures: Tensor) -> Tensor:
-    """uint8 pictures in -1..1; others as they are, but for the memory format."""
-    if pictures.dtype == torch.uint8:
-        pictures = pictures.float().div_(127.5).sub_(1)
-    return pictures.contiguous(memory_format=torch.channels_last)
-
-
 def _trainable(module, device: torch.device):
-    """A copy on the device, without gradients for now; never an inference tensor."""
+    """A float32 copy on the device that requires no gradients yet; its tensors are never inference tensors."""
     with torch.inference_mode(False):
         module = copy.deepcopy(module)
         for owner in module.modules():
             for store in (owner._parameters, owner._buffers):
                 for name, tensor in store.items():
                     if tensor is not None:
-                        fresh = tensor.detach().clone().to(device, torch.float32)
-                        store[name] = nn.Parameter(fresh, False) if isinstance(tensor, nn.Parameter) else fresh
+                        new = tensor.detach().clone().to(device, torch.float32)
+                        store[name] = nn.Parameter(new, False) if isinstance(tensor, nn.Parameter) else new
     return module.train()
 
 
@@ -310,7 +276,7 @@ def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return None
 
 
-def _check(generator: Generator, discriminator: Discriminator, recipe: Recipe, process: Process) -> None:
+def _check_fit(generator: Generator, discriminator: Discriminator, recipe: Recipe, process: Process) -> None:
     g, d = generator.config, discriminator.config
     for name in ("img_channels", "c_dim"):
         if getattr(g, name) != getattr(d, name):

@@ -23,7 +23,7 @@ SCRIPT = {8: 5.0, 16: 3.0, 24: 4.0, 32: 2.0, 40: 6.0, 48: 7.0}
 def judge(chooses: bool = True, **changes: object) -> Judge:
     def measure(trainer, pictures) -> dict[str, float]:
         assert len(pictures) == 20
-        return {"fid5k": SCRIPT[trainer.shown], "swd": 100 - trainer.shown}
+        return {"fid5k": SCRIPT[trainer.num_images], "swd": 100 - trainer.num_images}
 
     return Judge(**{"metric": "fid5k", "lower": True, "chooses": chooses, "measure": measure, **changes})
 
@@ -64,7 +64,7 @@ def test_without_held_out_pictures_the_last_one_gives_it(tmp_path: Path):
 def test_a_run_that_was_stopped_knows_its_best(tmp_path: Path):
     run = run_in(tmp_path)
     trainer = make_trainer()
-    train(run, trainer, make_pictures(), stop=lambda: trainer.shown >= 36)
+    train(run, trainer, make_pictures(), stop=lambda: trainer.num_images >= 36)
     assert shown(run) == [24, 32, 36] or shown(run) == [32, 36]
     assert "metric/fid5k" not in read_stats(tmp_path)[-1]  # who stops does not wait for numbers
     run = run_in(tmp_path)

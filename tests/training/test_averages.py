@@ -53,7 +53,7 @@ def test_weights_that_grow_evenly_are_averaged_at_their_mean_time():
     for step in range(1, 2001):
         for parameter in generator.parameters():
             parameter.fill_(step)
-        averages.follow(generator, 100 + 4 * (step - 1), 100 + 4 * step)
+        averages.update(generator, 100 + 4 * (step - 1), 100 + 4 * step)
     for width, network in zip(averages.widths, averages.networks, strict=True):
         gamma = power_of(width)
         for parameter in network.parameters():
@@ -67,7 +67,7 @@ def test_a_snapshot_gives_any_width(tmp_path: Path):
     other = Averages(trainer.G, 0, (0.07,))
 
     def watch(status) -> None:
-        other.follow(trainer.G, status.shown - 4, status.shown)
+        other.update(trainer.G, status.num_images - 4, status.num_images)
 
     train(run, trainer, make_pictures(), progress=watch)
     last = run.snapshots()[-1]

@@ -211,7 +211,7 @@ def test_a_damaged_newest_snapshot_falls_back_to_the_whole_one(out: Path, data: 
     assert "the run goes on from snapshot-0000000008.safetensors" in caplog.text
     assert (out / "snapshot-0000000016.safetensors.damaged").read_bytes() == harmed[harm]
     assert [line["shown"] for line in read_stats(out)] == [4, 8, 12, 16, 20]
-    assert load_snapshot(newest).shown == 16
+    assert load_snapshot(newest).num_images == 16
 
 
 def test_when_no_snapshot_is_whole(out: Path, data: Path, caplog):
@@ -345,7 +345,7 @@ def test_an_error_of_the_data_keeps_the_pictures_shown_so_far(tmp_path: Path, mo
     plain = type(data).pictures
 
     def fails(self, indices, **options):
-        if trainer.shown >= 8:
+        if trainer.num_images >= 8:
             raise DatasetError("the folder is gone")
         return plain(self, indices, **options)
 
@@ -353,7 +353,7 @@ def test_an_error_of_the_data_keeps_the_pictures_shown_so_far(tmp_path: Path, mo
     with pytest.raises(DatasetError, match="the folder is gone"):
         train(Run(tmp_path, tick=4, snapshot_every=1000), trainer, data)
     (snapshot,) = Run(tmp_path).snapshots()
-    assert load_snapshot(snapshot).shown == trainer.shown >= 8
+    assert load_snapshot(snapshot).num_images == trainer.num_images >= 8
 
 
 def test_the_state_is_saved_before_anything_is_drawn(tmp_path: Path, monkeypatch):
@@ -364,7 +364,7 @@ def test_the_state_is_saved_before_anything_is_drawn(tmp_path: Path, monkeypatch
     trainer = make_trainer(total=8, r1_interval=0, pl_interval=0)
     with pytest.raises(RuntimeError, match="no font"):
         train(Run(tmp_path, tick=4, snapshot_every=4), trainer, make_pictures())
-    assert load_snapshot(Run(tmp_path).snapshots()[-1]).shown == 4
+    assert load_snapshot(Run(tmp_path).snapshots()[-1]).num_images == 4
     assert inspect_checkpoint(tmp_path / "generator.safetensors").details["trained"] == "4 pictures"
 
 

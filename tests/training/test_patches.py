@@ -40,20 +40,24 @@ def test_a_place_is_four_numbers():
 def test_generated_pictures_are_means_of_their_samples():
     trainer = make_trainer(make_graph=False, samples=2, pl_weight=0.0, augment="none")
     boxes = BOXES[[0, 1, 2, 1]]
-    inputs = trainer._inputs(torch.zeros(4, 3, SIDE, SIDE), None, boxes)["Dmain"]
+
+    def inputs_of(step: int) -> dict[str, torch.Tensor]:
+        return trainer.inputs.of_step(step, [trainer.phases["Dmain"]], torch.zeros(4, 3, SIDE, SIDE), None, boxes)[
+            "Dmain"
+        ]
+
+    inputs = inputs_of(0)
     assert inputs["y"].shape == inputs["x"].shape == (4, 2 * SIDE)
     with torch.no_grad():
-        found, w = trainer._generate(inputs)
+        found, w = trainer.passes.generate(inputs)
         fine = synthesize(
             trainer.G.synthesis, w[:, None].expand(-1, trainer.G.config.num_ws, -1), inputs["y"], inputs["x"]
         )
     assert found.shape == (4, 3, SIDE, SIDE)
     wanted = fine.unflatten(2, (SIDE, 2)).unflatten(4, (SIDE, 2)).mean((3, 5))
     assert (found - wanted).abs().max() < 1e-6
-    again = trainer._inputs(torch.zeros(4, 3, SIDE, SIDE), None, boxes)["Dmain"]
-    assert torch.equal(again["y"], inputs["y"])  # of one step
-    trainer.steps += 1
-    assert not torch.equal(trainer._inputs(torch.zeros(4, 3, SIDE, SIDE), None, boxes)["Dmain"]["y"], inputs["y"])
+    assert torch.equal(inputs_of(0)["y"], inputs["y"])
+    assert not torch.equal(inputs_of(1)["y"], inputs["y"])
 
 
 def test_a_discriminator_that_is_told_begins_as_it_was():

@@ -10,7 +10,7 @@ from comfyui_creps.creps_core.bench.golden import golden_steps
 from comfyui_creps.creps_core.bench.training import CASES, LIMITS
 from comfyui_creps.creps_core.network import Discriminator, Generator
 from comfyui_creps.creps_core.network import discriminator as discriminator_module
-from comfyui_creps.creps_core.training import Pieces, Recipe, Trainer, load_snapshot
+from comfyui_creps.creps_core.training import Recipe, TileSizes, Trainer, load_snapshot, run_phase
 from comfyui_creps.creps_core.training.phase_graphs import WARM_UP, PhaseGraphs
 from comfyui_creps.creps_core.training.snapshots import save_snapshot
 from comfyui_creps.creps_core.training.trainer import NON_FINITE_LIMIT
@@ -58,9 +58,10 @@ def test_graphs_train_as_plain_steps_do(fields: dict):
                 assert found[name].item() == pytest.approx(value.item(), rel=1e-3, abs=1e-5), (step, name)
             elif name.startswith("loss/"):
                 assert found[name].item() == pytest.approx(value.item(), rel=0.1, abs=0.1), (step, name)
-    assert graphs.captured.active
-    captured = {key[0] for key, work in graphs.captured._works.items() if work.graph}
-    assert captured == {"augmentation", "Gmain", "Dmain", "Dreg"} | ({"Greg"} if graphs.recipe.pl_weight else set())
+    assert graphs.graphs.active
+    assert graphs.graphs.captured == {"augmentation", "Gmain", "Dmain", "Dreg"} | (
+        {"Greg"} if graphs.recipe.pl_weight else set()
+    )
     if not half:  # Adam's first steps are of one length whatever the gradient, so small differences grow
         assert_close(graphs, plain, 1e-4)
 
@@ -95,26 +96,31 @@ def test_a_graph_skips_what_is_not_finite():
     # The pictures of the poisoned steps have another type, so they are phases of their own.
     assert trainer.skipped == 3
     assert all(torch.equal(before[key], value) for key, value in trainer.D.state_dict().items())
-    assert trainer._skips["D"].longest == 3
+    assert trainer.optimizers["D"].skips.longest == 3
     trainer.step(*batch(9))
     assert not torch.equal(before["b4.fc.weight"], trainer.D.b4.fc.weight)
     assert NON_FINITE_LIMIT > 3
 
 
 def test_what_cannot_be_captured_runs_as_it_is(caplog):
-    class Looking(Trainer):
-        def _g_main(self, rows, ws):
-            loss = super()._g_main(rows, ws)
-            return loss * 1 if loss.item() else loss
+    def reading(loss):
+        def read(rows):
+            found = loss(rows)
+            return found._replace(loss=found.loss * 1) if found.loss.item() else found
+
+        return read
 
     made = make_trainer()
-    trainers = [Looking(made.G, made.D, Recipe(**RECIPE), make_graph=make) for make in (FakeGraph, False)]
+    trainers = [Trainer(made.G, made.D, Recipe(**RECIPE), make_graph=make) for make in (FakeGraph, False)]
+    for trainer in trainers:
+        phase = trainer.phases["Gmain"]
+        trainer.phases["Gmain"] = dataclasses.replace(phase, loss=reading(phase.loss))
     for step in range(4):
         for trainer in trainers:
             trainer.step(*batch(step))
-    assert caplog.text.count("goes on without CUDA graphs") == 1
-    assert "Gmain cannot be captured: aten._local_scalar_dense" in trainers[0].captured.refused
-    assert not trainers[0].captured.active
+    assert caplog.text.count("continues without CUDA graphs") == 1
+    assert "Gmain cannot be captured: aten._local_scalar_dense" in trainers[0].graphs.refused
+    assert not trainers[0].graphs.active
     assert_close(*trainers, 1e-4)
 
 
@@ -125,10 +131,10 @@ def test_other_shapes_are_other_graphs():
         runs.append(1)
         return {"y": inputs["x"] * 2}
 
-    captured = PhaseGraphs(FakeGraph)
+    graphs = PhaseGraphs(FakeGraph)
     for count in (2, 3, 2, 3, 2, 3, 2, 3):
         x = torch.randn(count)
-        assert torch.equal(captured.run("double", double, {"x": x})["y"], x * 2)
+        assert torch.equal(graphs.run("double", double, {"x": x})["y"], x * 2)
     assert len(runs) == 2 * (WARM_UP + 1)
     plain = PhaseGraphs(None)
     assert not plain.active
@@ -141,12 +147,15 @@ def test_the_operations_of_a_step(monkeypatch):
     case, found = CASES["cuda"][0], {}
     recipe = dataclasses.replace(case.recipe, batch=2, pl_weight=2.0, precision="bfloat16")
     trainer = Trainer(Generator(case.generator), Discriminator(case.discriminator), recipe, make_graph=False)
-    trainer._pieces = Pieces(1 << 20, 1 << 24)
+    trainer.passes.tile_sizes = TileSizes(1 << 20, 1 << 24)
     side = case.generator.img_resolution
-    for phase, inputs in trainer._inputs(torch.zeros(2, 3, side, side, dtype=torch.uint8), None, None).items():
+    phases = list(trainer.phases.values())
+    inputs = trainer.inputs.of_step(0, phases, torch.zeros(2, 3, side, side, dtype=torch.uint8))
+    for phase in phases:
+        parameters = list(trainer.optimizers[phase.network].parameters.values())
         with static_shapes(), counted() as count:
-            trainer._phase(phase, inputs)
-        found[phase] = count[0]
+            run_phase(phase, inputs[phase.name], parameters)
+        found[phase.name] = count[0]
     print(found)
     limits = {"Gmain": 1480, "Greg": 3150, "Dmain": 1100, "Dreg": 560}
     assert all(count <= limits[phase] for phase, count in found.items()), found
@@ -162,8 +171,8 @@ def test_errors_of_the_emulation_are_those_of_captures():
 @pytest.mark.parametrize("precision", ["float32", "tf32", "auto"])
 def test_a_gpu_takes_the_published_steps(precision: str, way: str):
     trainer = golden_steps("cuda", precision, way == "graph")
-    assert not trainer.captured.refused
-    assert trainer.captured.active == (way == "graph")
+    assert not trainer.graphs.refused
+    assert trainer.graphs.active == (way == "graph")
     errors = trainer.errors()
     print(errors)
     assert all(error <= limit for error, limit in zip(errors, LIMITS[precision], strict=True))
@@ -176,7 +185,7 @@ def test_a_gpu_trains_with_everything_on(tmp_path):
     trainer = make_trainer(device="cuda", **LAZY)
     for step in range(STEPS):
         trainer.step(*batch(step))
-    assert trainer.captured.active
+    assert trainer.graphs.active
     assert trainer.skipped == 0
     save_snapshot(trainer, tmp_path / "half.safetensors")
     resumed = load_snapshot(tmp_path / "half.safetensors", device="cuda")

@@ -113,7 +113,7 @@ def test_the_generator_of_a_run(whole: Run):
 def test_a_stopped_run_goes_on_bit_for_bit(whole: Run, tmp_path: Path, stop_at: int):
     run = run_in(tmp_path)
     trainer = make_trainer()
-    train(run, trainer, make_pictures(), stop=lambda: trainer.shown >= stop_at)
+    train(run, trainer, make_pictures(), stop=lambda: trainer.num_images >= stop_at)
     assert run.snapshots()[-1].name == f"snapshot-{stop_at:010d}.safetensors"
     train(run, go_on(run), make_pictures())
     assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
@@ -125,14 +125,14 @@ def test_it_makes_no_difference_who_cuts_the_windows(whole: Run, tmp_path: Path,
     """On a GPU that is the GPU: a run that goes on there, or comes back from there, sees the same pictures."""
     run = run_in(tmp_path)
     trainer = make_trainer()
-    train(run, trainer, make_pictures(), stop=lambda: trainer.shown >= 16)
+    train(run, trainer, make_pictures(), stop=lambda: trainer.num_images >= 16)
     made, prepare = [], Windows.prepare
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "cuts_on", lambda pictures, device: True)
         patch.setattr(run_module, "PICTURES_SHARE", room)
         patch.setattr(Windows, "prepare", lambda self, *item: made.append(self) or prepare(self, *item))
         middle = go_on(run)
-        train(run, middle, make_pictures(), stop=lambda: middle.shown >= 32)
+        train(run, middle, make_pictures(), stop=lambda: middle.num_images >= 32)
     assert {windows.resident for windows in made} == {bool(room)}
     train(run, go_on(run), make_pictures())
     assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
@@ -143,12 +143,12 @@ def test_a_cancelled_run_keeps_its_state(tmp_path: Path):
 
     def progress(status: Status) -> None:
         assert "of 48 pictures" in str(status)
-        if status.shown == 12:
+        if status.num_images == 12:
             raise Cancelled
 
     with pytest.raises(Cancelled):
         train(run, make_trainer(), make_pictures(), progress=progress)
-    assert load_snapshot(run.snapshots()[-1]).shown == 12
+    assert load_snapshot(run.snapshots()[-1]).num_images == 12
 
 
 def test_a_killed_run_loses_nothing_older_than_its_last_snapshot(whole: Run, tmp_path: Path):
@@ -160,7 +160,7 @@ def test_a_killed_run_loses_nothing_older_than_its_last_snapshot(whole: Run, tmp
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        found = [load_snapshot(path).shown for path in run.snapshots()]  # each of them is whole
+        found = [load_snapshot(path).num_images for path in run.snapshots()]  # each of them is whole
         assert max(found, default=0) >= shown  # older ones are kept beside it
         shown = max(found, default=0)
     train(run, go_on(run), make_pictures())
@@ -173,14 +173,14 @@ def test_a_full_disk_leaves_the_last_snapshot_whole(tmp_path: Path, monkeypatch)
     run, save = run_in(tmp_path), run_module.save_snapshot
 
     def full(trainer, path, details=None):
-        if trainer.shown > 20:
+        if trainer.num_images > 20:
             raise OSError(errno.ENOSPC, "No space left on device")
         save(trainer, path, details)
 
     monkeypatch.setattr(run_module, "save_snapshot", full)
     with pytest.raises(TrainingError, match="make room"):
         train(run, make_trainer(), make_pictures())
-    assert load_snapshot(run.snapshots()[-1]).shown == 16
+    assert load_snapshot(run.snapshots()[-1]).num_images == 16
 
 
 def test_a_file_limit_of_the_system_leaves_the_last_snapshot_whole(whole: Run, tmp_path: Path):

@@ -14,7 +14,7 @@ from comfyui_creps.creps_core.bench.training import LIMITS
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.network import discriminator as discriminator_module
 from comfyui_creps.creps_core.training import PHASES, Recipe, Trainer, r1_gamma_for
-from comfyui_creps.creps_core.training.gradients import clean
+from comfyui_creps.creps_core.training.gradients import clean_gradients
 from comfyui_creps.creps_core.training.trainer import NON_FINITE_LIMIT
 from fake_graph import FakeGraph
 from networks import make_generator
@@ -29,7 +29,7 @@ def replay(request) -> Iterator[GoldenTrainer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(discriminator_module, "FOLDS_ON", folds_on)
         trainer = golden_steps("cpu", "float32", make_graph)
-        assert trainer.captured.active == (request.param == "graph")
+        assert trainer.graphs.active == (request.param == "graph")
         yield trainer
 
 
@@ -40,7 +40,7 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 def test_adam_is_the_published_one():
     trainer = golden_steps()
     for name, wanted in adam_of_the_file().items():
-        found = trainer.optimizers[name].defaults
+        found = trainer.optimizers[name].adam.defaults
         assert found["lr"] == pytest.approx(wanted["lr"], rel=1e-12)
         assert list(found["betas"]) == pytest.approx(wanted["betas"], rel=1e-12)
 
@@ -53,7 +53,7 @@ def test_losses_are_the_published_ones(replay: GoldenTrainer):
             assert relative(values, wanted) <= 5e-6, (phase, name)
             compared += 1
     assert compared == 6
-    assert relative(replay.pl_mean, replay.golden["out.it0.Greg.pl_mean"]) <= 1e-6
+    assert relative(replay.path_length.mean, replay.golden["out.it0.Greg.pl_mean"]) <= 1e-6
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -97,7 +97,7 @@ def reals(count: int = 4) -> torch.Tensor:
 
 def test_regularisation_is_lazy(monkeypatch):
     trainer, taken = make_trainer(r1_interval=3, pl_interval=2), []
-    monkeypatch.setattr(trainer, "_take", lambda phase, _: taken.append((trainer.steps, phase)) or {})
+    monkeypatch.setattr(trainer, "take_phase", lambda phase, _: taken.append((trainer.steps, phase.name)) or {})
     for _ in range(7):
         trainer.step(reals())
     assert [step for step, phase in taken if phase == "Greg"] == [0, 2, 4, 6]
@@ -112,7 +112,7 @@ def test_the_average_follows_with_its_half_life():
         average.zero_()
         current.fill_(1)
     for _ in range(4):
-        trainer._follow()
+        trainer._update_averages()
     assert all(torch.allclose(p, torch.tensor(0.5)) for p in trainer.G_ema.parameters())
     assert Recipe(ema_images=5000).half_life(1000) == 50
     assert Recipe(batch=32).half_life(10**9) == 10_000
@@ -139,12 +139,12 @@ def test_a_step_that_is_not_finite_is_skipped_and_many_end_the_run():
     with pytest.raises(TrainingError, match="lower the learning rates"):
         go_on()
     assert trainer.G.mapping.w_avg.isfinite().all()
-    assert trainer.pl_mean.isfinite()
+    assert trainer.path_length.mean.isfinite()
 
 
 def test_the_authors_clean_up():
     gradient = torch.tensor([1.0, float("nan"), float("inf"), -float("inf")])
-    clean([gradient])
+    clean_gradients([gradient])
     assert gradient.tolist() == [1, 0, 1e5, -1e5]
 
 
@@ -163,17 +163,19 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(batch: int, micro_batc
         trainer.D.b4.group_size = group_size
         for network in (trainer.G, trainer.D, trainer.G_ema):
             network.double()
-        trainer.pl_mean = torch.tensor(0.3, dtype=torch.float64)
+        trainer.path_length.mean = torch.tensor(0.3, dtype=torch.float64)
         gradients: dict[str, torch.Tensor] = {}
 
-        def keep(network: str, found, trainer=trainer, gradients=gradients) -> None:
-            named = zip(trainer.parameters[network], found, strict=True)
-            count = len(gradients)
-            gradients |= {f"{count} {key}": g for key, g in named if g is not None}
+        for optimizer in trainer.optimizers.values():
 
-        trainer._update = keep  # type: ignore[method-assign]
+            def keep(found, optimizer=optimizer, gradients=gradients) -> None:
+                named = zip(optimizer.parameters, found, strict=True)
+                count = len(gradients)
+                gradients |= {f"{count} {key}": g for key, g in named if g is not None}
+
+            optimizer.step = keep  # type: ignore[method-assign]
         stats = trainer.step(reals(batch).double())
-        state = {"pl_mean": trainer.pl_mean, "w_avg": trainer.G.mapping.w_avg, "signs": trainer.ada.signs}
+        state = {"pl_mean": trainer.path_length.mean, "w_avg": trainer.G.mapping.w_avg, "signs": trainer.ada.signs}
         found.append(gradients | state | stats)
     assert found[0].keys() == found[1].keys()
     for key, value in found[0].items():
@@ -195,10 +197,11 @@ def test_labels_reach_both_networks():
     generator = make_generator(img_resolution=16, c_dim=3)
     discriminator = Discriminator(DiscriminatorConfig(16, c_dim=3, channel_base=128, channel_max=8))
     trainer = Trainer(generator, discriminator, Recipe(batch=4, augment="none", r1_gamma=0.1))
-    trainer.labels = torch.eye(3)
+    trainer.inputs.labels = torch.eye(3)
     trainer.step(reals(), torch.eye(3)[[0, 1, 2, 0]])
     for network, name in (("G", "mapping.embed.weight"), ("D", "mapping.embed.weight")):
-        assert trainer.optimizers[network].state[trainer.parameters[network][name]]["exp_avg"].abs().max() > 0
+        optimizer = trainer.optimizers[network]
+        assert optimizer.adam.state[optimizer.parameters[name]]["exp_avg"].abs().max() > 0
 
 
 def test_half_precision_and_augmentation_run():
@@ -257,7 +260,7 @@ def test_pictures_that_are_never_finite_end_the_run():
 def test_the_relativistic_loss_and_its_penalties():
     """As written down in the paper (equations 2 and 10), of the networks as they are."""
     trainer = make_trainer(loss="relativistic", pl_weight=0.0, r1_gamma=0.3, r1_interval=1)
-    rows = trainer._inputs(reals(), None, None)
+    rows = trainer.inputs.of_step(0, list(trainer.phases.values()), reals())
     generator, judge = copy.deepcopy(trainer.G), copy.deepcopy(trainer.D)
     stats = trainer.step(reals())
 
@@ -292,4 +295,4 @@ def test_the_relativistic_loss_trains(make_graph):
         stats = trainer.step(torch.full((4, 3, 16, 16), 0.8))
     assert all(value.isfinite() for value in stats.values())
     assert trainer.skipped == 0
-    assert trainer.captured.active == bool(make_graph)
+    assert trainer.graphs.active == bool(make_graph)
