@@ -1,46 +1,50 @@
-"""Generators that come with the package: usable without any file from the user."""
+"""Generators that come with the package: usable without any file from the user.
+
+They are ordinary files of `save_generator`. `alpenglow` and `textures` are written by the programs of the same names in
+the repository's `recipes/`; `alpine` was trained, and its file holds its discriminator too, for fine-tuning.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from ..network import Generator
-from .alpenglow import build_alpenglow
 from .own import load_generator
-from .textures import build_textures
+
+_FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Builtin:
-    """An entry of `BUILTINS`: a generator that needs no file from the user."""
+    """A generator that comes with the package."""
 
     name: str
     description: str
-    build: Callable[[], Generator]
 
+    @property
+    def path(self) -> Path:
+        """Its checkpoint file."""
+        return _FOLDER / f"{self.name}.safetensors"
 
-_ALPINE = Path(__file__).parent / "alpine.safetensors"  # holds its discriminator too: fine-tuning begins with both
 
 BUILTINS: dict[str, Builtin] = {
     builtin.name: builtin
     for builtin in [
-        Builtin("alpenglow", "A mountain lake at any hour, sharp at any size: written weights.", build_alpenglow),
-        Builtin("alpine", "Mountain lakes at any hour: trained with this package.", partial(load_generator, _ALPINE)),
-        Builtin("textures", "Abstract textures: designed random weights, not trained.", build_textures),
+        Builtin("alpenglow", "A mountain lake at any hour, sharp at any size: written weights."),
+        Builtin("alpine", "Mountain lakes at any hour: trained with this package."),
+        Builtin("textures", "Abstract textures: designed random weights, not trained."),
     ]
 }
-"""What the loader lists, in this order."""
+"""The built-in generators by name, in the order in which the loader lists them."""
 
 
 def load_builtin(name: str = next(iter(BUILTINS))) -> Generator:
-    """A built-in generator by its name in `BUILTINS`, by default the first; on the CPU and ready to render.
+    """Load a built-in generator by its name in `BUILTINS`, by default the first; on the CPU and ready to render.
 
     Raises:
         ValueError: there is none of that name.
     """
     if name not in BUILTINS:
         raise ValueError(f"there is no built-in generator {name!r}; there are {list(BUILTINS)}")
-    return BUILTINS[name].build()
+    return load_generator(BUILTINS[name].path)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 
 import numpy as np
 import pytest
 import torch
+from alpenglow_lines import RANGES, write_lines
+from alpenglow_meaning import PROPERTIES, Meaning
 from comfyui_creps.creps_core import load_builtin, load_generator, render, sample, save_generator
-from comfyui_creps.creps_core.checkpoints.alpenglow.lines import RANGES, write_lines
-from comfyui_creps.creps_core.checkpoints.alpenglow.meaning import PROPERTIES, Meaning
-from comfyui_creps.creps_core.checkpoints.program import State, Value
 from comfyui_creps.creps_core.latents import find_directions
 from comfyui_creps.creps_core.network import COLUMNS, ROWS
+from program import State, Value
 
 SEEDS = range(12)
 SIDE = 192
@@ -52,13 +51,6 @@ def fields_of(generator, ws: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> 
     styles = exact.line_styles(ws.double())
     columns, rows = exact.bilines(styles, y, COLUMNS)[0], exact.bilines(styles, x, ROWS)[0]
     return torch.einsum("lciq,lcjq->lcij", columns, rows) / 2
-
-
-def test_the_weights_are_the_same_on_every_machine(generator):
-    total = hashlib.sha256()
-    for name, tensor in sorted(generator.state_dict().items()):
-        total.update(name.encode() + tensor.numpy().astype("<f4").tobytes())
-    assert total.hexdigest() == "059ed6e1413698a1ea72ae5645cbd5c1a8ed7b278d0b90d1a0583ea967b9c031"
 
 
 @pytest.mark.parametrize("seed", [0, 5, 11])

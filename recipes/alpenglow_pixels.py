@@ -7,12 +7,11 @@ something is `relu(share + inside - 1)`: the product of two numbers, one of whic
 from __future__ import annotations
 
 import numpy as np
-
-from ...network import GeneratorConfig
-from ..program import Layer, State, Value, total
-from .colours import channels
-from .lines import BANK, HEROES, MOUNTAINS, RANGES
-from .meaning import Meaning
+from alpenglow_colours import channels
+from alpenglow_lines import BANK, HEROES, MOUNTAINS, RANGES
+from alpenglow_meaning import Meaning
+from comfyui_creps.creps_core.network import GeneratorConfig
+from program import Layer, State, Value, total
 
 _MIST_TOP = (0.22, 0.20, 0.16, 0.10, 0.10, 0.10)  # of each range, above the water
 _MISTY = (0.9, 0.85, 0.75, 0.7, 0.5, 0.25)  # how much of it at the shore

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import builtin_file  # first: makes comfyui_creps importable
 import numpy as np
 import torch
-
-from ..network import RANK, Generator, GeneratorConfig
-from .program import State, bends
+from comfyui_creps.creps_core.network import RANK, Generator, GeneratorConfig
+from program import State, bends
 
 _SEED = 6  # chosen by eye
 _FORM, _HUES = 60, 4  # latents that shape the lines, latents that turn the palette
@@ -205,3 +205,7 @@ def _paint(state: _State, name: str, colours: np.ndarray, gains: np.ndarray, inp
         style[i + 1 : units : copies, _FORM + 2 * i : _FORM + 2 * i + 2] = ramp, -ramp
         bias[i + 1 : units : copies] = mean - 1.5
     state.modulated(name, weight, style, bias)
+
+
+if __name__ == "__main__":
+    builtin_file.write_builtin(build_textures, __file__)

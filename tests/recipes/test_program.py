@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from comfyui_creps.creps_core.checkpoints.program import Layer, State, Value
 from comfyui_creps.creps_core.network import FullyConnected, ModulatedLinear
+from program import Layer, State, Value
 
 X, Y = Value({0: 1.0}, 0.0, -2.0, 2.0), Value({1: 1.0}, 0.0, -2.0, 2.0)
 POINTS = torch.from_numpy(np.random.default_rng(0).uniform(-2, 2, (200, 2))).float()

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-
-from ..program import GAIN, Layer, Value, matrix, total
-from .colours import HOURS
+from alpenglow_colours import HOURS
+from program import GAIN, Layer, Value, matrix, total
 
 Z_DIM, W_DIM = 64, 112
 FORM = 44  # the first latents, which give the waves their shapes; each of the others means one thing

@@ -12,10 +12,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-
-from ...network import COLUMNS, RANK, ROWS, GeneratorConfig
-from ..program import Layer, State, Value, total
-from .meaning import PROPERTIES, Meaning, normal
+from alpenglow_meaning import PROPERTIES, Meaning, normal
+from comfyui_creps.creps_core.network import COLUMNS, RANK, ROWS, GeneratorConfig
+from program import Layer, State, Value, total
 
 RANGES = 7
 """Far mountains, two ranges with faces and snow, hills, a wood, a shore; and the near bank, never mirrored."""
