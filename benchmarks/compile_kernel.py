@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import package
-from comfyui_creps.kernels.trial import candidates
+from comfyui_creps.kernels.trial import candidate_configs
 
 COMPILER = package.ROOT / "tests" / "helpers" / "kernel_compiler.py"
 TRITONS = ("3.4.0", "3.6.0", "3.8.0", "3.9.0")
@@ -50,7 +50,7 @@ def jobs(architectures: Iterable[int], dtypes: Iterable[str], channels: Iterable
     return [
         [arch, dtype, "fp32", count, config]
         for count, arch, dtype in itertools.product(channels, architectures, dtypes)
-        for config in candidates(arch // 10, count, dtype == "fp32")[: configs if count <= 32 else 1]
+        for config in candidate_configs(arch // 10, count, dtype == "fp32")[: configs if count <= 32 else 1]
     ]
 
 

@@ -22,7 +22,7 @@ LEAST_PIXELS = 1024
 """Smaller pictures are better worked on many at a time."""
 
 
-def serves(columns: Tensor, rows: Tensor) -> bool:
+def is_faster(columns: Tensor, rows: Tensor) -> bool:
     """Whether this is the faster way for lines on a CPU: pictures must not be small."""
     pixels = columns.shape[-2] * rows.shape[-2]
     return pixels >= LEAST_PIXELS and not torch.is_autocast_enabled("cpu")

@@ -2,7 +2,7 @@
 
 Code that is captured reads no values on the host (`item`, `bool` of a tensor, copies to the CPU), makes no tensors of
 host values, and takes what changes from tensors that stay where they are. Code that may look at values where that is
-free, on a CPU, asks `may_look`.
+free, on a CPU, asks `may_read_values`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _static: ContextVar[bool] = ContextVar("static", default=False)
 
 
 class Graph(Protocol):
     """Recorded work."""
 
-    def capture(self, function: Callable[[], T]) -> T:
+    def capture(self, function: Callable[[], _T]) -> _T:
         """Record what `function` does, without doing it.
 
         Returns:
@@ -45,7 +45,7 @@ class CudaGraph:
         self.device, self.pool = device, pool
         self._graph = torch.cuda.CUDAGraph()
 
-    def capture(self, function: Callable[[], T]) -> T:
+    def capture(self, function: Callable[[], _T]) -> _T:
         # Other threads, which prepare batches in pinned memory, are not to spoil it.
         with (
             torch.cuda.device(self.device),
@@ -59,7 +59,7 @@ class CudaGraph:
 
 @contextmanager
 def static_shapes(active: bool = True) -> Iterator[None]:
-    """Within, code decides nothing by the values of tensors (see `may_look`), so that it does the same every time."""
+    """Within, code makes no decision by the values of tensors (see `may_read_values`): it always does the same."""
     token = _static.set(active)
     try:
         yield
@@ -67,6 +67,6 @@ def static_shapes(active: bool = True) -> Iterator[None]:
         _static.reset(token)
 
 
-def may_look(tensor: Tensor) -> bool:
+def may_read_values(tensor: Tensor) -> bool:
     """Whether a look at the values of a tensor is allowed, and waits for no device."""
     return tensor.device.type == "cpu" and not _static.get()

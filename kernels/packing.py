@@ -15,33 +15,33 @@ from einops import rearrange
 from torch import Tensor
 
 from .reference import ACTIVATION_GAIN
-from .stage import Layer, PixelBlock, PixelStage
+from .stage import BlockScales, Layer, PixelBlock, PixelStage
 
-WIDEST = 64
+MAX_CHANNELS = 64
 """The most bi-line channels that the kernel takes; it pads them to 16, 32 or 64."""
 _WEIGHT_PEAK = 4096.0  # float32: weights are scaled to at most this, so sums stay far below float32's limit
 
 
-class Config(NamedTuple):
-    """How the work is cut up and compiled."""
+class KernelConfig(NamedTuple):
+    """A configuration of the kernel: how the work is divided and compiled."""
 
     tile: tuple[int, int]
     warps: int
-    stages: int  # of the prefetch of a level's weights
-    parts: int  # in which features of 4B channels are computed
+    stages: int  # of software pipelining: prefetch of a level's weights
+    parts: int  # features of 4B channels are computed in this many slices of channels
 
 
-class Packed(NamedTuple):
+class PackedWeights(NamedTuple):
     """The weights of a latent as the kernel reads them."""
 
-    weights: Tensor  # [n], the blocks [in, out] of all layers; [2n], upper and lower halves, for float32
+    blocks: Tensor  # [n], the blocks [in, out] of all layers; [2n], upper and lower halves, for float32
     biases: Tensor  # [m] float32
     scale: Tensor  # [2] float32: products with the weights of the decoders, and of the rest, times this are true ones
     lower: int  # n
     channels: int  # B, padded
     image_channels: int  # padded
     dtype: torch.dtype  # of the products
-    config: Config
+    config: KernelConfig
 
 
 def padded(channels: int) -> int:
@@ -49,31 +49,30 @@ def padded(channels: int) -> int:
     return max(16, 1 << (channels - 1).bit_length())
 
 
-def pack(stage: PixelStage, dtype: torch.dtype, config: Config) -> Packed:
+def pack(stage: PixelStage, dtype: torch.dtype, config: KernelConfig) -> PackedWeights:
     """Lay out the weights of a stage of one latent, with the activation gains inside.
 
     Raises:
-        ValueError: more bi-line channels than `WIDEST`.
+        ValueError: more bi-line channels than `MAX_CHANNELS`.
     """
-    pending = PendingStage(stage, dtype, config)
-    pending.fill(pending.constants)
-    return pending.packed
+    packed = PackedStage(stage, dtype, config)
+    packed.apply(None)
+    return packed.weights
 
 
-class PendingStage:
-    """A packed stage whose blocks have their weights as the network stores them, to be scaled by latents.
+class PackedStage:
+    """A packed stage whose blocks are scaled by one latent after the other; `weights` holds the result.
 
     Args:
         stage: of one latent, or with weights before modulation.
         dtype, config: of the kernel.
-
-    `scaled` takes the scales of the inputs, and of the outputs, of the layers fc0, fc1, to_image of block 0 and of
-    block 1, one after the other, with a 1 in the end.
     """
 
-    def __init__(self, stage: PixelStage, dtype: torch.dtype, config: Config):
-        if stage.channels > WIDEST:
-            raise ValueError(f"backend triton takes up to {WIDEST} biline_channels, not {stage.channels}; use tiled")
+    def __init__(self, stage: PixelStage, dtype: torch.dtype, config: KernelConfig):
+        if stage.channels > MAX_CHANNELS:
+            raise ValueError(
+                f"backend triton takes up to {MAX_CHANNELS} biline_channels, not {stage.channels}; use tiled"
+            )
         device, exact = stage.image.weight.device, dtype == torch.float32
         layout = _layout(len(stage.decoders), stage.channels, stage.image_channels, config.parts, device)
         layers = [layer for decoder in stage.decoders for layer in decoder]
@@ -81,37 +80,36 @@ class PendingStage:
         flat = torch.cat([torch.zeros(1, device=device), *(part.flatten() for layer in layers for part in layer)])
         packed = (flat * layout.gains)[layout.sources]
         count, trunk = layout.weights, layout.trunk
-        self.constants = packed[trunk:count]
+        self._constants = packed[trunk:count]
         self._layout, self._exact = layout, exact
         weights = torch.empty(2 * count if exact else count, dtype=torch.float16 if exact else dtype, device=device)
         biases = packed[count:].clone()
-        self.packed = Packed(
+        self.weights = PackedWeights(
             weights, biases, torch.ones(2, device=device), count, padded(stage.channels), padded(stage.image_channels),
             dtype, config,
         )  # fmt: skip
         self._store(packed[:trunk], 0)
 
-    def scaled(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """The blocks' weights for a latent, packed, float32."""
-        weights = self.constants * inputs.index_select(0, self._layout.inputs)
-        return weights.mul_(outputs.index_select(0, self._layout.outputs))
-
-    def fill(self, weights: Tensor) -> None:
-        """Put the blocks' weights into `packed`."""
+    def apply(self, scales: BlockScales | None) -> None:
+        """Write the blocks' weights, scaled by a latent, into `weights`; None: as they were given."""
+        weights = self._constants
+        if scales is not None:
+            weights = weights * scales.inputs.index_select(0, self._layout.inputs)
+            weights.mul_(scales.outputs.index_select(0, self._layout.outputs))
         self._store(weights, self._layout.trunk)
 
     def _store(self, weights: Tensor, start: int) -> None:
-        stored, end = self.packed.weights, start + len(weights)
+        stored, end = self.weights.blocks, start + len(weights)
         if not self._exact:
             stored[start:end] = weights
             return
         peak = torch.linalg.vector_norm(weights, torch.inf).clamp_(1e-6, 1e30)
         scale = peak / torch.frexp(peak).mantissa / _WEIGHT_PEAK  # a power of two
-        self.packed.scale[int(start > 0)] = scale
+        self.weights.scale[int(start > 0)] = scale
         weights = weights / scale
         upper = stored[start:end]
         upper.copy_(weights)
-        lower = self.packed.lower
+        lower = self.weights.lower
         torch.sub(weights, upper, out=stored[lower + start : lower + end])
 
 

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from . import tiled
+from .tiled import BUFFER_BYTES, TiledBackend, TiledWeights
 from .workers import run_parallel
 
-STRIP_BYTES, DEVICE_STRIP_BYTES = 32 << 20, 192 << 20
+PRODUCT_BYTES, DEVICE_PRODUCT_BYTES = 32 << 20, 192 << 20
 """What the products of the points worked on at a time may take, on a CPU and on a GPU."""
-SHORT = 32768
+SINGLE_THREAD_ELEMENTS = 32768
 """Elements up to which torch leaves an element-wise operation to one thread: several wait for each other, which costs
 far more than it saves when the machine has other work to do."""
 _POINTS = 512  # looked up at a time: their codes, 1 KB per line, stay in the second-level cache
@@ -28,54 +28,56 @@ _DEVICE_POINTS = 65536
 _SAMPLES = 4096  # per tile of the stage
 
 
-class Places(NamedTuple):
+class TablePositions(NamedTuple):
     """Points on a table: between nodes `node` and `node + 1`, this fraction of the way."""
 
     node: Tensor  # [P] int64
     fraction: Tensor  # [P] float32
 
 
-def places(nodes: Tensor, count: int, device: torch.device) -> Places:
+def table_positions(nodes: Tensor, count: int, device: torch.device) -> TablePositions:
     """Positions in units of nodes, [P] float64 in 0 .. count - 1, of a table with `count` (two or more) on a device."""
     node = nodes.floor().clamp_(0, count - 2)
-    return Places(node.long().to(device), (nodes - node).float().to(device))
+    return TablePositions(node.long().to(device), (nodes - node).float().to(device))
 
 
-def table(line: Tensor) -> Tensor:
+def line_table(line: Tensor) -> Tensor:
     """A line [L, B, T, rank] -> [L, T, rank * B]: all that a point needs of a level lies together."""
     return rearrange(line, "level b t rank -> level t (rank b)").contiguous()
 
 
-def strip_points(prepared: tiled.Prepared) -> int:
+def points_at_once(weights: TiledWeights) -> int:
     """Points that `entangle_at` should be given at a time."""
-    cpu = prepared.image.device.type == "cpu"
-    room = (STRIP_BYTES if cpu else DEVICE_STRIP_BYTES) // (len(prepared.decoders) * (prepared.image.shape[1] - 1) * 4)
-    return min(room, SHORT) if cpu else room
+    cpu = weights.image.device.type == "cpu"
+    room = (PRODUCT_BYTES if cpu else DEVICE_PRODUCT_BYTES) // (
+        len(weights.decoders) * (weights.image.shape[1] - 1) * 4
+    )
+    return min(room, SINGLE_THREAD_ELEMENTS) if cpu else room
 
 
 def entangle_at(
     columns: Tensor,
     rows: Tensor,
-    y: Places,
-    x: Places,
-    prepared: tiled.Prepared,
+    y: TablePositions,
+    x: TablePositions,
+    weights: TiledWeights,
     *,
     after: Callable[[int], None] = lambda points: None,
 ) -> Tensor:
     """The picture at scattered points.
 
     Args:
-        columns: [L, T, rank * B] float32, a `table` of line 0.
+        columns: [L, T, rank * B] float32, a `line_table` of line 0.
         rows: the same of line 1; its number of nodes may differ.
         y, x: [P] points each, on the tables' device.
-        prepared: the stage of one latent, packed for `tiled` in the dtype of the matrix products.
+        weights: the stage of one latent, packed for `tiled` in the dtype of the matrix products.
         after: called in this thread with numbers of points done, which add up to P; what it raises ends the work.
 
     Returns:
         [C, P] float32, about -1..1.
     """
     levels, _, features = columns.shape
-    image_channels, channels = prepared.image.shape[0], prepared.image.shape[1] - 1
+    image_channels, channels = weights.image.shape[0], weights.image.shape[1] - 1
     rank, points, device = features // channels, len(y.node), columns.device
     cpu = device.type == "cpu"
     workers = torch.get_num_threads() if cpu else 1
@@ -96,11 +98,11 @@ def entangle_at(
     run_parallel(work, starts, min(workers, len(starts)), after)
     # A row of pixels whose column code is 1 and whose row codes are the products.
     picture = torch.empty((image_channels, 1, points), device=device)
-    samples = max(_POINTS, min(_SAMPLES, tiled.BUFFER_BYTES // (prepared.bytes_per_sample * workers)))
-    tiled.entangle(
+    samples = max(_POINTS, min(_SAMPLES, BUFFER_BYTES // (weights.bytes_per_sample * workers)))
+    TiledBackend().paint(
         torch.ones((levels, channels, 1, 1), device=device),
         products.unsqueeze(-1),
-        prepared,
+        weights,
         picture,
         supersample=1,
         tile=(1, samples if cpu else _DEVICE_POINTS),
@@ -109,7 +111,7 @@ def entangle_at(
     return picture[:, 0]
 
 
-def _pairs(at: Places, piece: slice) -> tuple[Tensor, Tensor]:
+def _pairs(at: TablePositions, piece: slice) -> tuple[Tensor, Tensor]:
     """Indices and weights of the two nodes beside each point, [p, 2] each."""
     index, fraction = at.node[piece], at.fraction[piece]
     return torch.stack([index, index + 1], 1), torch.stack([1 - fraction, fraction], 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import explicit_backward
-from .graphs import may_look
+from .graphs import may_read_values
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, outer_product
 from .stage import Layer, PixelBlock, PixelStage
 
@@ -46,7 +46,7 @@ def recompute(function: Callable[..., Tensor], *inputs: Tensor, hand: Hand | Non
     return _Recomputed.apply(function, hand, autocast, *inputs)
 
 
-def entangle(columns: Tensor, rows: Tensor, stage: PixelStage, tile_pixels: int = TILE_PIXELS) -> Tensor:
+def entangle_recomputed(columns: Tensor, rows: Tensor, stage: PixelStage, tile_pixels: int = TILE_PIXELS) -> Tensor:
     """Bi-lines -> picture, like `reference.entangle`, differentiable twice.
 
     Args:
@@ -67,7 +67,7 @@ def entangle(columns: Tensor, rows: Tensor, stage: PixelStage, tile_pixels: int 
         height = max(1, tile_pixels // (len(rows) * rows.shape[-2]))
         return torch.cat([recompute(paint, tile, rows, *tensors) for tile in columns.split(height, -2)], -2)
 
-    if may_look(columns) and explicit_backward.serves(columns, rows):
+    if may_read_values(columns) and explicit_backward.is_faster(columns, rows):
         return recompute(in_tiles, columns, rows, *tensors, hand=_HandPainted(rebuild))
     return in_tiles(columns, rows, *tensors)
 
@@ -113,7 +113,7 @@ def clamp(x: Tensor, limit: float) -> Tensor:
     """`x` within -limit..limit. On a CPU one look at the values saves, mostly, the four passes of the operation and its
     gradient; elsewhere a look would wait for the device.
     """
-    if may_look(x) and x.numel():
+    if may_read_values(x) and x.numel():
         values = x.detach()
         if values.ndim == 4 and not values.is_contiguous():
             values = values.movedim(1, -1)  # channels last as they lie in memory: others would be copied first

@@ -33,8 +33,8 @@ def entangle(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
     products = rearrange(outer_product(columns, rows), "... h w -> ... (h w)")
     feature = products[..., 0, :, :]
     for level, decoder in enumerate(stage.decoders[:-1], start=1):
-        feature = decode(feature, decoder) + products[..., level, :, :]
-    feature = decode(feature, stage.decoders[-1])
+        feature = apply_decoder(feature, decoder) + products[..., level, :, :]
+    feature = apply_decoder(feature, stage.decoders[-1])
     image = linear(feature, stage.image)
     for block in stage.blocks:
         feature, residual = pixel_block(feature, block)
@@ -52,7 +52,7 @@ def linear(x: Tensor, layer: Layer) -> Tensor:
     return layer.weight @ x + layer.bias[:, None]
 
 
-def decode(feature: Tensor, decoder: tuple[Layer, ...]) -> Tensor:
+def apply_decoder(feature: Tensor, decoder: tuple[Layer, ...]) -> Tensor:
     """One decoder: four layers, each with a leaky ReLU times sqrt(2)."""
     for layer in decoder:
         feature = leaky_relu(linear(feature, layer))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -75,3 +75,26 @@ class PixelStage:
             return Layer(layer.weight[i] if layer.weight.ndim == 3 else layer.weight, layer.bias)
 
         return PixelStage(self.decoders, self.image, tuple(PixelBlock(*map(pick, b)) for b in self.blocks))
+
+
+class BlockScales(NamedTuple):
+    """The styles of a latent as factors of the pixel blocks' weights: `outputs[:, None] * weight * inputs`.
+
+    The layers are fc0, fc1 and to_image of block 0, then of block 1; a 1 follows the last one.
+    """
+
+    inputs: Tensor  # [all inputs + 1] float32
+    outputs: Tensor  # [all outputs + 1] float32
+
+
+class StageLatent(Protocol):
+    """A latent as the per-pixel stage receives it."""
+
+    @property
+    def block_scales(self) -> BlockScales:
+        """For backends that scale weights they hold already."""
+        ...
+
+    def pixel_stage(self) -> PixelStage:
+        """The stage of this latent, without batch axes."""
+        ...

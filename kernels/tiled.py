@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import reduce
 from torch import Tensor
 
+from .backend import Backend
+from .image import Tile, mean_of_samples, split_tiles, store_image
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
 from .stage import PUBLISHED, Layer, PixelStage, StageShape
 from .workers import run_parallel
@@ -30,57 +31,52 @@ _DEVICE_SAMPLES = 262144  # on a GPU, where larger products pay
 _TILE_WIDTH = 512
 
 
-def refuses(device: torch.device, dtype: torch.dtype, shape: StageShape = PUBLISHED, wait: bool = False) -> str | None:
-    """Why this backend cannot run there: it always can."""
-    return None
+class TiledBackend(Backend):
+    """See the module."""
+
+    name = "tiled"
+
+    def refuses(
+        self, device: torch.device, dtype: torch.dtype, shape: StageShape = PUBLISHED, wait: bool = False
+    ) -> str | None:
+        return None
+
+    def prepare(self, stage: PixelStage, dtype: torch.dtype) -> TiledWeights:
+        return TiledWeights(stage, dtype)
+
+    def paint(
+        self,
+        columns: Tensor,
+        rows: Tensor,
+        weights: TiledWeights,
+        out: Tensor,
+        *,
+        supersample: int,
+        tile: tuple[int, int] | None,
+        after_tile: Callable[[int], None],
+    ) -> None:
+        height, width = out.shape[-2:]
+        workers = torch.get_num_threads() if columns.device.type == "cpu" else 1
+        if tile is None:
+            workers, tile = plan_tiles(height, width, weights, supersample, columns.device, workers)
+        tiles = list(split_tiles(height, width, tile))
+        samples = min(tile[0], height) * min(tile[1], width) * supersample**2
+        dtype = weights.image.dtype
+        painter = _Painter((columns * 0.5).to(dtype), rows.to(dtype).mT, weights, out, supersample, samples)
+        run_parallel(painter.paint, tiles, min(workers, len(tiles)), after_tile)
 
 
-class Tile(NamedTuple):
-    """A box of pixels."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @property
-    def pixels(self) -> int:
-        return (self.bottom - self.top) * (self.right - self.left)
-
-
-def entangle(
-    columns: Tensor,
-    rows: Tensor,
-    prepared: Prepared,
-    out: Tensor,
-    *,
-    supersample: int,
-    tile: tuple[int, int] | None,
-    after_tile: Callable[[int], None],
-) -> None:
-    """See `kernels.entangle`."""
-    height, width = out.shape[-2:]
-    workers = torch.get_num_threads() if columns.device.type == "cpu" else 1
-    if tile is None:
-        workers, tile = plan(height, width, prepared, supersample, columns.device, workers)
-    tiles = list(split(height, width, tile))
-    samples = min(tile[0], height) * min(tile[1], width) * supersample**2
-    dtype = prepared.image.dtype
-    painter = _Painter((columns * 0.5).to(dtype), rows.to(dtype).mT, prepared, out, supersample, samples)
-    run_parallel(painter.paint, tiles, min(workers, len(tiles)), after_tile)
-
-
-def plan(
+def plan_tiles(
     height: int,
     width: int,
-    prepared: Prepared,
+    weights: TiledWeights,
     supersample: int,
     device: torch.device,
     workers: int,
 ) -> tuple[int, tuple[int, int]]:
     """Number of workers and tile (height, width) in pixels that suit the machine and fit `BUFFER_BYTES`."""
     cpu = device.type == "cpu"
-    room = (BUFFER_BYTES if cpu else DEVICE_BUFFER_BYTES) // prepared.bytes_per_sample
+    room = (BUFFER_BYTES if cpu else DEVICE_BUFFER_BYTES) // weights.bytes_per_sample
     if cpu:
         workers = max(1, min(workers, room // _FEWEST_SAMPLES))
         samples = max(min(_SAMPLES, room // workers), 1)
@@ -94,14 +90,7 @@ def plan(
     return workers, (tile_height, tile_width)
 
 
-def split(height: int, width: int, tile: tuple[int, int]) -> Iterator[Tile]:
-    """The tiles of a picture, row by row; those at the right and bottom edge may be smaller."""
-    for top in range(0, height, tile[0]):
-        for left in range(0, width, tile[1]):
-            yield Tile(top, left, min(top + tile[0], height), min(left + tile[1], width))
-
-
-class Prepared:
+class TiledWeights:
     """Weights [out, 1 + in], bias first, activation gains inside, and what is known of the clamps."""
 
     def __init__(self, stage: PixelStage, dtype: torch.dtype):
@@ -113,15 +102,15 @@ class Prepared:
         self.blocks = [
             (fold(b.fc0, ACTIVATION_GAIN), fold(b.fc1, ACTIVATION_GAIN), fold(b.to_image)) for b in stage.blocks
         ]
-        self.bounds = Bounds(stage)
+        self.bounds = ClampBounds(stage)
         self.widest = 4 * stage.channels
         # The feature, two scratch buffers, their rows of ones, and the picture twice.
         features = stage.channels + 2 * self.widest + 3 + 2 * stage.image_channels
         self.bytes_per_sample = features * dtype.itemsize
 
 
-class _Layer(NamedTuple):
-    """A matrix product of a tile, and the memory that it reads and writes."""
+class _BoundLayer(NamedTuple):
+    """A layer of a tile, bound to the memory that it reads and writes."""
 
     weight: Tensor
     x: Tensor
@@ -133,53 +122,53 @@ class _Layer(NamedTuple):
 
 
 class _Program:
-    """The layers of a tile of some number of samples, tied to the scratch memory of one worker.
+    """The layers of a tile of `samples` samples, bound to the scratch memory of one worker.
 
-    Made once for all tiles of a size: the workers share Python's lock, and a tile is a hundred calls.
+    Built once per tile size: the workers share Python's lock, and a tile takes a hundred calls.
     """
 
-    def __init__(self, prepared: Prepared, samples: int, memory: Sequence[Tensor]):
+    def __init__(self, stage: TiledWeights, samples: int, memory: Sequence[Tensor]):
         buffers = [flat[: flat.numel() // samples * samples].view(-1, samples) for flat in memory]
         for buffer in buffers:
             buffer[0] = 1
         home, *scratch = buffers
-        self.feature = home[: prepared.image.shape[1]]
+        self.feature = home[: stage.image.shape[1]]
 
-        def chain(x: Tensor, weights: Sequence[Tensor], last: Tensor | None = None) -> Iterator[_Layer]:
-            """Layers that write the two scratch buffers in turn, or in the end `last`."""
+        def chain(x: Tensor, weights: Sequence[Tensor], last: Tensor | None = None) -> Iterator[_BoundLayer]:
+            """Layers that write to the two scratch buffers in turn; the last one writes to `last` if it is given."""
             for i, weight in enumerate(weights, start=1):
                 scratch.reverse()
                 y = scratch[0] if last is None or i < len(weights) else last
-                yield _Layer(weight, x, y[1 : len(weight) + 1])
+                yield _BoundLayer(weight, x, y[1 : len(weight) + 1])
                 x = y[: len(weight) + 1]
 
-        self.decoders = [list(chain(self.feature, decoder, home)) for decoder in prepared.decoders]
-        self.blocks: list[tuple[list[_Layer], Tensor, Tensor]] = []
+        self.decoders = [list(chain(self.feature, decoder, home)) for decoder in stage.decoders]
+        self.blocks: list[tuple[list[_BoundLayer], Tensor, Tensor]] = []
         x = self.feature
-        for *weights, to_image in prepared.blocks:
+        for *weights, to_image in stage.blocks:
             layers = list(chain(x, weights))
             x = scratch[0][: len(weights[-1]) + 1]
             self.blocks.append((layers, to_image, x))
 
 
 class _Painter:
-    """Paints tiles; keeps scratch memory and the program for the last size of a tile per thread."""
+    """Paints tiles; each thread keeps scratch memory and the program of its last tile size."""
 
-    def __init__(self, columns: Tensor, rows: Tensor, prepared: Prepared, out: Tensor, supersample: int, samples: int):
-        self.columns, self.rows, self.stage, self.out = columns, rows, prepared, out
+    def __init__(self, columns: Tensor, rows: Tensor, stage: TiledWeights, out: Tensor, supersample: int, samples: int):
+        self.columns, self.rows, self.stage, self.out = columns, rows, stage, out
         self.supersample, self.samples = supersample, samples
         self.local = threading.local()
 
     def paint(self, tile: Tile) -> int:
-        """Evaluate one tile and store it; returns its number of pixels."""
+        """Evaluate and store one tile; returns its number of pixels."""
         top, left, bottom, right = tile
         k = self.supersample
         image = self.evaluate(self.columns[:, :, top * k : bottom * k], self.rows[..., left * k : right * k])
-        store(average(image, k), self.out[:, top:bottom, left:right])
+        store_image(mean_of_samples(image, k), self.out[:, top:bottom, left:right])
         return tile.pixels
 
     def program(self, samples: int) -> _Program:
-        """The program of this thread for tiles of a size."""
+        """This thread's program for tiles of `samples` samples."""
         local = self.local
         if not hasattr(local, "memory"):
             image, widest = self.stage.image, self.stage.widest + 1
@@ -211,12 +200,7 @@ class _Painter:
         return image.view(-1, height, width)
 
 
-def average(image: Tensor, k: int) -> Tensor:
-    """Mean over k x k samples, [C, h * k, w * k] -> [C, h, w]."""
-    return image if k == 1 else reduce(image, "c (h ky) (w kx) -> c h w", "mean", ky=k, kx=k)
-
-
-class Bounds:
+class ClampBounds:
     """Proves for a tile which clamps of the pixel blocks have nothing to do, as each is a pass through memory.
 
     A leaky ReLU does not lengthen a vector, so with features of length r a layer's outputs are at most
@@ -245,19 +229,3 @@ class Bounds:
             clamps = not self._SLACK * (row * length + offset) < CLAMP  # also if it is not a number
             yield clamps
             length = self._SLACK * (spectral * length + bias)
-
-
-def store(image: Tensor, out: Tensor) -> None:
-    """Write a picture [C, h, w] of about -1..1 into `out`; see `kernels.entangle` for its dtypes.
-
-    Raises:
-        OverflowError: the picture is not finite, which low precision can cause, or weights beyond all use.
-    """
-    if not torch.isfinite(image).all():
-        raise OverflowError(
-            "the picture has values that are not finite; render with precision float32, and if it was that, the "
-            "weights of the generator or the latent are beyond all use"
-        )
-    if out.dtype == torch.uint8:
-        image = (image * 127.5 + 128).clamp_(0, 255)
-    out.copy_(image)

@@ -25,26 +25,28 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .packing import WIDEST, Config, padded
+from .packing import MAX_CHANNELS, KernelConfig, padded
 
 log = logging.getLogger("CREPS")
 
 SECONDS = 180.0
 """A child that takes longer is ended."""
 _FOLDER = Path(__file__).resolve().parent
-_SOURCES = ("fused_kernel.py", "fused.py", "packing.py", "trial.py", "trial_child.py")
+_SOURCES = (
+    "fused_kernel.py", "fused.py", "packing.py", "image.py", "backend.py", "trial.py", "trial_child.py",
+)  # fmt: skip
 _BOOT = """
 import importlib.util, sys
 folder = sys.argv[1]
 spec = importlib.util.spec_from_file_location("kernels", folder + "/__init__.py", submodule_search_locations=[folder])
 sys.modules["kernels"] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-from kernels.trial_child import main
-main()
+from kernels.trial_child import run_child
+run_child()
 """
 
 
-class Case(NamedTuple):
+class TrialCase(NamedTuple):
     """What a trial is about."""
 
     device: int  # index of the GPU
@@ -53,16 +55,16 @@ class Case(NamedTuple):
     image_channels: int
 
 
-class Verdict(NamedTuple):
+class TrialResult(NamedTuple):
     """What came of it: a configuration that is right, or the reason why there is none."""
 
-    config: Config | None
+    config: KernelConfig | None
     reason: str | None
     lasting: bool = True
     """Whether it would be the same another time."""
 
 
-def candidates(capability: int, channels: int, exact: bool) -> list[Config]:
+def candidate_configs(capability: int, channels: int, exact: bool) -> list[KernelConfig]:
     """Configurations for a GPU's major compute capability, the fastest first.
 
     Their order was measured on compute capability 9.0 (Triton 3.6.0); elsewhere it is that of fewest spilled registers.
@@ -70,31 +72,35 @@ def candidates(capability: int, channels: int, exact: bool) -> list[Config]:
     for the float32-grade ones and for wide lines, which cannot be launched; tiles of 32 pixels do without.
     """
     if padded(channels) > 32:
-        first, others = Config((8, 8), 4, 1, 8), [Config((8, 16), 8, 1, parts) for parts in (8, 4)]
-        others.append(Config((8, 8), 8, 1, 8))
-        tiny = [Config((4, 8), warps, 1, 8) for warps in ((8, 4) if exact else (4, 8))] if capability == 10 else []
-        return [first, *tiny, *others]
+        return _configs_for_wide_lines(capability, exact)
+    config = KernelConfig
     if exact:
-        small, large = Config((8, 8), 4, 2, 8), Config((8, 16), 8, 1, 4)
-        others = [Config((8, 8), 8, 1, 4), Config((8, 16), 4, 1, 4), Config((8, 16), 8, 1, 8)]
+        small, large = config((8, 8), 4, 2, 8), config((8, 16), 8, 1, 4)
+        others = [config((8, 8), 8, 1, 4), config((8, 16), 4, 1, 4), config((8, 16), 8, 1, 8)]
         if capability == 10:
-            return [large, Config((4, 8), 4, 2, 4), Config((4, 8), 2, 2, 8), *others]
+            return [large, config((4, 8), 4, 2, 4), config((4, 8), 2, 2, 8), *others]
         return [small, large, *others] if capability >= 12 else [large, *others]
     if capability in (9, 10):
-        return [Config((8, 16), 4, 2, 2), Config((8, 16), 4, 2, 4), Config((8, 8), 4, 2, 4), Config((8, 8), 4, 1, 4)]
+        return [config((8, 16), 4, 2, 2), config((8, 16), 4, 2, 4), config((8, 8), 4, 2, 4), config((8, 8), 4, 1, 4)]
     parts = 8 if capability >= 12 and padded(channels) == 32 else 4
-    return [Config((8, 8), 4, 2, parts), Config((8, 8), 4, 1, parts), Config((8, 16), 8, 1, 4)]
+    return [config((8, 8), 4, 2, parts), config((8, 8), 4, 1, parts), config((8, 16), 8, 1, 4)]
 
 
-# Verdicts
+def _configs_for_wide_lines(capability: int, exact: bool) -> list[KernelConfig]:
+    tiny = [KernelConfig((4, 8), warps, 1, 8) for warps in ((8, 4) if exact else (4, 8))] if capability == 10 else []
+    large = [KernelConfig((8, 16), 8, 1, parts) for parts in (8, 4)]
+    return [KernelConfig((8, 8), 4, 1, 8), *tiny, *large, KernelConfig((8, 8), 8, 1, 8)]
 
-_known: dict[Case, Verdict] = {}
-_running: dict[Case, threading.Thread] = {}
+
+# Results
+
+_known: dict[TrialCase, TrialResult] = {}
+_running: dict[TrialCase, threading.Thread] = {}
 _lock = threading.Lock()
 _children: set[subprocess.Popen] = set()
 
 
-def verdict(case: Case) -> Verdict | None:
+def trial_result(case: TrialCase) -> TrialResult | None:
     """The verdict about a case; None while its trial goes on, which the first question begins in the background."""
     with _lock:
         if case in _known:
@@ -110,27 +116,27 @@ def verdict(case: Case) -> Verdict | None:
     return None
 
 
-def under_way() -> bool:
+def trial_running() -> bool:
     """Whether a trial goes on."""
     return bool(_running)
 
 
-def settle(case: Case) -> Verdict:
+def settle_trial(case: TrialCase) -> TrialResult:
     """The verdict about a case; waits for its trial."""
-    while (found := verdict(case)) is None:
+    while (found := trial_result(case)) is None:
         thread = _running.get(case)
         if thread is not None:
             thread.join()
     return found
 
 
-def _decide(case: Case) -> None:
+def _decide(case: TrialCase) -> None:
     try:
         found = _try_all(case)
         kept = _write(case, found) if found.lasting else "it will be tried again at the next start"
     except Exception as error:  # whatever it is: torch renders
         log.debug("the trial failed", exc_info=True)
-        found, kept = Verdict(None, f"its trial failed: {type(error).__name__}: {error}", False), ""
+        found, kept = TrialResult(None, f"its trial failed: {type(error).__name__}: {error}", False), ""
     with _lock:
         _known[case] = found
         _running.pop(case, None)
@@ -141,26 +147,26 @@ def _decide(case: Case) -> None:
         log.info("the fast kernel is used on %s (%s)%s", *_names(case), note)
 
 
-def _try_all(case: Case) -> Verdict:
+def _try_all(case: TrialCase) -> TrialResult:
     """The first configuration that is right."""
     reasons, lasting = [], True
-    if case.channels > WIDEST:
-        return Verdict(None, f"it takes up to {WIDEST} biline_channels, not {case.channels}")
+    if case.channels > MAX_CHANNELS:
+        return TrialResult(None, f"it takes up to {MAX_CHANNELS} biline_channels, not {case.channels}")
     capability = torch.cuda.get_device_capability(case.device)[0]
-    for config in candidates(capability, case.channels, case.dtype == str(torch.float32)):
+    for config in candidate_configs(capability, case.channels, case.dtype == str(torch.float32)):
         reason, same = try_one(case, config)
         if reason is None:
-            return Verdict(config, None)
+            return TrialResult(config, None)
         log.info("configuration %s: %s", tuple(config), reason)
         reasons.append(reason)
         lasting = lasting and same
         if not same:
             break  # what is wrong is not the configuration
-    return Verdict(None, "; ".join(dict.fromkeys(reasons)), lasting)
+    return TrialResult(None, "; ".join(dict.fromkeys(reasons)), lasting)
 
 
 def try_one(
-    case: Case, config: Config, command: Sequence[str] = (), seconds: float | None = None
+    case: TrialCase, config: KernelConfig, command: Sequence[str] = (), seconds: float | None = None
 ) -> tuple[str | None, bool]:
     """Try a configuration in a child process.
 
@@ -220,7 +226,7 @@ def _end_children() -> None:
         child.kill()
 
 
-def _names(case: Case) -> tuple[str, str]:
+def _names(case: TrialCase) -> tuple[str, str]:
     return torch.cuda.get_device_name(case.device), f"{case.dtype.removeprefix('torch.')}, {case.channels} channels"
 
 
@@ -240,7 +246,7 @@ def cache_folder() -> Path:
     return Path(base) / "creps"
 
 
-def key(case: Case) -> dict[str, Any]:
+def key(case: TrialCase) -> dict[str, Any]:
     """Everything that a verdict depends on."""
     import triton  # pyright: ignore[reportMissingImports]
 
@@ -252,7 +258,7 @@ def key(case: Case) -> dict[str, Any]:
         "triton": triton.__version__,
         "ptxas": _ptxas(),
         "torch": torch.__version__,
-        "driver": _driver(),
+        "driver": driver_version(),
         "card": properties.name,
         "capability": [properties.major, properties.minor],
         "source": sources.hexdigest(),
@@ -269,7 +275,7 @@ def _ptxas() -> str:
     return os.environ.get("TRITON_PTXAS_PATH", "")
 
 
-def _driver() -> str:
+def driver_version() -> str:
     with suppress(OSError):
         return Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
     with suppress(Exception):
@@ -282,7 +288,7 @@ def _file(identity: dict[str, Any]) -> Path:
     return cache_folder() / f"kernel-{name[:32]}.json"
 
 
-def _read(case: Case) -> Verdict | None:
+def _read(case: TrialCase) -> TrialResult | None:
     """A verdict of an earlier process; None if there is none, or what there is cannot be trusted."""
     try:
         identity = key(case)
@@ -290,16 +296,16 @@ def _read(case: Case) -> Verdict | None:
         if stored["key"] != identity:
             return None
         if stored["config"] is None:
-            return Verdict(None, str(stored["reason"]))
-        config = Config(tuple(stored["config"][0]), *stored["config"][1:])
+            return TrialResult(None, str(stored["reason"]))
+        config = KernelConfig(tuple(stored["config"][0]), *stored["config"][1:])
         capability = identity["capability"][0]
-        allowed = candidates(capability, case.channels, case.dtype == str(torch.float32))
-        return Verdict(config, None) if config in allowed else None
+        allowed = candidate_configs(capability, case.channels, case.dtype == str(torch.float32))
+        return TrialResult(config, None) if config in allowed else None
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, ImportError):
         return None
 
 
-def _write(case: Case, found: Verdict) -> str:
+def _write(case: TrialCase, found: TrialResult) -> str:
     """Keep a verdict; returns what to say about it."""
     try:
         identity = key(case)

@@ -15,14 +15,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import fused, reference
-from .packing import Config, example, pack, pack_line
+from . import reference
+from .fused import TritonBackend
+from .packing import KernelConfig, example, pack, pack_line
 from .stage import PixelStage
 
-Paint = Callable[[Tensor, Tensor, PixelStage, Tensor], bool]
+Painter = Callable[[Tensor, Tensor, PixelStage, Tensor], bool]
 """(columns, rows, stage, out) -> whether it overflowed; the lines are float32 [L, B, n, rank]."""
 
-CASES = ((1, 1, 1), (3, 11, 21), (2, 8, 16), (7, 67, 131), (7, 200, 333))
+TRIAL_IMAGES = ((1, 1, 1), (3, 11, 21), (2, 8, 16), (7, 67, 131), (7, 200, 333))
 """Levels, height and width of the pictures; most fill no whole number of tiles."""
 LAUNCHES = 20
 """Of each: some faults come and go."""
@@ -32,13 +33,13 @@ TOLERANCES = {"torch.float32": 2e-5, "torch.float16": 1e-2, "torch.bfloat16": 8e
 _PASSING = ("out of memory", "busy or unavailable")  # the GPU is in use
 
 
-def judge(paint: Paint, dtype: str, channels: int, image_channels: int, device: torch.device) -> str | None:
+def find_fault(paint: Painter, dtype: str, channels: int, image_channels: int, device: torch.device) -> str | None:
     """What is wrong with a way to paint, or None.
 
     Every picture is painted `LAUNCHES` times into memory that is not a number, in both dtypes that are ever stored; a
     line that is not finite must be noticed.
     """
-    for number, (levels, height, width) in enumerate(CASES):
+    for number, (levels, height, width) in enumerate(TRIAL_IMAGES):
         shape = {"levels": levels, "channels": channels, "image_channels": image_channels}
         columns, rows, stage = example(height, width, **shape, seed=number)
         columns, rows, stage = columns.to(device), rows.to(device), stage.to(device)
@@ -65,20 +66,20 @@ def judge(paint: Paint, dtype: str, channels: int, image_channels: int, device: 
     return None
 
 
-def kernel(config: Config, dtype: torch.dtype) -> Paint:
+def kernel_painter(config: KernelConfig, dtype: torch.dtype) -> Painter:
     """The kernel in one configuration."""
 
     def paint(columns: Tensor, rows: Tensor, stage: PixelStage, out: Tensor) -> bool:
         packed = pack(stage, dtype, config)
         overflow = torch.zeros(1, dtype=torch.int32, device=columns.device)
         lines = pack_line(columns, packed.channels, dtype).mul_(0.5), pack_line(rows, packed.channels, dtype)
-        fused.launch(*lines, packed, out, overflow)
+        TritonBackend().launch(*lines, packed, out, overflow)
         return bool(overflow.item())
 
     return paint
 
 
-def main() -> None:
+def run_child() -> None:
     """Answer one job."""
     job = json.loads(sys.stdin.read())
     answer(job, lambda: run(job))
@@ -90,10 +91,10 @@ def run(job: dict) -> str | None:
         return "this process sees no CUDA GPU"
     device = torch.device("cuda", job["device"])
     torch.cuda.set_device(device)
-    config = Config(tuple(job["config"][0]), *job["config"][1:])
+    config = KernelConfig(tuple(job["config"][0]), *job["config"][1:])
     dtype = {str(d): d for d in (torch.float32, torch.float16, torch.bfloat16)}[job["dtype"]]
     shape = job["channels"], job["image_channels"]
-    return judge(kernel(config, dtype), job["dtype"], *shape, device)
+    return find_fault(kernel_painter(config, dtype), job["dtype"], *shape, device)
 
 
 def examine(work: Callable[[], str | None]) -> tuple[str | None, bool]:

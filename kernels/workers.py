@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import torch
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 def run_parallel(
-    work: Callable[[Item], int], items: Iterable[Item], workers: int, after: Callable[[int], None]
+    work: Callable[[_Item], int], items: Iterable[_Item], workers: int, after: Callable[[int], None]
 ) -> None:
     """Call `work(item)` for all items, each on one of `workers` threads; torch's threads are shared out evenly.
 
@@ -35,7 +35,7 @@ def run_parallel(
     # The grad and inference modes belong to a thread: the workers take over those of the caller.
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
-    def run(item: Item) -> int:
+    def run(item: _Item) -> int:
         with torch.inference_mode(inference), torch.set_grad_enabled(grad):
             return work(item)
 

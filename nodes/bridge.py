@@ -22,8 +22,8 @@ from torch import Tensor
 from ..common.errors import printable, require
 from ..common.files import cannot_write
 from ..creps_core import Generator
-from ..creps_core.rendering import device, picture_graphs
-from ..kernels import checking
+from ..creps_core.rendering import allow_graphs, release_renderers
+from ..kernels import trial_running
 from . import previews
 from .sockets import Model
 
@@ -119,19 +119,20 @@ def file_state(folder: str, name: str) -> tuple[str, int, int]:
 
 def to_model(generator: Generator) -> Model:
     """Put a generator into the care of ComfyUI's memory management."""
-    picture_graphs.enabled = picture_graphs.enabled and not getattr(args, "disable_cuda_graphs", False)
+    if getattr(args, "disable_cuda_graphs", False):
+        allow_graphs(False)
     patcher = comfy.model_patcher.CoreModelPatcher(
         generator, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
     )
     # What is laid out for a GPU, and graphs, go with the weights when ComfyUI wants the memory.
-    patcher.add_callback(CallbacksMP.ON_DETACH, lambda patcher, unpatch_all: device.release(patcher.model))
+    patcher.add_callback(CallbacksMP.ON_DETACH, lambda patcher, unpatch_all: release_renderers(patcher.model))
     return Model(patcher)
 
 
 def on_device(model: Model, memory: int = 0) -> Generator:
     """The generator with its weights on the compute device, and `memory` bytes free there for the work."""
     mm.load_models_gpu([model.patcher], memory_required=memory, force_full_load=True)
-    if checking():
+    if trial_running():
         say("checking the fast kernel for this GPU, once")
     return model.generator
 
@@ -231,7 +232,7 @@ def back_off(work: Callable[[int | None], T], *, smallest: int, advice: str) -> 
             if tile is not None and tile <= smallest:
                 raise MemoryError(f"CREPS ran out of memory on {mm.get_torch_device()}. {advice}") from error
             tile = 256 if tile is None else tile // 2
-            device.release()  # picture_graphs, and what they hold
+            release_renderers()  # with their graphs, and the memory that those hold
             log.warning("out of memory: trying again with tiles of %d pixels", tile)
         mm.soft_empty_cache()
 

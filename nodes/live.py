@@ -20,7 +20,7 @@ from comfy.cli_args import args
 from server import PromptServer
 
 from ..creps_core.latents import Directions
-from ..creps_core.rendering import device
+from ..creps_core.rendering import release_renderers
 from ..creps_core.serving.conversation import converse
 from ..creps_core.serving.guard import refuse_origin
 from ..creps_core.serving.host import Check, Lease, Notify, hold_lock
@@ -137,7 +137,7 @@ class ComfyGenerators:
                 return False
             for model in self._used:
                 mm.unload_model_and_clones(model.patcher)
-                device.release(model.generator)
+                release_renderers(model.generator)
             self._loaded, self._used = None, weakref.WeakSet()
             mm.soft_empty_cache()
             log.info("the explorer has given its memory back")

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ...kernels.graphs import Graph
+from ...kernels import Graph
 from ..checkpoints import build_generator
 from ..network import Discriminator, DiscriminatorConfig, GeneratorConfig
 from ..training import (

@@ -28,8 +28,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ... import kernels
-from ...kernels import fused, trial
+from ...kernels import OverflowFlag, TrialCase, TrialResult, driver_version, missing_triton, settle_trial
 from ..checkpoints import BUILTINS, load_builtin
 from ..latents import sample
 from ..network import RANK, Generator
@@ -116,7 +115,7 @@ def machine() -> dict[str, Any]:
     from .. import __version__
 
     found: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "version": __version__, "torch": torch.__version__}
-    found |= {"python": platform.python_version(), "gpu": torch.cuda.get_device_name(), "driver": trial._driver()}
+    found |= {"python": platform.python_version(), "gpu": torch.cuda.get_device_name(), "driver": driver_version()}
     try:
         import triton  # pyright: ignore[reportMissingImports]
 
@@ -131,15 +130,15 @@ def machine() -> dict[str, Any]:
 
 def trials(report: Report) -> bool:
     """The kernel in every precision and width, tried in other processes: which configuration is right."""
-    reason = fused.missing()
+    reason = missing_triton()
     if reason:
         report.say(reason)
         return False
-    cases = [trial.Case(torch.cuda.current_device(), str(dtype), *shape) for dtype, *shape in CASES]
+    cases = [TrialCase(torch.cuda.current_device(), str(dtype), *shape) for dtype, *shape in CASES]
     start = time.monotonic()
 
-    def settle(case: trial.Case) -> tuple[trial.Verdict, float]:
-        return trial.settle(case), time.monotonic() - start
+    def settle(case: TrialCase) -> tuple[TrialResult, float]:
+        return settle_trial(case), time.monotonic() - start
 
     with ThreadPoolExecutor(len(cases)) as pool:
         verdicts = list(pool.map(settle, cases))
@@ -246,12 +245,12 @@ def _errors(report: Report, found: dict, name: str, generator: Generator, ws: Te
     exact = generator.synthesis(ws.double(), positions, positions)
     generator.float()
     well = True
-    chosen = device.renderer_of(generator).look(generator)
+    chosen = device.probe_precision(generator)
     report.say(f"{name}: auto is {chosen.precision}; float16 is within 1 for {100 * chosen.share:.3f} %")
     found[f"{name}, auto"] = [str(chosen.precision), chosen.share]
     for precision, limit in limits.items():
         for way in ("eager", "recorded", "replayed"):
-            picture_graphs.enabled = way != "eager"
+            picture_graphs.allow_graphs(way != "eager")
             worst, within = error(render(generator, ws, height=side, width=side, precision=precision), exact)
             good = worst <= limit and (precision != "auto" or within >= 0.99)
             if way != "recorded":
@@ -281,35 +280,34 @@ def _whole_times(generator: Generator, ws: Tensor, side: int) -> dict[str, list[
     out = torch.empty((1, generator.config.img_channels, side, side), device="cuda")
     for precision in ("auto", "float32"):
         for way in ("eager", "replayed"):
-            picture_graphs.enabled = way == "replayed"
-            if way == "replayed" and side * side > device.RECORDED:
+            picture_graphs.allow_graphs(way == "replayed")
+            if way == "replayed" and side * side > device.GRAPH_SAMPLES:
                 continue
 
             def work(precision: str = precision) -> None:
                 render(generator, ws, height=side, width=side, precision=precision, out=out)
 
             row[f"{precision}, {way}"] = clock({"it": work}, _RUNS)["it"]
-    picture_graphs.enabled = True
+    picture_graphs.allow_graphs(True)
     return row
 
 
 def _parts(generator: Generator, ws: Tensor, side: int) -> tuple[list[float], list[float]]:
     """Milliseconds of the lines (a latent's application included) and of the per-pixel stage, in float16."""
-    renderer, config = device.renderer_of(generator), generator.config
+    renderer = device.renderer_of(generator)
     dtype = torch.float16
-    configuration = fused.configuration(torch.device("cuda", 0), dtype, kernels.PUBLISHED)
-    stage = renderer.stage(dtype, configuration)
+    stage = renderer.stage("auto", dtype)
     positions = torch.linspace(0, 1, side, dtype=torch.float64, device="cuda")
-    lines = torch.zeros(len(config.biline_levels), 2 * side, RANK, config.biline_channels, dtype=dtype, device="cuda")
-    out, overflow = torch.empty(3, side, side, device="cuda"), torch.zeros(1, dtype=torch.int32, device="cuda")
+    lines = stage.reserve(2 * side, RANK)
+    out, overflow = torch.empty(3, side, side, device="cuda"), OverflowFlag(torch.device("cuda", 0))
 
     def evaluate() -> None:
-        renderer.lean.apply(ws[0])
-        renderer.lean.fill(stage)
-        renderer.lean.lines(positions, positions, lines, dtype)
+        with renderer.synthesis.latent(ws[0]) as latent:
+            stage.fill(latent)
+            latent.lines(positions, positions, lines, dtype)
 
     def paint() -> None:
-        fused.paint(lines[:, :side], lines[:, side:], stage.packed, out, overflow)
+        stage.paint(lines[:, :side], lines[:, side:], out, overflow)
 
     found = clock({"lines": evaluate, "pixels": paint}, _RUNS)
     return found["lines"], found["pixels"]
@@ -338,17 +336,17 @@ def _memory(report: Report, generator: Generator, ws: Tensor, side: int) -> dict
     """MiB at the peak beyond weights, picture and lines."""
     found = {}
     for precision in ("auto", "float32"):
-        device.release()
+        device.release_renderers()
         torch.cuda.empty_cache()
         out = torch.empty(1, 3, side, side, device="cuda")
         for way in ("eager", "replayed"):
-            picture_graphs.enabled = way == "replayed"
-            if way == "replayed" and side * side > device.RECORDED:
+            picture_graphs.allow_graphs(way == "replayed")
+            if way == "replayed" and side * side > device.GRAPH_SAMPLES:
                 continue
             render(generator, ws, height=side, width=side, precision=precision, out=out)
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-            device.release()
+            device.release_renderers()
             torch.cuda.empty_cache()
             before = torch.cuda.memory_allocated()
             for _ in range(3):
@@ -356,7 +354,7 @@ def _memory(report: Report, generator: Generator, ws: Tensor, side: int) -> dict
             chosen = device.precision_of(generator, precision)
             lines = len(generator.config.biline_levels) * 2 * side * RANK * 32 * chosen.pixels.itemsize
             found[f"{precision}, {way}"] = (torch.cuda.max_memory_allocated() - before - lines) / 2**20
-    picture_graphs.enabled = True
+    picture_graphs.allow_graphs(True)
     report.say(
         f"memory at {side} beyond weights, picture and lines, MiB: " + str({k: round(v) for k, v in found.items()})
     )
@@ -375,7 +373,7 @@ def _operations(report: Report, generator: Generator, ws: Tensor) -> dict[str, i
             return func(*args, **(kwargs or {}))
 
     found = {}
-    picture_graphs.enabled = False
+    picture_graphs.allow_graphs(False)
     for name, subject, latent in (
         ("512 model", generator, ws),
         *((n, g, sample(g, [1])) for n in ("alpine",) for g in [load_builtin(n).to("cuda")]),
@@ -385,7 +383,7 @@ def _operations(report: Report, generator: Generator, ws: Tensor) -> dict[str, i
         with Counter():
             render(subject, latent, height=1024, width=1024)
         found[name] = Counter.count
-    picture_graphs.enabled = True
+    picture_graphs.allow_graphs(True)
     report.say(f"operations a picture of 1024: {found}")
     return found
 

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ...kernels.graphs import static_shapes
+from ...kernels import static_shapes
 from ..network import FOLDS_ON, Discriminator, Generator
 from ..training import PHASES, TileSizes, Trainer, discriminator_config_for, run_phase
 from .training import Case

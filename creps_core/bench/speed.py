@@ -177,9 +177,9 @@ def _pixel_contestants(
         dtype = kernels.PRECISIONS[precision]
         lines = columns.to(dtype), rows.to(dtype)
         prepared = kernels.prepare(stage, ws.device, dtype=dtype)
-        return lambda: kernels.entangle(*lines, prepared, out)
+        return lambda: prepared.paint(*lines, out)
 
-    return {"unfused": lambda: unfused.entangle(columns, rows, stage)} | {p: fused(p) for p in precisions}
+    return {"unfused": lambda: unfused.entangle_unfused(columns, rows, stage)} | {p: fused(p) for p in precisions}
 
 
 def _whole_contestants(

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...kernels.graphs import Graph
+from ...kernels import Graph
 from ..network import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from ..training import PHASES, WARM_UP, Phase, Recipe, Trainer, discriminator_config_for, r1_gamma_for
 from .golden import golden_steps

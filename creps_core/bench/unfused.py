@@ -17,7 +17,7 @@ from ...kernels import Layer, PixelStage
 from ..network import Generator, ModulatedLinear
 
 
-def entangle(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
+def entangle_unfused(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
     """[L, B, H, rank] and [L, B, W, rank] -> [C, H, W]."""
     height = columns.shape[2]
     columns, rows = columns * math.sqrt(0.5), rows * math.sqrt(0.5)
@@ -85,4 +85,4 @@ def picture(generator: Generator, ws: Tensor, side: int) -> Tensor:
     """The whole frame of one latent, lines and modulation included, [1, C, side, side]."""
     positions = torch.linspace(0, 1, side, dtype=torch.float64, device=ws.device)
     columns, rows = lines(generator, ws, positions)
-    return entangle(columns, rows, generator.synthesis.pixel_stage(ws).sample(0))[None]
+    return entangle_unfused(columns, rows, generator.synthesis.pixel_stage(ws).sample(0))[None]

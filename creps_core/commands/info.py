@@ -35,7 +35,7 @@ def _checkpoint(path: Path) -> Iterator[str]:
     import torch
 
     from ..checkpoints import inspect_checkpoint, load_generator
-    from ..rendering import look_at
+    from ..rendering import probe_precision
 
     info = inspect_checkpoint(path)
     yield f"{printable(str(path))}: {info.format}"
@@ -46,7 +46,7 @@ def _checkpoint(path: Path) -> Iterator[str]:
     if len(values) > _MAX_DETAILS:
         yield f"  and {len(values) - _MAX_DETAILS} more"
     if torch.cuda.is_available() and "G_ema" in info.networks:
-        found = look_at(load_generator(path).to("cuda"))
+        found = probe_precision(load_generator(path).to("cuda"))
         share = f"with float16, {100 * found.share:.2f} % of the 8-bit values are within 1 of those with float32"
         yield f"  precision auto on {torch.cuda.get_device_name()}: {found.precision} ({share})"
 

@@ -73,7 +73,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from ...kernels import settle
+    from ...kernels import settle_trials
     from ..latents import sample
     from ..rendering import frame_size, render_to_file, shape_of
 
@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> None:
     check_target(args.out)
     generator = _load(args).to(device)
     # The kernel's trial is awaited: the process ends too soon to run it in the background.
-    settle(generator.mapping.w_avg.device, shape_of(generator.config))
+    settle_trials(generator.mapping.w_avg.device, shape_of(generator.config))
     height, width = args.size[::-1] if args.size else frame_size(1024, generator.aspect)
     ws = sample(generator, [args.seed], label=args.label, truncation_psi=args.psi, truncation_cutoff=args.cutoff)
     start = time.perf_counter()

@@ -17,7 +17,7 @@ from ..checkpoints import fingerprint
 from ..data import ImageDataset, open_dataset, stamp
 from ..latents import sample
 from ..network import Generator, LabelSet
-from ..rendering import look_at, render
+from ..rendering import probe_precision, render
 
 log = logging.getLogger("CREPS")
 
@@ -108,7 +108,7 @@ class Generated(PictureSet):
         if self.precision != "auto":
             return self.precision
         on_gpu = self.generator.mapping.w_avg.device.type == "cuda"
-        return str(look_at(self.generator).precision) if on_gpu else "float32"
+        return str(probe_precision(self.generator).precision) if on_gpu else "float32"
 
 
 class Real(PictureSet):

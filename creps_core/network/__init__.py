@@ -6,7 +6,7 @@ pixels (`kernels`). Parameter names are those of the official checkpoints.
 
 from .config import RANK, GeneratorConfig
 from .discriminator import BRANCH_GAIN, FOLDS_ON, WINDOW_CODE, Block, Discriminator, DiscriminatorConfig
-from .fused_synthesis import FusedSynthesis
+from .fused_synthesis import AppliedLatent, FusedSynthesis
 from .generator import Generator, LineStyles, Synthesis
 from .labels import Label, LabelSet, label_vector
 from .layers import FullyConnected, ModulatedLinear
@@ -22,6 +22,7 @@ __all__ = [
     "RANK",
     "ROWS",
     "WINDOW_CODE",
+    "AppliedLatent",
     "Block",
     "Discriminator",
     "DiscriminatorConfig",

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from ...kernels.recompute import clamp
-from ...kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, leaky_relu
+from ...kernels import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, clamp, leaky_relu
 from .layers import FullyConnected
 from .mapping import MappingStack
 

@@ -9,8 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...kernels import reference
-from ...kernels.stage import Layer, PixelBlock, PixelStage
+from ...kernels import Layer, PixelBlock, PixelStage, entangle
 from .config import RANK, GeneratorConfig
 from .labels import LabelSet
 from .layers import FullyConnected, ModulatedLinear, StyledLayer
@@ -125,7 +124,7 @@ class Synthesis(nn.Module):
         """
         styles = self.line_styles(ws)
         columns, rows = self.bilines(styles, y, COLUMNS), self.bilines(styles, x, ROWS)
-        return reference.entangle(columns, rows, self.pixel_stage(ws))
+        return entangle(columns, rows, self.pixel_stage(ws))
 
 
 class Generator(nn.Module):

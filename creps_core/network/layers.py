@@ -15,9 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.onednn import fused_linear
-from ...kernels.recompute import clamp
-from ...kernels.reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE
+from ...kernels import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, clamp, fused_linear
 
 
 class FullyConnected(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from ...kernels.reference import leaky_relu
+from ...kernels import leaky_relu
 from .config import GeneratorConfig
 from .layers import FullyConnected
 

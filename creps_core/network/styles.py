@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels.reference import ACTIVATION_GAIN
-from ...kernels.stage import Layer, PixelBlock, PixelStage
+from ...kernels import ACTIVATION_GAIN, Layer, PixelBlock, PixelStage
 from .generator import LineStyles, Synthesis
 from .layers import ModulatedLinear, ScaledLayer
 

@@ -4,11 +4,11 @@ Read `render.py` first: there a latent becomes lines, and lines become pixels th
 samples lie, `camera.py` what a view shows, `film.py` renders paths, `warp.py` what is turned or bent, `large.py` files.
 """
 
-from . import device, picture_graphs
 from .camera import EASINGS, TIMINGS, WARPS, View, add_warp, between, camera_path
-from .device import look_at, shape_of
+from .device import probe_precision, release_renderers, shape_of
 from .film import render_path, render_view, share, views_estimate
 from .large import BITS, Preview, render_to_file
+from .picture_graphs import allow_graphs
 from .render import Progress, RenderCache, memory_estimate, render, render_bands
 from .spec import MAX_SIDE, MAX_SUPERSAMPLE, ImageSpec
 from .unfinished import Leftover, clear_unfinished, unfinished_in
@@ -33,16 +33,16 @@ __all__ = [
     "View",
     "Window",
     "add_warp",
+    "allow_graphs",
     "between",
     "camera_path",
     "clear_unfinished",
-    "device",
     "fit_window",
     "frame_size",
     "full_size",
-    "look_at",
     "memory_estimate",
-    "picture_graphs",
+    "probe_precision",
+    "release_renderers",
     "render",
     "render_bands",
     "render_path",

@@ -1,55 +1,91 @@
-"""Pictures on a GPU: few operations a picture, no wait but one at the end, and graphs where pictures repeat.
+"""Rendering on a GPU: few operations per image, one wait at the end, and CUDA graphs where images repeat.
 
-What is made once for a generator on a device is kept by `renderer_of`: its network laid out anew
-(`network.FusedSynthesis`), the packed weights of its per-pixel stage, the precision that is good enough for it, and
-recorded pictures.
+`renderer_of` keeps what is made once for a generator on a device: its network laid out anew (`network.FusedSynthesis`),
+the resident per-pixel stage (`kernels.ResidentStage`), the precision that is good enough for it, and captured images.
+`RenderEngine` says which generators are rendered here.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
-from ... import kernels
-from ...kernels import fused
-from ...kernels.packing import Config, PendingStage, padded
-from ..network import RANK, FusedSynthesis, Generator, GeneratorConfig
-from . import picture_graphs
-from .precision import Look, Precision, explicit, look
+from ...kernels import (
+    BACKENDS,
+    Backend,
+    CudaGraph,
+    OverflowFlag,
+    ResidentStage,
+    StageShape,
+    axis_order,
+    choose,
+    empty_like_image,
+    resolve_precision,
+)
+from ..network import RANK, AppliedLatent, FusedSynthesis, Generator, GeneratorConfig
+from .picture_graphs import MakeGraph, PictureGraphs, capture
+from .precision import Precision, PrecisionProbe, run_probe
 from .spec import ImageSpec
 from .transfer import Transfer
 
-BAND = 8192
+BAND_SAMPLES = 8192
 """Samples along the height whose columns are evaluated at a time."""
-RECORDED = 4 << 20  # samples of a picture that is worth recording: a larger one keeps the GPU busy anyway
-SMALL = 16 << 20  # likewise of one that is painted whole before it is copied
+GRAPH_SAMPLES = 4 << 20
+"""Most samples of an image that is captured as a graph; larger ones keep the GPU busy anyway."""
+_WHOLE_SAMPLES = 16 << 20  # most samples of an image that is painted whole before it is copied to another device
 
+
+@dataclass(frozen=True)
+class RenderEngine:
+    """How a device renders: the backends to choose from, and what captures its graphs."""
+
+    backends: Mapping[str, Backend] = field(default_factory=lambda: BACKENDS)
+    make_graph: MakeGraph | None = CudaGraph
+    """None: images are never captured."""
+
+
+_CUDA = RenderEngine()
+_engines: WeakKeyDictionary[Generator, RenderEngine] = WeakKeyDictionary()
 _renderers: WeakKeyDictionary[Generator, DeviceRenderer] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def serves(device: torch.device) -> bool:
-    """Whether pictures on a device are rendered here."""
-    return device.type == "cuda"
+def use_engine(generator: Generator, engine: RenderEngine) -> None:
+    """Render a generator by this engine wherever it lies, in place of the one that its device has."""
+    with _lock:
+        _engines[generator] = engine
+        _renderers.pop(generator, None)
+
+
+def engine_of(generator: Generator) -> RenderEngine | None:
+    """The engine of a generator; None if `render` takes the path for CPUs."""
+    with _lock:
+        found = _engines.get(generator)
+    return found or (_CUDA if generator.mapping.w_avg.device.type == "cuda" else None)
+
+
+def transfer_for(generator: Generator, depth: int = 0) -> Transfer | None:
+    """A `Transfer` for images of a generator; None if `render` takes the path for CPUs."""
+    return None if engine_of(generator) is None else Transfer(generator.mapping.w_avg.device, depth)
 
 
 def renderer_of(generator: Generator) -> DeviceRenderer:
-    """What is kept for a generator where its weights lie now."""
+    """The renderer that is kept for a generator, made anew if its weights have changed or moved."""
+    engine = engine_of(generator) or _CUDA
     with _lock:
         found = _renderers.get(generator)
-        if found is None or not found.lean.current:
-            found = _renderers[generator] = DeviceRenderer(generator)
+        if found is None or not found.synthesis.current:
+            found = _renderers[generator] = DeviceRenderer(generator, engine)
         return found
 
 
-def release(generator: Generator | None = None) -> None:
-    """Let go of the memory that is kept on a device for a generator, or for all."""
+def release_renderers(generator: Generator | None = None) -> None:
+    """Release the device memory that is kept for a generator, or for all."""
     with _lock:
         if generator is None:
             _renderers.clear()
@@ -57,69 +93,79 @@ def release(generator: Generator | None = None) -> None:
             _renderers.pop(generator, None)
 
 
-def precision_of(generator: Generator, precision: str) -> Precision:
-    """What a name means for a generator where its weights lie; the first time with `auto` on a GPU it is looked at.
+def precision_of(generator: Generator, name: str) -> Precision:
+    """The precision that a name means for a generator where its weights lie; `auto` is probed once on a GPU.
 
     Raises:
         ValueError: there is no such precision.
     """
-    found = explicit(precision, generator.mapping.w_avg.device)
-    return found or renderer_of(generator).look(generator).precision
+    if name == "auto" and engine_of(generator) is not None:
+        return probe_precision(generator).precision
+    dtype = resolve_precision(name)
+    return Precision(dtype, dtype)
 
 
-def look_at(generator: Generator) -> Look:
-    """What precision `auto` is for a generator on a GPU, and how good float16 is there."""
-    return renderer_of(generator).look(generator)
+def probe_precision(generator: Generator) -> PrecisionProbe:
+    """The precision that `auto` means for a generator on a GPU, and how good float16 is there."""
+    return renderer_of(generator).probe(generator)
 
 
-def shape_of(config: GeneratorConfig) -> kernels.StageShape:
-    """What `kernels` must know of a generator's per-pixel stage."""
-    return kernels.StageShape(config.biline_channels, config.img_channels)
+def shape_of(config: GeneratorConfig) -> StageShape:
+    """The shape of a generator's per-pixel stage, as `kernels` asks for it."""
+    return StageShape(config.biline_channels, config.img_channels)
 
 
 class DeviceRenderer:
-    """See the module."""
+    """What is kept for a generator on a device; see the module."""
 
-    def __init__(self, generator: Generator):
-        self.lean = FusedSynthesis(generator.synthesis, generator.mapping.w_avg.device)
-        self.recordings = picture_graphs.PictureGraphs()
-        self._stages: dict[tuple[torch.dtype, Config], PendingStage] = {}
-        self._look: Look | None = None
+    def __init__(self, generator: Generator, engine: RenderEngine):
+        self.engine = engine
+        self.synthesis = FusedSynthesis(generator.synthesis, generator.mapping.w_avg.device)
+        self.graphs = PictureGraphs()
+        self._stages: dict[tuple[str, torch.dtype], ResidentStage] = {}
+        self._probe: PrecisionProbe | None = None
 
-    def look(self, generator: Generator) -> Look:
-        """The precision that is good enough for this generator, and how good half precision is."""
-        if self._look is None:
+    def probe(self, generator: Generator) -> PrecisionProbe:
+        """The precision that is good enough for this generator; found at the first call."""
+        if self._probe is None:
+            self._probe = run_probe(generator, self._draw)
+        return self._probe
 
-            def draw(ws: Tensor, side: int, precision: Precision) -> Tensor:
-                out = torch.empty((len(ws), generator.config.img_channels, side, side), device=self.lean.device)
-                transfer = Transfer(self.lean.device)
-                picture = DevicePicture(self, ws, ImageSpec(side, side), precision, transfer)
-                for i in range(len(ws)):
-                    for top, bottom, paint in picture.bands(i):
-                        paint(out[i, :, top:bottom])
-                transfer.finish()
-                return out
+    def _draw(self, ws: Tensor, side: int, precision: Precision) -> Tensor:
+        device = self.synthesis.device
+        out = torch.empty((len(ws), self.synthesis.config.img_channels, side, side), device=device)
+        transfer = Transfer(device)
+        image = DevicePicture(self, ws, ImageSpec(side, side), precision, transfer)
+        for i in range(len(ws)):
+            for top, bottom, paint in image.bands(i):
+                paint(out[i, :, top:bottom])
+        transfer.finish()
+        return out
 
-            self._look = look(generator, draw)
-        return self._look
+    def stage(self, name: str, dtype: torch.dtype) -> ResidentStage:
+        """The per-pixel stage, resident in a backend (a name, or `auto`) for products in a dtype.
 
-    def stage(self, dtype: torch.dtype, config: Config) -> PendingStage:
-        """The packed per-pixel stage in a dtype, waiting for a latent."""
-        if (dtype, config) not in self._stages:
-            with torch.inference_mode(False):
-                self._stages[dtype, config] = PendingStage(self.lean.raw_stage(), dtype, config)
-        return self._stages[dtype, config]
+        Raises:
+            ValueError: no such backend can run here; see `kernels.choose`.
+        """
+        synthesis = self.synthesis
+        backend = choose(name, synthesis.device, dtype, shape_of(synthesis.config), backends=self.engine.backends)
+        key = backend.name, dtype
+        if key not in self._stages:
+            with torch.inference_mode(False):  # memory that can be used in both modes
+                self._stages[key] = backend.reside(synthesis.raw_stage(), dtype)
+        return self._stages[key]
 
 
 class DevicePicture:
-    """A picture that is wanted of some latents, on a GPU.
+    """An image of each of some latents, on a GPU.
 
     Args:
         renderer: of the generator.
         ws: [N, num_ws, w_dim].
-        spec: what is wanted.
+        spec: of the images.
         precision: of the products.
-        transfer: takes the pictures to `out`; `finish` it in the end.
+        transfer: takes the images to `out`; call its `finish` at the end.
         advance: called with the work done, in pixels.
         line_work: the work of a position on a line, in pixels.
     """
@@ -134,21 +180,15 @@ class DevicePicture:
         advance: Callable[[int], None] = lambda work: None,
         line_work: int = 1,
     ):
-        self.renderer, self.lean, self.spec, self.precision = renderer, renderer.lean, spec, precision
+        self.renderer, self.synthesis, self.spec, self.precision = renderer, renderer.synthesis, spec, precision
         self.advance, self.line_work = advance, line_work
-        device, config = self.lean.device, self.lean.config
-        shape = shape_of(config)
-        self.backend = kernels.choose(spec.backend, device, precision.pixels, shape)
-        self.fused = self.backend == "triton"
+        device = self.synthesis.device
+        self.stage = renderer.stage(spec.backend, precision.pixels)
         self.ws = ws.to(device, torch.float32)
         self.y, self.x = (positions.to(device) for positions in spec.positions())
-        self.channels = padded(config.biline_channels) if self.fused else config.biline_channels
         self.transfer = transfer
-        transfer.dtype = precision.pixels
-        self.stage = None
-        if self.fused:
-            self.stage = renderer.stage(precision.pixels, fused.configuration(device, precision.pixels, shape))
-        self.pace = _Pace(device)
+        transfer.overflow.dtype = precision.pixels
+        self.queue = _LaunchQueue(device)
 
     @torch.no_grad()
     def bands(
@@ -156,12 +196,13 @@ class DevicePicture:
     ) -> Iterator[tuple[int, int, Callable[[Tensor], None]]]:
         """See `render._Picture.bands`."""
         k, height = self.spec.supersample, self.spec.height
-        band = band or max(1, BAND // k)
+        band = band or max(1, BAND_SAMPLES // k)
         self.advance(first_row * (self.spec.width + k * self.line_work))
         if first_row == 0 and height <= band:
             yield 0, height, lambda out: self._whole(i, out)
             return
-        rows = self._lines(i, self.y[:0], self.x)
+        with self.synthesis.latent(self.ws[i]) as latent:
+            rows = self._lines(latent, self.y[:0], self.x)
         top = first_row
         while top < height:
             bottom = min((top // band + 1) * band, height)
@@ -170,111 +211,105 @@ class DevicePicture:
 
     @torch.no_grad()
     def _whole(self, i: int, out: Tensor) -> None:
-        """A picture whose lines are evaluated at once."""
+        """An image whose lines are evaluated at once."""
         samples = out[0].numel() * self.spec.supersample**2
-        positions = (len(self.y) + len(self.x)) * self.line_work
-        with self.lean.lock:
-            if samples <= RECORDED and (replay := self._recording(out)) is not None:
+        with self.synthesis.lock:
+            if samples <= GRAPH_SAMPLES and (replay := self._replay_for(out)) is not None:
                 self.transfer.send(replay(self.ws[i], self.y, self.x, self.transfer.overflow), out)
-                self.advance(positions + out[0].numel())
+                self.advance((len(self.y) + len(self.x)) * self.line_work + out[0].numel())
                 return
-            self.lean.apply(self.ws[i])
-            lines = self._evaluate(self.y, self.x)
-            self.advance(positions)
-            away = out.device != self.lean.device and samples <= SMALL
-            target = fused.like(out, out.dtype, self.lean.device) if away else out
-            self._paint(i, lines[:, : len(self.y)], lines[:, len(self.y) :], target)
+            with self.synthesis.latent(self.ws[i]) as latent:
+                lines = self._lines(latent, self.y, self.x)
+                away = out.device != self.synthesis.device and samples <= _WHOLE_SAMPLES
+                target = empty_like_image(out, out.dtype, self.synthesis.device) if away else out
+                self._paint(latent, lines[:, : len(self.y)], lines[:, len(self.y) :], target)
             if target is not out:
                 self.transfer.send(target, out)
 
-    def _lines(self, i: int, y: Tensor, x: Tensor) -> Tensor:
-        with self.lean.lock:
-            self.lean.apply(self.ws[i])
-            lines = self._evaluate(y, x)
+    @torch.no_grad()
+    def _band(self, i: int, part: slice, rows: Tensor, out: Tensor) -> None:
+        with self.synthesis.latent(self.ws[i]) as latent:  # another thread may have applied its own meanwhile
+            columns = self._lines(latent, self.y[part], self.x[:0])
+            self._paint(latent, columns, rows, out)
+
+    def _lines(self, latent: AppliedLatent, y: Tensor, x: Tensor) -> Tensor:
+        lines = self._evaluate(latent, y, x)
         self.advance((len(y) + len(x)) * self.line_work)
         return lines
 
-    @torch.no_grad()
-    def _band(self, i: int, part: slice, rows: Tensor, out: Tensor) -> None:
-        with self.lean.lock:  # another thread may have applied its latent meanwhile
-            columns = self._lines(i, self.y[part], self.x[:0])
-            self._paint(i, columns, rows, out)
-
-    def _evaluate(self, y: Tensor, x: Tensor) -> Tensor:
-        """Lines of the latent that was applied, [L, ny + nx, RANK, channels], the columns halved."""
-        shape = (len(self.lean.config.biline_levels), len(y) + len(x), RANK, self.channels)
-        make = torch.empty if self.channels == self.lean.config.biline_channels else torch.zeros
-        lines = make(shape, dtype=self.precision.pixels, device=self.lean.device)
-        self.lean.lines(y, x, lines, self.precision.lines, tf32=self.precision.tf32)
+    def _evaluate(self, latent: AppliedLatent, y: Tensor, x: Tensor) -> Tensor:
+        """Lines as a resident stage reads them, [L, ny + nx, RANK, channels], the columns halved."""
+        lines = self.stage.reserve(len(y) + len(x), RANK)
+        latent.lines(y, x, lines, self.precision.lines, tf32=self.precision.tf32)
         return lines
 
-    def _paint(self, i: int, columns: Tensor, rows: Tensor, out: Tensor) -> None:
-        spec = self.spec
-        options: dict[str, Any] = {"supersample": spec.supersample, "tile": spec.tile_size if spec.tile else None}
-        if self.stage is not None:
-            self.lean.fill(self.stage)
-            packed = self.stage.packed
-            fused.paint(columns, rows, packed, out, self.transfer.overflow, after_tile=self._after_tile, **options)
-            return
-        stage = self.lean.synthesis.pixel_stage(self.ws[i : i + 1]).sample(0)
-        prepared = kernels.prepare(stage, self.lean.device, dtype=self.precision.pixels, backend=self.backend)
-        columns, rows = (rearrange(line, "l n rank b -> l b n rank") for line in (columns * 2, rows))
-        kernels.entangle(columns, rows, prepared, out, after_tile=self.advance, **options)
+    def _paint(self, latent: AppliedLatent, columns: Tensor, rows: Tensor, out: Tensor) -> None:
+        self.stage.fill(latent)
+        self.stage.paint(
+            columns,
+            rows,
+            out,
+            self.transfer.overflow,
+            supersample=self.spec.supersample,
+            tile=self.spec.tile_size if self.spec.tile else None,
+            after_tile=self._after_tile,
+        )
 
     def _after_tile(self, pixels: int) -> None:
-        self.pace.step()
+        self.queue.limit()
         self.advance(pixels)
 
-    # Recorded pictures
+    # Captured images
 
-    def _recording(self, out: Tensor) -> Callable[..., Tensor] | None:
-        """What replays a picture like `out`, if one was asked for before: (ws, y, x, overflow) -> picture."""
-        if self.stage is None or self.spec.tile is not None:
+    def _replay_for(self, out: Tensor) -> Callable[..., Tensor] | None:
+        """What replays an image like `out`, if one was requested before: (ws, y, x, overflow) -> image."""
+        if self.renderer.engine.make_graph is None or not self.stage.replayable or self.spec.tile is not None:
             return None
-        key = (*out.shape, out.dtype, fused.order(out), self.spec.supersample, self.precision, self.stage.packed.config)
-        return self.renderer.recordings.find(key, lambda: self._record(out))
+        key = (*out.shape, out.dtype, axis_order(out), self.spec.supersample, self.precision, self.stage)
+        return self.renderer.graphs.find(key, lambda: self._capture(out))
 
-    def _record(self, out: Tensor) -> Callable[..., Tensor]:
+    def _capture(self, out: Tensor) -> Callable[..., Tensor]:
+        device, make_graph = self.synthesis.device, self.renderer.engine.make_graph
+        assert make_graph is not None
         with torch.inference_mode(False):
             ws, y, x = self.ws[0].clone(), self.y.clone(), self.x.clone()
-            picture = fused.like(out, out.dtype, self.lean.device)
-            overflow = torch.zeros_like(self.transfer.overflow)
-        stage, spec, lean = self.stage, self.spec, self.lean
-        assert stage is not None
+            image, overflow = empty_like_image(out, out.dtype, device), OverflowFlag(device)
 
         def work() -> None:
-            overflow.zero_()
-            lean.apply(ws)
-            lines = self._evaluate(y, x)
-            lean.fill(stage)
-            fused.paint(
-                lines[:, : len(y)], lines[:, len(y) :], stage.packed, picture, overflow, supersample=spec.supersample
-            )
+            overflow.clear()
+            with self.synthesis.latent(ws) as latent:
+                lines = self._evaluate(latent, y, x)
+                self.stage.fill(latent)
+                columns, rows = lines[:, : len(y)], lines[:, len(y) :]
+                self.stage.paint(columns, rows, image, overflow, supersample=self.spec.supersample)
 
-        replay = picture_graphs.record(work, lean.device)
+        replay = capture(work, device, make_graph)
 
-        def again(new_ws: Tensor, new_y: Tensor, new_x: Tensor, found: Tensor) -> Tensor:
+        def replay_with(new_ws: Tensor, new_y: Tensor, new_x: Tensor, found: OverflowFlag) -> Tensor:
             ws.copy_(new_ws)
             y.copy_(new_y)
             x.copy_(new_x)
             replay()
-            found.logical_or_(overflow)
-            return picture
+            found.merge(overflow)
+            return image
 
-        return again
+        return replay_with
 
 
-class _Pace:
-    """Keeps the queue of launches short, so that a cancelled picture ends soon and progress is true."""
+class _LaunchQueue:
+    """Keeps the queue of launches short, so that a cancelled image ends soon and progress is true."""
+
+    _LENGTH = 2
 
     def __init__(self, device: torch.device):
         self.device, self.events = device, []
 
-    def step(self) -> None:
+    def limit(self) -> None:
+        """Note a launch, and wait until few are queued."""
         if self.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
             return
         event = torch.cuda.Event()
         event.record()
         self.events.append(event)
-        if len(self.events) > 2:
+        if len(self.events) > self._LENGTH:
             self.events.pop(0).synchronize()

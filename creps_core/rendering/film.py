@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..network import Generator, GeneratorConfig
 from .camera import View
+from .device import transfer_for
 from .render import Progress, RenderCache, memory_estimate, render
 from .spec import check_out
 from .warp import Tables, render_mapped, tables_estimate
@@ -144,7 +145,7 @@ def render_path(
         out = torch.empty(shape, device=generator.mapping.w_avg.device)
     check_out(out, shape)
     same: list[Tables] | None = [] if len(ws) == 1 else None
-    cache = RenderCache(_LONGEST_KEPT, generator.mapping.w_avg.device)
+    cache = RenderCache(_LONGEST_KEPT, transfer_for(generator, 2))
     for i, view in enumerate(views):
         render_view(
             generator,

@@ -1,7 +1,8 @@
-"""Pictures that are rendered again and again, replayed as one CUDA graph.
+"""Images of one kind that are rendered repeatedly, each replayed as one CUDA graph.
 
-A picture is a few hundred small operations; started one by one from Python, the GPU waits between them. A graph starts
-them all at once. It repeats what was recorded: sizes, weights and memory stay, only latent and positions are new.
+An image is a few hundred small operations; launched one by one from Python, they leave the GPU idle in between. A graph
+launches them all at once. It repeats what was captured: sizes, weights and memory stay, only the latent and the
+positions are new.
 """
 
 from __future__ import annotations
@@ -14,60 +15,71 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor
 
-from ...kernels.graphs import CudaGraph, Graph
+from ...kernels import Graph
 
 log = logging.getLogger("CREPS")
 
-MOST = 4
-"""Graphs that are kept for a generator: each holds the memory of one picture on its way."""
+MAX_GRAPHS = 4
+"""Graphs kept for a generator: each holds the memory of one image in progress."""
+_MAX_KEYS = 256
 
-enabled = os.environ.get("CREPS_GRAPHS", "1") != "0"
-"""Whether to record at all; a host that was told not to sets it."""
+_allowed = os.environ.get("CREPS_GRAPHS", "1") != "0"
 
 Replay = Callable[..., Tensor]
+MakeGraph = Callable[[torch.device], Graph]
 
-make_graph: Callable[[torch.device], Graph] = CudaGraph
+
+def allow_graphs(allowed: bool) -> None:
+    """Switch the capture and replay of images on or off for this process. `CREPS_GRAPHS=0` starts with it off."""
+    global _allowed
+    _allowed = allowed
 
 
-def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Run `work` on a device, then record it; returns what runs it again."""
-    work()  # libraries and layers allocate what they keep at the first call
+def graphs_allowed() -> bool:
+    """Whether images may be captured and replayed."""
+    return _allowed
+
+
+def capture(work: Callable[[], None], device: torch.device, make_graph: MakeGraph) -> Callable[[], None]:
+    """Run `work` on a device, then capture it; returns the function that replays it."""
+    work()  # libraries and layers allocate at their first call what they keep
     graph = make_graph(device)
     graph.capture(work)
     return graph.replay
 
 
 class PictureGraphs:
-    """The recordings of one generator, the least recently used one is forgotten first."""
+    """The captured images of one generator; the least recently used one is dropped first."""
 
     def __init__(self) -> None:
         self._replays: OrderedDict[Hashable, Replay] = OrderedDict()
-        self._asked: set[Hashable] = set()
+        self._requested: set[Hashable] = set()
         self._failed = False
 
     def find(self, key: Hashable, make: Callable[[], Replay]) -> Replay | None:
-        """What replays `key`; None the first time that it is asked for, and where recording is not possible.
+        """The function that replays `key`; None at its first request, and where a capture is not possible.
 
         Args:
-            make: records, see `record`; what it returns may take arguments.
+            key: everything that the captured work depends on.
+            make: captures, see `capture`; the function that it returns may take arguments.
         """
-        if not enabled or self._failed:
+        if not _allowed or self._failed:
             return None
         if key in self._replays:
             self._replays.move_to_end(key)
             return self._replays[key]
-        if key not in self._asked:
-            if len(self._asked) > 256:
-                self._asked.clear()
-            self._asked.add(key)
+        if key not in self._requested:
+            if len(self._requested) > _MAX_KEYS:
+                self._requested.clear()
+            self._requested.add(key)
             return None
-        while len(self._replays) >= MOST:
+        while len(self._replays) >= MAX_GRAPHS:
             self._replays.popitem(last=False)
         try:
             self._replays[key] = make()
         except torch.cuda.OutOfMemoryError:
             self.clear()
-            return None  # the picture itself may fit
+            return None  # the image itself may fit
         except RuntimeError as error:
             self._failed = True
             self.clear()
@@ -76,9 +88,9 @@ class PictureGraphs:
         return self._replays[key]
 
     def clear(self) -> None:
-        """Forget all recordings and let their memory go."""
+        """Drop all graphs and release their memory."""
         self._replays.clear()
-        self._asked.clear()
+        self._requested.clear()
 
     def __len__(self) -> int:
         return len(self._replays)

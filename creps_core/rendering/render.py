@@ -13,10 +13,16 @@ from einops import rearrange
 from torch import Tensor
 
 from ... import kernels
-from ...kernels.workers import run_parallel
 from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
-from .device import BAND, RECORDED, DevicePicture, renderer_of, serves, shape_of
-from .precision import explicit
+from .device import (
+    BAND_SAMPLES,
+    GRAPH_SAMPLES,
+    DevicePicture,
+    precision_of,
+    renderer_of,
+    shape_of,
+    transfer_for,
+)  # fmt: skip
 from .spec import ImageSpec, check_out, check_ws
 from .transfer import Transfer
 from .window import WHOLE_FRAME, Window
@@ -66,7 +72,7 @@ def render(
         tile: (height, width) or side of a tile in pixels; None picks one.
         progress: called as `progress(done, total)` in the calling thread after every tile and every piece of the
             lines; the unit is the work of a pixel. What it raises ends the work within one tile.
-        out: where to write: [N, C, height, width] of any strides; see `kernels.entangle` for dtypes.
+        out: where to write: [N, C, height, width] of any strides; see `kernels.PreparedStage.paint` for dtypes.
         cache: kept between the pictures of a film: what the last one has in common with this one is not computed again.
 
     Returns:
@@ -84,7 +90,7 @@ def render(
         out = torch.empty(shape, device=device)
     check_out(out, shape)
     transfer = cache.transfer if cache is not None else None
-    own = Transfer(device, 2 if len(ws) > 1 else 0) if transfer is None and serves(device) else None
+    own = transfer_for(generator, 2 if len(ws) > 1 else 0) if transfer is None else None
     picture = _picture(generator, ws, spec, progress, cache, transfer or own)
     for i in range(len(ws)):
         for top, bottom, paint in picture.bands(i):
@@ -114,7 +120,7 @@ def render_bands(
     """Render one latent from top to bottom, for pictures that do not fit into memory.
 
     Args:
-        dtype: of the pixels; see `kernels.entangle`.
+        dtype: of the pixels; see `kernels.PreparedStage.paint`.
         band: rows of pixels at a time.
         first_row: begin here, to go on with a picture; `progress` counts the rows above as done.
         others: as for `render`.
@@ -147,9 +153,8 @@ def bands_of(
         )
     if band < 1 or not 0 <= first_row <= spec.height:
         raise ValueError(f"band must be at least 1, not {band}, and first_row from 0 to {spec.height}, not {first_row}")
-    device = generator.mapping.w_avg.device
     check_ws(generator.config, ws)
-    transfer = Transfer(device) if serves(device) else None
+    transfer = transfer_for(generator)
     picture = _picture(generator, ws, spec, progress, None, transfer)
 
     def bands() -> Iterator[tuple[int, Tensor]]:
@@ -169,9 +174,9 @@ def memory_estimate(config: GeneratorConfig, height: int, width: int, supersampl
 
     The lines in float32, the features of one layer twice and what goes with them, and the picture of a recording.
     """
-    samples = width * supersample + min(height * supersample, BAND)
+    samples = width * supersample + min(height * supersample, BAND_SAMPLES)
     lines = len(config.biline_levels) * config.biline_channels * RANK * samples * 4
-    recorded = height * width * supersample**2 <= RECORDED
+    recorded = height * width * supersample**2 <= GRAPH_SAMPLES
     return lines + (256 << 20) + (2 * config.img_channels * height * width * 4 if recorded else 0)
 
 
@@ -184,13 +189,12 @@ class RenderCache:
     Args:
         longest: positions of a line along the height that is worth keeping whole (7 KB each for a 512 model); the
             default keeps none.
-        device: of the generator.
+        transfer: on a GPU, from `transfer_for` of the generator.
     """
 
-    def __init__(self, longest: int = 0, device: torch.device | None = None):
-        self.longest = longest
-        self.transfer = Transfer(device, 2) if device is not None and serves(device) else None
-        self.applied: tuple[kernels.Prepared, LineStyles] | None = None
+    def __init__(self, longest: int = 0, transfer: Transfer | None = None):
+        self.longest, self.transfer = longest, transfer
+        self.applied: tuple[kernels.PreparedStage, LineStyles] | None = None
         self._key: tuple[Any, ...] = ()
         self._styles = torch.empty(0)
         self._lines: dict[int, tuple[Tensor, Tensor]] = {}
@@ -231,10 +235,9 @@ def _picture(
     counter, line_work = WorkCounter(progress), _pixels_per_position(config)
     counter.total = len(ws) * (spec.height * spec.width + (spec.height + spec.width) * k * line_work)
     if transfer is not None:
-        renderer = renderer_of(generator)
-        precision = explicit(spec.precision, transfer.device) or renderer.look(generator).precision
-        return DevicePicture(renderer, ws, spec, precision, transfer, counter.add, line_work)
-    dtype = kernels.resolve_precision(spec.precision, generator.mapping.w_avg.device)
+        precision = precision_of(generator, spec.precision)
+        return DevicePicture(renderer_of(generator), ws, spec, precision, transfer, counter.add, line_work)
+    dtype = kernels.resolve_precision(spec.precision)
     return _Picture(generator, ws, spec, dtype, counter, line_work, cache or RenderCache())
 
 
@@ -299,7 +302,7 @@ class _Picture:
             self.counter.add(len(positions) * self.line_work)
         return found
 
-    def _prepare(self, styles: Tensor) -> tuple[kernels.Prepared, LineStyles]:
+    def _prepare(self, styles: Tensor) -> tuple[kernels.PreparedStage, LineStyles]:
         """Apply a latent [1, num_ws, w_dim] to both parts of the synthesis, on the CPU side by side."""
         results: list[Any] = [None, None]
 
@@ -311,15 +314,14 @@ class _Picture:
                 results[1] = self.synthesis.line_styles(styles, self.dtype)
             return 0
 
-        run_parallel(work, range(2), 2 if self.device.type == "cpu" else 1, self.counter.add)
+        kernels.run_parallel(work, range(2), 2 if self.device.type == "cpu" else 1, self.counter.add)
         return results[0], results[1]
 
     @torch.no_grad()
-    def _paint(self, columns: Tensor, rows: Tensor, prepared: kernels.Prepared, out: Tensor) -> None:
-        kernels.entangle(
+    def _paint(self, columns: Tensor, rows: Tensor, prepared: kernels.PreparedStage, out: Tensor) -> None:
+        prepared.paint(
             columns,
             rows,
-            prepared,
             out,
             supersample=self.spec.supersample,
             tile=self.spec.tile_size if self.spec.tile else None,
@@ -369,7 +371,7 @@ class LineEvaluator:
             return bilines.shape[2]
 
         starts = range(0, len(positions), step)
-        run_parallel(work, starts, min(self.workers, len(starts)), self.after_piece)
+        kernels.run_parallel(work, starts, min(self.workers, len(starts)), self.after_piece)
         return result
 
 

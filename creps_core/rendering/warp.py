@@ -17,8 +17,19 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ...kernels import tiled
-from ...kernels.points import SHORT, Places, entangle_at, places, strip_points, table
+from ...kernels import (
+    SINGLE_THREAD_ELEMENTS,
+    TablePositions,
+    Tile,
+    TiledWeights,
+    entangle_at,
+    line_table,
+    mean_of_samples,
+    points_at_once,
+    split_tiles,
+    store_image,
+    table_positions,
+)
 from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
 from .camera import Mapping
 from .device import precision_of
@@ -55,7 +66,7 @@ class Tables(NamedTuple):
         larger = max(bottom - top, right - left) / max(box[2] - box[0], box[3] - box[1])
         return contains and (self.error <= bound or larger < 2)
 
-    def at(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Places, Places]:
+    def at(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor, TablePositions, TablePositions]:
         """Both tables, and on them the places of points of the box, [P] float64 on the CPU each."""
         top, left, bottom, right = self.box
         ny, nx = self.columns.shape[1] - 1, self.rows.shape[1] - 1
@@ -63,8 +74,8 @@ class Tables(NamedTuple):
         return (
             self.columns,
             self.rows,
-            places((y - top) * (ny / (bottom - top)), ny + 1, device),
-            places((x - left) * (nx / (right - left)), nx + 1, device),
+            table_positions((y - top) * (ny / (bottom - top)), ny + 1, device),
+            table_positions((x - left) * (nx / (right - left)), nx + 1, device),
         )
 
 
@@ -126,7 +137,7 @@ def render_mapped(
         box = points.box(lambda: counter.add(0))
         for i, styles in enumerate(ws.to(device, torch.float32).split(1)):
             stage = generator.synthesis.pixel_stage(styles).sample(0)
-            prepared = tiled.Prepared(stage, dtype)
+            prepared = TiledWeights(stage, dtype)
             line_styles = generator.synthesis.line_styles(styles)
             source = None
             if tables and tables[0].serves(box, bound):
@@ -135,7 +146,7 @@ def render_mapped(
                 source = make_tables(
                     generator,
                     line_styles,
-                    tiled.Prepared(stage, torch.float32),
+                    TiledWeights(stage, torch.float32),
                     _grown(box) if tables else box,
                     points.sample(),
                     bound,
@@ -145,21 +156,21 @@ def render_mapped(
                 )
                 if tables is not None and source is not None:
                     tables[:] = [source]
-            step = strip_points(prepared) if source else _EXACT_POINTS
+            step = points_at_once(prepared) if source else _EXACT_POINTS
             source = source or _Direct(generator, line_styles)
             for top, left, bottom, right in points.strips(step):
                 codes = source.at(*points.of(top, left, bottom, right))
                 picture = entangle_at(*codes, prepared, after=counter.add)
                 picture = rearrange(picture, "c (h w) -> c h w", h=(bottom - top) * supersample)
-                picture = tiled.average(picture, supersample)
-                tiled.store(picture, out[i, :, top:bottom, left:right])
+                picture = mean_of_samples(picture, supersample)
+                store_image(picture, out[i, :, top:bottom, left:right])
     return out
 
 
 def make_tables(
     generator: Generator,
     styles: LineStyles,
-    exact: tiled.Prepared,
+    exact: TiledWeights,
     box: Window,
     points: tuple[Tensor, Tensor],
     bound: float,
@@ -194,20 +205,20 @@ def make_tables(
         return torch.linspace(box[axis], box[axis + 2], intervals + 1, dtype=torch.float64)
 
     intervals = [max(2, math.ceil(_FEWEST_NODES * extent / max(extents))) for extent in extents]
-    fine = [table(lines.evaluate(styles, nodes(i, intervals[i]), line)) for i, line in enumerate((COLUMNS, ROWS))]
+    fine = [line_table(lines.evaluate(styles, nodes(i, intervals[i]), line)) for i, line in enumerate((COLUMNS, ROWS))]
     while True:
         coarse, error = fine, math.inf
         fine = []
         for axis, line in enumerate((COLUMNS, ROWS)):
-            between = table(lines.evaluate(styles, nodes(axis, 2 * intervals[axis])[1::2], line))
+            between = line_table(lines.evaluate(styles, nodes(axis, 2 * intervals[axis])[1::2], line))
             fine.append(_interleaved(coarse[axis], between))
         ends, middles = [], []
         for axis in range(2):
             index = ((points[axis] - box[axis]) * (intervals[axis] / extents[axis])).long()
             index = index.clamp_(0, intervals[axis] - 1).to(fine[axis].device)
             half = torch.full(index.shape, 0.5, device=index.device)
-            ends.append(Places(index, half))
-            middles.append(Places(2 * index, 2 * half))
+            ends.append(TablePositions(index, half))
+            middles.append(TablePositions(2 * index, 2 * half))
         rough = entangle_at(coarse[0], coarse[1], ends[0], ends[1], exact, after=lambda _: check())
         middle = entangle_at(fine[0], fine[1], middles[0], middles[1], exact, after=lambda _: check())
         error = (rough - middle).abs().max().item() * _LEVELS
@@ -253,17 +264,17 @@ class _Points:
             self.x[torch.randint(len(self.x), (_SAMPLE,), generator=random)],
         )
 
-    def strips(self, points: int) -> Iterator[tiled.Tile]:
+    def strips(self, points: int) -> Iterator[Tile]:
         """Boxes of pixels with about so many points."""
         pixels = max(1, points // self.supersample**2)
         width = min(self.width, pixels)
-        return tiled.split(self.height, self.width, (max(1, pixels // width), width))
+        return split_tiles(self.height, self.width, (max(1, pixels // width), width))
 
     def box(self, check: Callable[[], None]) -> Window:
         """The smallest box around them."""
         top = left = math.inf
         bottom = right = -math.inf
-        for strip in self.strips(SHORT):
+        for strip in self.strips(SINGLE_THREAD_ELEMENTS):
             check()
             y, x = self.of(*strip)
             top, bottom = min(top, y.min().item()), max(bottom, y.max().item())
@@ -285,13 +296,13 @@ class _Direct:
     def __init__(self, generator: Generator, styles: LineStyles):
         self.lines, self.styles = LineEvaluator(generator, torch.float32, lambda positions: None), styles
 
-    def at(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Places, Places]:
+    def at(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor, TablePositions, TablePositions]:
         """Tables with a node per point (and one more: a place lies between two), and the places on them."""
         y, x = torch.cat([y, y[-1:]]), torch.cat([x, x[-1:]])
-        columns = table(self.lines.evaluate(self.styles, y, COLUMNS))
-        rows = table(self.lines.evaluate(self.styles, x, ROWS))
+        columns = line_table(self.lines.evaluate(self.styles, y, COLUMNS))
+        rows = line_table(self.lines.evaluate(self.styles, x, ROWS))
         index = torch.arange(len(y) - 1, device=columns.device)
-        place = Places(index, torch.zeros(len(index), device=columns.device))
+        place = TablePositions(index, torch.zeros(len(index), device=columns.device))
         return columns, rows, place, place
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor, nn
 
-from ...kernels.graphs import may_look
+from ...kernels import may_read_values
 
 Number = Tensor | float
 """One per sample [N], or the same for all."""
@@ -165,7 +165,7 @@ class Augment(nn.Module):
             raise ValueError(f"pictures must have 1, 3 or 4 channels, not {channels}")
         if percentile is not None and not 0 < percentile < 1:
             raise ValueError(f"percentile must be between 0 and 1, not {percentile}")
-        if not count or (percentile is None and may_look(self.p) and self.p == 0):
+        if not count or (percentile is None and may_read_values(self.p) and self.p == 0):
             return images
         numbers = self.draw(count) if percentile is None else _fixed(count, percentile, images.device)
         p = self.p if percentile is None else torch.ones_like(self.p)
@@ -243,7 +243,9 @@ def _matrix(
 def _moved(images: Tensor, origins: Tensor, taps: Tensor) -> Tensor:
     """Apply geometry, given as matrices [N, 3, 3] from pixels of the result to those of the pictures."""
     sizes = images.shape[3], images.shape[2]
-    margins = _margins(origins, sizes, len(taps)) if may_look(origins) else [(size - 1, size - 1) for size in sizes]
+    margins = (
+        _margins(origins, sizes, len(taps)) if may_read_values(origins) else [(size - 1, size - 1) for size in sizes]
+    )
 
     # The samples that the result is reduced from: 2 a pixel, and the filter's overhang.
     x, y = (_samples(size, len(taps), images.device).to(images) for size in sizes)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ...kernels.graphs import CudaGraph, Graph, static_shapes
+from ...kernels import CudaGraph, Graph, static_shapes
 from .phases import Tensors
 
 log = logging.getLogger("CREPS")

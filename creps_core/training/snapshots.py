@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...common.errors import AGAIN, CheckpointError, shown
-from ...kernels.graphs import Graph
+from ...kernels import Graph
 from ..checkpoints import (
     FORMAT_VERSION,
     HEADER_KEY,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...kernels.graphs import may_look
+from ...kernels import may_read_values
 from ..network import DiscriminatorConfig, GeneratorConfig
 from .adversarial import ADVERSARIAL_LOSSES
 from .augment import Augment
@@ -174,7 +174,7 @@ class StepInputs:
     def _augmentations(self, step: int) -> dict[str, Tensors]:
         """By phase, the matrices that alter its images; names of those for real images begin with `real_`."""
         pipeline = self.augment
-        may_skip = may_look(pipeline.p) and not self.graphs.active
+        may_skip = may_read_values(pipeline.p) and not self.graphs.active
         if self.recipe.augment == "none" or (may_skip and pipeline.p == 0):
             return {}
         images = ADVERSARIAL_LOSSES[self.recipe.loss].images

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...kernels.recompute import TILE_PIXELS, entangle, recompute
+from ...kernels import TILE_PIXELS, entangle_recomputed, recompute
 from ..network import COLUMNS, ROWS, GeneratorConfig, LineStyles, Styles, Synthesis, styles_of, tensors_of
 
 LINE_FEATURES = 1 << 19  # positions of all latents together, times the network's width
@@ -82,7 +82,7 @@ def synthesize(
         columns, rows = synthesis.both_bilines(lines, y, x)
     else:
         columns, rows = _bilines(synthesis, lines, y, COLUMNS, limit), _bilines(synthesis, lines, x, ROWS, limit)
-    image = entangle(columns, rows, stage, sizes.tile_pixels)
+    image = entangle_recomputed(columns, rows, stage, sizes.tile_pixels)
     return image if image.dtype == torch.float64 else image.float()
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import TrainingError
-from ...kernels.graphs import Graph
+from ...kernels import Graph
 from ..network import Discriminator, Generator
 from .augment import AdaptiveProbability, Augment
 from .averages import Averages

@@ -1,19 +1,19 @@
 """The Triton kernel's launch in plain torch: what it would paint, for tests without a GPU and without the interpreter.
 
-It reads the packed weights and lines that the kernel reads, so that packing is tested too; see `fused.launch`.
+It reads the packed weights and lines that the kernel reads, so that packing is tested too; see `TritonBackend.launch`.
 """
 
 from __future__ import annotations
 
 import torch
 from comfyui_creps.kernels import Layer, PixelBlock, PixelStage, reference
-from comfyui_creps.kernels.packing import Packed, _layout
+from comfyui_creps.kernels.packing import PackedWeights, _layout
 from einops import rearrange
 from torch import Tensor
 
 
-def launch(columns: Tensor, rows: Tensor, stage: Packed, out: Tensor, overflow: Tensor) -> None:
-    """As `fused.launch`. The number of bi-line channels must be one that needs no padding: 16, 32 or 64."""
+def launch(columns: Tensor, rows: Tensor, stage: PackedWeights, out: Tensor, overflow: Tensor) -> None:
+    """As `TritonBackend.launch`. The number of bi-line channels must be one that needs no padding: 16, 32 or 64."""
     levels, b, c = len(columns), columns.shape[-1], len(out)
     unpacked = unpack(stage, levels, b, c)
     lines = (rearrange(line.float(), "l n rank b -> l b n rank") for line in (columns * 2, rows))
@@ -24,10 +24,10 @@ def launch(columns: Tensor, rows: Tensor, stage: Packed, out: Tensor, overflow: 
     out.copy_(picture)
 
 
-def unpack(stage: Packed, levels: int, b: int, c: int) -> PixelStage:
+def unpack(stage: PackedWeights, levels: int, b: int, c: int) -> PixelStage:
     """The weights that were packed."""
     layout = _layout(levels, b, c, stage.config.parts, stage.biases.device)
-    weights = stage.weights.float()
+    weights = stage.blocks.float()
     if stage.dtype == torch.float32:
         weights = weights[: stage.lower] + weights[stage.lower :]
         weights = torch.cat([weights[: layout.trunk] * stage.scale[0], weights[layout.trunk :] * stage.scale[1]])

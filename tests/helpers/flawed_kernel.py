@@ -1,4 +1,4 @@
-"""Ways to paint for `trial_child.judge`: the specification, with a fault."""
+"""Ways to paint for `trial_child.find_fault`: the specification, with a fault."""
 
 from __future__ import annotations
 

@@ -1,41 +1,39 @@
-"""Makes of this CPU what the rendering takes for a GPU: the kernel in plain torch, graphs emulated."""
+"""Renders generators on this CPU as on a CUDA device: the kernel in plain torch, graphs emulated."""
 
 from __future__ import annotations
 
-from importlib import import_module
-
-import pytest
 import torch
-from comfyui_creps import kernels
-from comfyui_creps.creps_core.rendering import device, picture_graphs, precision
-from comfyui_creps.kernels import fused
+from comfyui_creps.creps_core.network import Generator
+from comfyui_creps.creps_core.rendering.device import RenderEngine, use_engine
+from comfyui_creps.kernels import BACKENDS, PUBLISHED, StageShape, TritonBackend
+from comfyui_creps.kernels.packing import PackedWeights
 from emulated_kernel import launch
 from fake_graph import FakeGraph
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-render_module = import_module("comfyui_creps.creps_core.rendering.render")  # the package has a function of that name
 
+class EmulatedTriton(TritonBackend):
+    """The Triton backend, whose launches `emulated_kernel` computes."""
 
-def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the time of a test: `render` and the like take the way that they take on a CUDA device."""
-    for module in (device, render_module):
-        monkeypatch.setattr(module, "serves", lambda device: True)
-    monkeypatch.setattr(picture_graphs, "make_graph", FakeGraph)
-    monkeypatch.setattr(picture_graphs, "enabled", True)
-    monkeypatch.setattr(fused, "launch", launch)
-    backend = kernels.Backend(lambda *_, **__: None, fused.prepare, fused.entangle)
-    monkeypatch.setitem(kernels.BACKENDS, "triton", backend)
-    monkeypatch.setattr(precision, "explicit", explicit)
-    monkeypatch.setattr(device, "explicit", explicit)
-    monkeypatch.setattr(render_module, "explicit", explicit)
-
-
-def explicit(name: str, device: torch.device) -> precision.Precision | None:
-    """As `precision.explicit` on a GPU."""
-    if name == "auto":
+    def refuses(
+        self, device: torch.device, dtype: torch.dtype, shape: StageShape = PUBLISHED, wait: bool = False
+    ) -> str | None:
         return None
-    dtype = kernels.resolve_precision(name, device)
-    return precision.Precision(dtype, dtype)
+
+    def launch(self, columns: Tensor, rows: Tensor, weights: PackedWeights, out: Tensor, overflow: Tensor) -> None:
+        launch(columns, rows, weights, out, overflow)
+
+
+def engine(make_graph=FakeGraph, triton: TritonBackend | None = None) -> RenderEngine:
+    """An engine for `rendering.device.use_engine`."""
+    return RenderEngine({**BACKENDS, "triton": triton or EmulatedTriton()}, make_graph)
+
+
+def on_imaginary_gpu(generator: Generator, **options) -> Generator:
+    """The generator, rendered from now on by an `engine`."""
+    use_engine(generator, engine(**options))
+    return generator
 
 
 class Counter(TorchDispatchMode):

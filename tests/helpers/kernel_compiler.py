@@ -51,13 +51,13 @@ def load() -> ModuleType:
 
 
 def compile_for(arch: int, dtype: str, stored: str, channels: int, config) -> Any:
-    """Compile the kernel as `fused.launch` would on a GPU of compute capability `arch` (90 for 9.0).
+    """Compile the kernel as `TritonBackend.launch` would on a GPU of compute capability `arch` (90 for 9.0).
 
     Args:
         dtype: of the products, as Triton writes it: fp16, bf16, or fp32 for the float32-grade products of float16.
         stored: dtype of the picture: fp32 or u8.
         channels: of the bi-lines: 16, 32 or 64.
-        config: the fields of a `packing.Config`.
+        config: the fields of a `packing.KernelConfig`.
     """
     import triton
     from triton.backends.compiler import GPUTarget

@@ -34,5 +34,5 @@ def paint(*arguments) -> bool:
     return flawed("right")(*arguments)
 
 
-trial_child.LAUNCHES, trial_child.CASES = 2, ((1, 1, 1), (2, 11, 21))
-trial_child.answer(job, lambda: trial_child.judge(paint, job["dtype"], 16, 3, torch.device("cpu")))
+trial_child.LAUNCHES, trial_child.TRIAL_IMAGES = 2, ((1, 1, 1), (2, 11, 21))
+trial_child.answer(job, lambda: trial_child.find_fault(paint, job["dtype"], 16, 3, torch.device("cpu")))

@@ -15,13 +15,13 @@ import sys
 import kernel_compiler
 import pytest
 import torch
-from comfyui_creps.kernels import fused as door
-from comfyui_creps.kernels import reference, trial
+from comfyui_creps.kernels import TritonBackend, fused, reference, trial
 from comfyui_creps.kernels.packing import example, pack
 from comfyui_creps.kernels.stage import PUBLISHED, Layer, PixelBlock, PixelStage
 from paths import ROOT, TESTS
 from torch import Tensor
 
+BACKEND = TritonBackend()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreter = pytest.mark.skipif(not INTERPRETED, reason="test_under_the_interpreter runs it in a process of its own")
 HALF, EXACT = torch.float16, torch.float32
@@ -65,8 +65,8 @@ def paint(columns, rows, stage, out: Tensor, dtype: torch.dtype, *, supersample=
     """Run the kernel on float32 copies; returns the pixels of each launch."""
     device = device or ("cpu" if INTERPRETED else "cuda")
     columns, rows = (line.to(device, torch.float32) for line in (columns, rows))
-    prepared, painted = door.prepare(convert(stage, device=device, dtype=torch.float32), dtype), []
-    door.entangle(columns, rows, prepared, out, supersample=supersample, tile=tile, after_tile=painted.append)
+    prepared, painted = BACKEND.prepare(convert(stage, device=device, dtype=torch.float32), dtype), []
+    BACKEND.paint(columns, rows, prepared, out, supersample=supersample, tile=tile, after_tile=painted.append)
     assert sum(painted) == out[0].numel()
     return painted
 
@@ -124,10 +124,10 @@ class TestInterpreted:
 
     def test_every_configuration(self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
         """Whatever a GPU may be given. The number of warps and stages means nothing to the interpreter."""
-        found = {config for major in (8, 9, 10, 12) for config in trial.candidates(major, 32, dtype == EXACT)}
+        found = {config for major in (8, 9, 10, 12) for config in trial.candidate_configs(major, 32, dtype == EXACT)}
         case = make_case((9, 5), channels=32, levels=1)
         for config in sorted({config._replace(warps=4, stages=1) for config in found}):
-            monkeypatch.setattr(trial, "candidates", lambda *_, config=config: [config])
+            monkeypatch.setattr(trial, "candidate_configs", lambda *_, config=config: [config])
             out = poisoned(3, 9, 5)
             paint(*case, out, dtype)
             check(out, specification(*case), dtype)
@@ -161,7 +161,7 @@ class TestInterpreted:
         paint(*case, frame[1:4, 1:, :-1], dtype, tile=(5, 16))
         check(frame[1:4, 1:, :-1], whole.double(), dtype)
         assert frame.count_nonzero() == whole.numel()
-        monkeypatch.setattr(door, "LAUNCH_PIXELS", 100)
+        monkeypatch.setattr(fused, "LAUNCH_PIXELS", 100)
         pieces = poisoned(3, 9, 21)
         assert len(paint(*case, pieces, dtype)) > 1
         check(pieces, whole.double(), dtype)
@@ -218,10 +218,10 @@ class TestInterpreted:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            door.entangle(
+            BACKEND.paint(
                 columns.float(),
                 rows.float(),
-                door.prepare(convert(stage, dtype=torch.float32), dtype),
+                BACKEND.prepare(convert(stage, dtype=torch.float32), dtype),
                 poisoned(3, 9, 17),
                 supersample=1,
                 tile=(4, 4),
@@ -234,20 +234,20 @@ class TestInterpreted:
 
 def test_too_wide():
     with pytest.raises(ValueError, match="up to 64 biline_channels, not 65"):
-        pack(make_case((2, 2), channels=65)[2], EXACT, trial.candidates(9, 64, True)[0])
+        pack(make_case((2, 2), channels=65)[2], EXACT, trial.candidate_configs(9, 64, True)[0])
 
 
 def test_refuses(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert "not cpu" in door.refuses(torch.device("cpu"), HALF, PUBLISHED)
-    assert "not mps" in door.refuses(torch.device("mps"), HALF, PUBLISHED)
+    assert "not cpu" in BACKEND.refuses(torch.device("cpu"), HALF, PUBLISHED)
+    assert "not mps" in BACKEND.refuses(torch.device("mps"), HALF, PUBLISHED)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert "bfloat16" in door.refuses(torch.device("cpu"), torch.bfloat16, PUBLISHED)
+    assert "bfloat16" in BACKEND.refuses(torch.device("cpu"), torch.bfloat16, PUBLISHED)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
     monkeypatch.setattr(torch.version, "hip", None)
-    assert "not 7.5" in door.refuses(torch.device("cuda", 0), HALF, PUBLISHED)
+    assert "not 7.5" in BACKEND.refuses(torch.device("cuda", 0), HALF, PUBLISHED)
     monkeypatch.setattr(torch.version, "hip", "6.2")
-    assert "ROCm" in door.refuses(torch.device("cuda", 0), HALF, PUBLISHED)
+    assert "ROCm" in BACKEND.refuses(torch.device("cuda", 0), HALF, PUBLISHED)
 
 
 @pytest.mark.parametrize("platform", ["linux", "win32"])
@@ -255,11 +255,11 @@ def test_refuses_without_triton(platform: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.setitem(sys.modules, "triton.language", None)
     monkeypatch.setattr(sys, "platform", platform)
-    door.missing.cache_clear()
+    fused.missing_triton.cache_clear()
     try:
-        reason = door.missing()
+        reason = fused.missing_triton()
     finally:
-        door.missing.cache_clear()
+        fused.missing_triton.cache_clear()
     assert reason.startswith("triton-windows" if platform == "win32" else "triton ")
 
 
@@ -280,7 +280,7 @@ COMPILED += [(90, "bf16", "fp32"), (90, "fp16", "u8")]  # dtype of the products,
 @pytest.mark.parametrize(("arch", "dtype", "stored"), COMPILED)
 def test_compiled(arch: int, dtype: str, stored: str):
     pytest.importorskip("triton.backends.nvidia", reason="needs Triton")
-    config = trial.candidates(arch // 10, 32, dtype == "fp32")[0]
+    config = trial.candidate_configs(arch // 10, 32, dtype == "fp32")[0]
     used = kernel_compiler.resources(kernel_compiler.compile_for(arch, dtype, stored, 32, config))
     print(f"sm_{arch} {dtype} -> {stored}: {used}")
     kernel_compiler.check(arch, used)
@@ -315,7 +315,7 @@ def test_what_could_not_be_launched_is_an_error(shared: int, tensor: int):
 @pytest.mark.parametrize("dtype", [HALF, torch.bfloat16, EXACT], ids=str)
 class TestGpu:
     def test_accepts(self, dtype: torch.dtype):
-        assert door.refuses(torch.device("cuda"), dtype, PUBLISHED, wait=True) is None
+        assert BACKEND.refuses(torch.device("cuda"), dtype, PUBLISHED, wait=True) is None
 
     @pytest.mark.parametrize("size", [(1, 1), (13, 45), (257, 515), (1024, 1024), (8192, 8192)], ids=str)
     def test_sizes(self, size: tuple[int, int], dtype: torch.dtype):

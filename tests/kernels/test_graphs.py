@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_creps.kernels.graphs import may_look, static_shapes
+from comfyui_creps.kernels.graphs import may_read_values, static_shapes
 from fake_graph import FakeGraph, HostRead, counted
 
 
@@ -71,8 +71,8 @@ def test_operations_are_counted_without_views():
 
 def test_looks_are_for_the_cpu_alone_and_not_within_static_shapes():
     x = torch.zeros(1)
-    assert may_look(x)
-    assert not may_look(x.to("meta"))
+    assert may_read_values(x)
+    assert not may_read_values(x.to("meta"))
     with static_shapes():
-        assert not may_look(x)
-    assert may_look(x)
+        assert not may_read_values(x)
+    assert may_read_values(x)

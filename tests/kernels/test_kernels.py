@@ -7,9 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 from comfyui_creps import kernels
-from comfyui_creps.kernels import Layer, PixelBlock, PixelStage, onednn, reference, tiled
-from comfyui_creps.kernels.tiled import Bounds, split
-from comfyui_creps.kernels.workers import run_parallel
+from comfyui_creps.kernels import Layer, PixelBlock, PixelStage, onednn, reference, run_parallel, split_tiles
+from comfyui_creps.kernels.tiled import ClampBounds
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}
@@ -59,7 +58,7 @@ def exact(columns: torch.Tensor, rows: torch.Tensor, stage: PixelStage) -> torch
 
 def paint(columns, rows, stage: PixelStage, out: torch.Tensor, dtype: torch.dtype, backend: str, **options) -> None:
     prepared = kernels.prepare(stage, CPU, dtype=dtype, backend=backend)
-    kernels.entangle(columns, rows, prepared, out, **options)
+    prepared.paint(columns, rows, out, **options)
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -122,10 +121,10 @@ def test_bounds_hold_and_are_of_use():
             for layer in (block.fc0, block.fc1):
                 x = reference.leaky_relu(reference.linear(x, layer))
                 largest.append(x.abs().max().item())
-        for peak, clamps in zip(largest, Bounds(stage).needed(feature.T), strict=True):
+        for peak, clamps in zip(largest, ClampBounds(stage).needed(feature.T), strict=True):
             assert clamps or peak < 256
-    assert not any(Bounds(stage).needed(torch.full((4, 32), 0.01)))
-    assert all(Bounds(stage).needed(torch.full((4, 32), torch.nan)))
+    assert not any(ClampBounds(stage).needed(torch.full((4, 32), 0.01)))
+    assert all(ClampBounds(stage).needed(torch.full((4, 32), torch.nan)))
 
 
 def test_a_backend_that_cannot_run_says_why():
@@ -135,13 +134,13 @@ def test_a_backend_that_cannot_run_says_why():
         kernels.choose("onednn", torch.device("meta"), torch.bfloat16)
     with pytest.raises(ValueError, match="'fast'"):
         kernels.choose("fast", CPU, torch.float32)
-    assert kernels.choose("auto", CPU, torch.float32) == "tiled"
-    assert tiled.refuses(CPU, torch.bfloat16) is None
+    assert kernels.choose("auto", CPU, torch.float32).name == "tiled"
+    assert kernels.BACKENDS["tiled"].refuses(CPU, torch.bfloat16) is None
 
 
 def test_without_the_private_operation_bfloat16_still_runs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(onednn, "_missing", lambda: "this CPU has neither AMX nor AVX-512 bfloat16 instructions")
-    assert kernels.choose("auto", CPU, torch.bfloat16) == "tiled"
+    assert kernels.choose("auto", CPU, torch.bfloat16).name == "tiled"
     x, weight, bias = torch.randn(5, 8), torch.randn(3, 8), torch.randn(3)
     found = onednn.fused_linear(*(t.bfloat16() for t in (x, weight, bias)))
     assert torch.allclose(found.float(), torch.nn.functional.leaky_relu(x @ weight.T + bias, 0.2), atol=0.2)
@@ -150,7 +149,7 @@ def test_without_the_private_operation_bfloat16_still_runs(monkeypatch: pytest.M
 def test_tiles_cover_every_pixel_once():
     for size, tile in (((1, 1), (4, 4)), ((10, 7), (3, 3)), ((64, 100), (64, 1))):
         count = torch.zeros(size)
-        for box in split(*size, tile):
+        for box in split_tiles(*size, tile):
             count[box.top : box.bottom, box.left : box.right] += 1
             assert box.pixels == (box.bottom - box.top) * (box.right - box.left)
         assert (count == 1).all()

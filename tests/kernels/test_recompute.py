@@ -9,9 +9,7 @@ import torch
 from comfyui_creps.creps_core.training import synthesis as training_synthesis
 from comfyui_creps.creps_core.training import synthesize
 from comfyui_creps.creps_core.training.patches import WHOLE, box_positions, random_box
-from comfyui_creps.kernels import explicit_backward
-from comfyui_creps.kernels.graphs import static_shapes
-from comfyui_creps.kernels.recompute import clamp, recompute
+from comfyui_creps.kernels import clamp, explicit_backward, recompute, static_shapes
 from networks import make_generator, make_ws
 
 GENERATOR = make_generator(img_resolution=16)

@@ -14,13 +14,13 @@ import pytest
 import torch
 from comfyui_creps import kernels
 from comfyui_creps.kernels import fused, trial, trial_child
-from comfyui_creps.kernels.packing import Config
+from comfyui_creps.kernels.packing import KernelConfig
 from comfyui_creps.kernels.stage import PUBLISHED
 from flawed_kernel import flawed
 from paths import TESTS
 
-CASE = trial.Case(0, "torch.float16", 32, 3)
-CONFIG = Config((8, 16), 4, 2, 2)
+CASE = trial.TrialCase(0, "torch.float16", 32, 3)
+CONFIG = KernelConfig((8, 16), 4, 2, 2)
 SCRIPT = str(TESTS / "helpers" / "trial_child_of_tests.py")
 
 
@@ -50,9 +50,9 @@ def child(mode: str) -> list[str]:
     ],
 )
 def test_faults(fault: str, said: str | None, lasting: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(trial_child, "CASES", ((1, 1, 1), (2, 11, 21), (1, 67, 9)))
+    monkeypatch.setattr(trial_child, "TRIAL_IMAGES", ((1, 1, 1), (2, 11, 21), (1, 67, 9)))
     paint, cpu = flawed(fault), torch.device("cpu")
-    reason, same = trial_child.examine(lambda: trial_child.judge(paint, "torch.float16", 16, 3, cpu))
+    reason, same = trial_child.examine(lambda: trial_child.find_fault(paint, "torch.float16", 16, 3, cpu))
     assert reason is None if said is None else said in (reason or "")
     assert same is lasting
 
@@ -113,7 +113,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     properties = SimpleNamespace(name="Imaginary", major=9, minor=0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr(fused, "missing", lambda: None)
+    monkeypatch.setattr(fused, "missing_triton", lambda: None)
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="0.0"))
     answers, tried = [], []
 
@@ -132,31 +132,31 @@ def forget() -> None:
 
 def test_the_first_right_configuration_is_used_and_kept(gpu):
     gpu.answers += [("wrong", True), (None, True)]
-    found = trial.settle(CASE)
-    assert found.config == trial.candidates(9, 32, False)[1]
+    found = trial.settle_trial(CASE)
+    assert found.config == trial.candidate_configs(9, 32, False)[1]
     forget()
-    assert trial.verdict(CASE) == found, "no second trial"
+    assert trial.trial_result(CASE) == found, "no second trial"
     assert len(gpu.tried) == 2
 
 
 def test_a_failure_is_kept_too(gpu):
     gpu.answers += [("it is wrong", True)]
-    assert trial.settle(CASE).reason == "it is wrong"
+    assert trial.settle_trial(CASE).reason == "it is wrong"
     tried = len(gpu.tried)
-    assert tried == len(trial.candidates(9, 32, False))
+    assert tried == len(trial.candidate_configs(9, 32, False))
     forget()
-    assert trial.settle(CASE).reason == "it is wrong"
+    assert trial.settle_trial(CASE).reason == "it is wrong"
     assert len(gpu.tried) == tried
 
 
 def test_what_may_pass_is_tried_again(gpu):
     gpu.answers += [("the GPU had no memory left", False)]
-    assert "no memory" in (trial.settle(CASE).reason or "")
+    assert "no memory" in (trial.settle_trial(CASE).reason or "")
     assert len(gpu.tried) == 1, "another configuration would not help"
     assert not list(gpu.cache.glob("*.json"))
     forget()
     gpu.answers[:] = [(None, True)]
-    assert trial.settle(CASE).config is not None
+    assert trial.settle_trial(CASE).config is not None
 
 
 @pytest.mark.parametrize(
@@ -164,23 +164,23 @@ def test_what_may_pass_is_tried_again(gpu):
 )
 def test_a_damaged_cache_is_written_anew(gpu, content: bytes):
     gpu.answers += [(None, True)]
-    trial.settle(CASE)
+    trial.settle_trial(CASE)
     (file,) = gpu.cache.glob("kernel-*.json")
     file.write_bytes(content)
     forget()
-    assert trial.settle(CASE).config is not None
+    assert trial.settle_trial(CASE).config is not None
     assert len(gpu.tried) == 2
     assert json.loads(file.read_text())["config"]
 
 
 def test_a_configuration_that_nobody_proposes_is_not_believed(gpu):
     gpu.answers += [(None, True)]
-    trial.settle(CASE)
+    trial.settle_trial(CASE)
     (file,) = gpu.cache.glob("kernel-*.json")
     stored = json.loads(file.read_text())
     file.write_text(json.dumps({**stored, "config": [[999, 999], 64, 9, 1]}))
     forget()
-    assert trial.settle(CASE).config in trial.candidates(9, 32, False)
+    assert trial.settle_trial(CASE).config in trial.candidate_configs(9, 32, False)
     assert len(gpu.tried) == 2
 
 
@@ -188,7 +188,7 @@ def test_a_cache_that_cannot_be_written(gpu, caplog: pytest.LogCaptureFixture):
     gpu.cache.write_text("a file in the way")
     gpu.answers += [(None, True)]
     with caplog.at_level("INFO", "CREPS"):
-        assert trial.settle(CASE).config is not None
+        assert trial.settle_trial(CASE).config is not None
     assert "could not be kept" in caplog.text
 
 
@@ -222,15 +222,15 @@ def test_torch_renders_meanwhile(gpu, monkeypatch: pytest.MonkeyPatch, caplog: p
     monkeypatch.setattr(trial, "try_one", slow)
     device = torch.device("cuda", 0)
     with caplog.at_level("INFO", "CREPS"):
-        assert kernels.choose("auto", device, torch.float16) == "tiled"
+        assert kernels.choose("auto", device, torch.float16).name == "tiled"
         assert begun.wait(60)
-        assert kernels.checking()
-        assert "being checked" in (fused.refuses(device, torch.float16, PUBLISHED) or "")
-        assert kernels.choose("auto", device, torch.float16) == "tiled"
+        assert kernels.trial_running()
+        assert "being checked" in (kernels.BACKENDS["triton"].refuses(device, torch.float16, PUBLISHED) or "")
+        assert kernels.choose("auto", device, torch.float16).name == "tiled"
         go_on.set()
-        assert kernels.choose("triton", device, torch.float16) == "triton", "who asks for it by name waits"
-    assert kernels.choose("auto", device, torch.float16) == "triton"
-    assert not kernels.checking()
+        assert kernels.choose("triton", device, torch.float16).name == "triton", "who asks for it by name waits"
+    assert kernels.choose("auto", device, torch.float16).name == "triton"
+    assert not kernels.trial_running()
     assert caplog.text.count("checking the fast kernel") == 1
 
 
@@ -238,9 +238,9 @@ def test_the_reason_is_said_once(gpu, caplog: pytest.LogCaptureFixture):
     gpu.answers += [("it is wrong by 5.0e-01", True)]
     device = torch.device("cuda", 0)
     with caplog.at_level("INFO", "CREPS"):
-        kernels.settle(device)
+        kernels.settle_trials(device)
         for _ in range(3):
-            assert kernels.choose("auto", device, torch.float16) == "tiled"
+            assert kernels.choose("auto", device, torch.float16).name == "tiled"
     warnings = [r for r in caplog.records if r.levelname == "WARNING" and "float16" in r.getMessage()]
     assert len(warnings) == 1
     assert "it is wrong by 5.0e-01" in warnings[0].getMessage()

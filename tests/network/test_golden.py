@@ -169,9 +169,9 @@ def test_intermediate_values_of_the_pixels(golden: Golden):
     check("feature_first", products[:, 0])
     feature = products[:, 0]
     for level, decoder in enumerate(stage.decoders[:-1], start=1):
-        feature = reference.decode(feature, decoder) + products[:, level]
+        feature = reference.apply_decoder(feature, decoder) + products[:, level]
     check("feature_predec", feature)
-    feature = reference.decode(feature, stage.decoders[-1])
+    feature = reference.apply_decoder(feature, stage.decoders[-1])
     check("feature_last", feature)
     image = reference.linear(feature, stage.image)
     check("img_pre", image)

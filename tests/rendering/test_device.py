@@ -9,11 +9,22 @@ import pytest
 import torch
 from comfyui_creps.creps_core import GeneratorConfig, load_builtin, render, sample
 from comfyui_creps.creps_core.network import Generator
-from comfyui_creps.creps_core.rendering import View, device, picture_graphs, render_bands, render_path, render_view
+from comfyui_creps.creps_core.rendering import (
+    View,
+    allow_graphs,
+    device,
+    picture_graphs,
+    probe_precision,
+    release_renderers,
+    render_bands,
+    render_path,
+    render_view,
+)
 from comfyui_creps.creps_core.rendering.precision import EXACT, HALF
 from comfyui_creps.creps_core.rendering.transfer import Transfer
 from einops import rearrange
-from imaginary_gpu import Counter, install
+from fake_graph import FakeGraph
+from imaginary_gpu import Counter, EmulatedTriton, on_imaginary_gpu
 from networks import make_generator, make_ws
 
 WINDOW = (-0.2, 0.0, 1.0, 1.3)
@@ -21,16 +32,16 @@ MOST_OPERATIONS = 250
 """A picture may take: each costs a GPU's host 6 to 12 microseconds, more than most of them cost the GPU."""
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch):
-    install(monkeypatch)
+@pytest.fixture(autouse=True)
+def no_renderers():
     yield
-    device.release()
+    release_renderers()
 
 
 def generator_of(**shape) -> tuple[Generator, torch.Tensor]:
+    """On an imaginary GPU, with three latents."""
     generator = make_generator(biline_channels=16, **shape)
-    return generator, make_ws(generator, 3)
+    return on_imaginary_gpu(generator), make_ws(generator, 3)
 
 
 def exact(generator: Generator, ws: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -49,7 +60,6 @@ def close(found: torch.Tensor, expected: torch.Tensor, limit: float) -> bool:
 @pytest.mark.parametrize("backend", ["auto", "tiled"])
 @pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("float16", 1e-2)])
 @pytest.mark.parametrize("shape", [{}, {"img_channels": 4, "img_resolution": 8}, {"img_channels": 1}], ids=str)
-@pytest.mark.usefixtures("gpu")
 def test_pictures(shape: dict, precision: str, limit: float, backend: str):
     """The first time as they are, the third time replayed; with the latents of a batch one after the other."""
     generator, ws = generator_of(**shape)
@@ -57,25 +67,23 @@ def test_pictures(shape: dict, precision: str, limit: float, backend: str):
     for _ in range(2):
         found = render(generator, ws, height=13, width=17, window=WINDOW, precision=precision, backend=backend)
         assert close(found, expected, limit)
-    assert len(device.renderer_of(generator).recordings) == (backend == "auto")
+    assert len(device.renderer_of(generator).graphs) == (backend == "auto")
 
 
 @pytest.mark.parametrize("supersample", [2, 3])
-@pytest.mark.usefixtures("gpu")
 def test_supersampling(supersample: int, monkeypatch: pytest.MonkeyPatch):
     """As on the CPU to rounding; also in pieces."""
     generator, ws = generator_of()
     options = {"height": 9, "width": 14, "window": WINDOW, "supersample": supersample, "precision": "float32"}
     found = render(generator, ws, **options)
     monkeypatch.setattr("comfyui_creps.kernels.fused.LAUNCH_PIXELS", 60)
-    device.release()
+    release_renderers()
     pieces = render(generator, ws, **options)
     assert close(pieces, found.double(), 1e-6)
-    monkeypatch.undo()
-    assert close(found, render(generator, ws, **options).double(), 1e-5)
+    on_cpu = make_generator(biline_channels=16)
+    assert close(found, render(on_cpu, ws, **options).double(), 1e-5)
 
 
-@pytest.mark.usefixtures("gpu")
 def test_memory_of_any_kind():
     """NHWC, 8 bits, a part of a larger tensor; parts that belong to nobody stay as they are."""
     generator, ws = generator_of()
@@ -91,7 +99,6 @@ def test_memory_of_any_kind():
         assert (frame == 9).sum() >= frame.numel() - 3 * 3 * 13 * 17
 
 
-@pytest.mark.usefixtures("gpu")
 def test_bands_and_lines_too_long_to_be_kept(monkeypatch: pytest.MonkeyPatch):
     generator, ws = generator_of()
     expected, found, rows = exact(generator, ws[:1], 13, 17), [], 0
@@ -110,11 +117,10 @@ def test_bands_and_lines_too_long_to_be_kept(monkeypatch: pytest.MonkeyPatch):
         found.append(pixels.clone())
     assert close(torch.cat(found, 1)[None], expected, 1e-5)
     assert seen[-1][0] == seen[-1][1]
-    monkeypatch.setattr(device, "BAND", 5)
+    monkeypatch.setattr(device, "BAND_SAMPLES", 5)
     assert close(render(generator, ws[:1], **options), expected, 1e-5)
 
 
-@pytest.mark.usefixtures("gpu")
 def test_progress_and_cancelling():
     generator, ws = generator_of()
     seen: list[tuple[int, int]] = []
@@ -138,14 +144,17 @@ def test_progress_and_cancelling():
 
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])
-@pytest.mark.usefixtures("gpu")
-def test_few_operations(precision: str, monkeypatch: pytest.MonkeyPatch):
+def test_few_operations(precision: str):
     """Of the 512 model of the published depth; widths do not change their number. 2,346 in version 0.1.0."""
     config = GeneratorConfig(512, z_dim=16, w_dim=16, channel_base=2048, channel_max=32)
     generator = Generator(config).eval().requires_grad_(False)
     ws = make_ws(generator)
-    monkeypatch.setattr("comfyui_creps.kernels.fused.launch", lambda *_: None)
-    monkeypatch.setattr(picture_graphs, "enabled", False)
+
+    class NoLaunch(EmulatedTriton):
+        def launch(self, *_) -> None:
+            pass
+
+    on_imaginary_gpu(generator, triton=NoLaunch(), make_graph=None)
     out = torch.empty(1, 3, 1024, 1024)
     render(generator, ws, height=1024, width=1024, precision=precision, out=out)
     with Counter() as counter:
@@ -154,14 +163,13 @@ def test_few_operations(precision: str, monkeypatch: pytest.MonkeyPatch):
     assert counter.count <= MOST_OPERATIONS
 
 
-@pytest.mark.usefixtures("gpu")
 def test_a_replayed_picture_takes_a_handful(monkeypatch: pytest.MonkeyPatch):
     generator, ws = generator_of()
     out = torch.empty(1, 3, 16, 16)
     for _ in range(3):
         render(generator, ws[:1], height=16, width=16, precision="float16", out=out)
 
-    for replay in device.renderer_of(generator).picture_graphs._replays.values():
+    for replay in device.renderer_of(generator).graphs._replays.values():
         index = replay.__code__.co_freevars.index("replay")
         monkeypatch.setattr(replay.__closure__[index], "cell_contents", lambda: None)
     with Counter() as counter:
@@ -170,17 +178,16 @@ def test_a_replayed_picture_takes_a_handful(monkeypatch: pytest.MonkeyPatch):
     assert counter.count <= 30
 
 
-# PictureGraphs
+# Captured images
 
 
-@pytest.mark.usefixtures("gpu")
 def test_recordings_are_few_and_follow_the_weights():
     generator, ws = generator_of()
     for size in range(4, 12):
         for _ in range(2):
             render(generator, ws[:1], height=size, width=5, precision="float32")
     renderer = device.renderer_of(generator)
-    assert len(renderer.recordings) == picture_graphs.MOST
+    assert len(renderer.graphs) == picture_graphs.MAX_GRAPHS
     generator.synthesis.decoder_img.bias.add_(1.0)
     expected = exact(generator, ws[:1], 11, 5)
     found = render(generator, ws[:1], height=11, width=5, window=WINDOW, precision="float32")
@@ -188,12 +195,11 @@ def test_recordings_are_few_and_follow_the_weights():
     assert close(found, expected, 1e-5)
 
 
-@pytest.mark.usefixtures("gpu")
 def test_memory_is_let_go():
     generator, ws = generator_of()
     for _ in range(3):
         render(generator, ws, height=9, width=9, precision="float32")
-    device.release(generator)
+    release_renderers(generator)
     assert not device._renderers
     render(generator, ws, height=9, width=9, precision="float32")
     del generator
@@ -201,10 +207,7 @@ def test_memory_is_let_go():
     assert not device._renderers
 
 
-@pytest.mark.usefixtures("gpu")
-def test_what_cannot_be_recorded_is_rendered_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+def test_what_cannot_be_captured_is_rendered_as_usual(caplog: pytest.LogCaptureFixture):
     class Refuses:
         def __init__(self, *_: object):
             pass
@@ -212,8 +215,8 @@ def test_what_cannot_be_recorded_is_rendered_as_it_is(
         def capture(self, work):
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    monkeypatch.setattr(picture_graphs, "make_graph", Refuses)
     generator, ws = generator_of()
+    on_imaginary_gpu(generator, make_graph=Refuses)
     expected = exact(generator, ws, 13, 17)
     for _ in range(4):
         assert close(render(generator, ws, height=13, width=17, window=WINDOW, precision="float32"), expected, 1e-5)
@@ -221,38 +224,43 @@ def test_what_cannot_be_recorded_is_rendered_as_it_is(
     assert "and more" not in caplog.text
 
 
-@pytest.mark.usefixtures("gpu")
-def test_out_of_memory_while_recording(monkeypatch: pytest.MonkeyPatch):
-    class Full:
-        def __init__(self, *_: object):
-            pass
+def test_out_of_memory_while_capturing():
+    full = True
 
-        def capture(self, work):
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+    class Full(FakeGraph):
+        def capture(self, function):
+            if full:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return super().capture(function)
 
     generator, ws = generator_of()
+    on_imaginary_gpu(generator, make_graph=Full)
     expected = exact(generator, ws[:1], 13, 17)
     options = {"height": 13, "width": 17, "window": WINDOW, "precision": "float32"}
-    with monkeypatch.context() as patch:
-        patch.setattr(picture_graphs, "make_graph", Full)
-        for _ in range(3):
-            assert close(render(generator, ws[:1], **options), expected, 1e-5)
+    for _ in range(3):
+        assert close(render(generator, ws[:1], **options), expected, 1e-5)
+    full = False
     for _ in range(3):
         render(generator, ws[:1], **options)
-    assert len(device.renderer_of(generator).recordings) == 1, "another time there may be memory"
+    assert len(device.renderer_of(generator).graphs) == 1, "another time there may be memory"
 
 
-@pytest.mark.usefixtures("gpu")
-def test_the_switch_against_recording(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(picture_graphs, "enabled", False)
+@pytest.mark.parametrize("how", ["for the process", "for the generator"])
+def test_graphs_can_be_switched_off(how: str):
     generator, ws = generator_of()
-    for _ in range(3):
-        render(generator, ws, height=9, width=9, precision="float32")
-    assert not len(device.renderer_of(generator).recordings)
+    if how == "for the generator":
+        on_imaginary_gpu(generator, make_graph=None)
+    before = picture_graphs.graphs_allowed()
+    allow_graphs(how != "for the process")
+    try:
+        for _ in range(3):
+            render(generator, ws, height=9, width=9, precision="float32")
+    finally:
+        allow_graphs(before)
+    assert not len(device.renderer_of(generator).graphs)
 
 
-@pytest.mark.usefixtures("gpu")
-def test_overflow_is_noticed_and_forgotten(monkeypatch: pytest.MonkeyPatch):
+def test_overflow_is_noticed_and_forgotten():
     """Also in a replay, and not in the picture after it."""
     generator, ws = generator_of()
     huge = ws * 1e18
@@ -260,10 +268,9 @@ def test_overflow_is_noticed_and_forgotten(monkeypatch: pytest.MonkeyPatch):
         render(generator, ws[:1], height=9, width=9, precision="float16")
         with pytest.raises(OverflowError, match="precision float32"):
             render(generator, huge[:1] * float("inf"), height=9, width=9, precision="float16")
-    assert len(device.renderer_of(generator).recordings) == 1
+    assert len(device.renderer_of(generator).graphs) == 1
 
 
-@pytest.mark.usefixtures("gpu")
 def test_threads_do_not_mix_their_latents():
     generator, ws = generator_of()
     expected = exact(generator, ws, 11, 12)
@@ -286,7 +293,6 @@ def test_threads_do_not_mix_their_latents():
 # Films
 
 
-@pytest.mark.usefixtures("gpu")
 def test_films_and_turned_views():
     generator, ws = generator_of()
     views = [View(), View(zoom=2.0), View(rotation=90.0), View(rotation=10.0)]
@@ -333,32 +339,29 @@ def away_from_here(send):
 # Precision
 
 
-@pytest.mark.usefixtures("gpu")
 def test_precision_is_decided_by_looking():
-    alpine, textures = load_builtin("alpine"), load_builtin("textures")
-    found = device.look_at(alpine)
+    alpine, textures = (on_imaginary_gpu(load_builtin(name)) for name in ("alpine", "textures"))
+    found = probe_precision(alpine)
     assert found.precision == HALF
     assert found.share > 0.999
-    found = device.look_at(textures)
+    found = probe_precision(textures)
     assert found.precision.pixels == torch.float32
     assert found.share < 0.9
 
 
-@pytest.mark.usefixtures("gpu")
 def test_auto_is_what_was_found(monkeypatch: pytest.MonkeyPatch):
     generator, ws = generator_of()
     half = render(generator, ws, height=9, width=9, precision="float16")
     assert torch.equal(render(generator, ws, height=9, width=9), half)
-    device.release()
+    release_renderers()
     monkeypatch.setattr("comfyui_creps.creps_core.rendering.precision.GOOD_ENOUGH", 1.1)
-    assert device.look_at(generator).precision == EXACT
+    assert probe_precision(generator).precision == EXACT
     full = render(generator, ws, height=9, width=9, precision="float32")
     assert torch.allclose(render(generator, ws, height=9, width=9), full, atol=1e-6)
 
 
-@pytest.mark.usefixtures("gpu")
 def test_a_generator_with_classes_is_looked_at():
-    generator = make_generator(biline_channels=16, c_dim=3)
-    assert device.look_at(generator).share > 0.9
+    generator = on_imaginary_gpu(make_generator(biline_channels=16, c_dim=3))
+    assert probe_precision(generator).share > 0.9
     ws = sample(generator, [1], label=2)
     assert render(generator, ws, height=8, width=8).isfinite().all()

@@ -13,9 +13,7 @@ from comfyui_creps.creps_core.rendering import QUALITIES, View
 from comfyui_creps.creps_core.rendering import warp as warp_module
 from comfyui_creps.creps_core.rendering.camera import Warp
 from comfyui_creps.creps_core.rendering.warp import render_mapped
-from comfyui_creps.kernels import reference
-from comfyui_creps.kernels.points import entangle_at, places, table
-from comfyui_creps.kernels.tiled import Prepared
+from comfyui_creps.kernels import TiledWeights, entangle_at, line_table, reference, table_positions
 from networks import make_generator, make_ws
 
 GENERATOR = make_generator()
@@ -39,11 +37,11 @@ def pixels(count: int, height: int, width: int) -> tuple[torch.Tensor, torch.Ten
 
 def test_points_on_a_table_are_those_of_the_specification():
     at = torch.rand(100, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).sort().values
-    stage = Prepared(GENERATOR.synthesis.pixel_stage(WS).sample(0), torch.float32)
+    stage = TiledWeights(GENERATOR.synthesis.pixel_stage(WS).sample(0), torch.float32)
     styles = GENERATOR.synthesis.line_styles(WS)
-    lines = [table(GENERATOR.synthesis.bilines(styles, at, line)[0]) for line in (COLUMNS, ROWS)]
+    lines = [line_table(GENERATOR.synthesis.bilines(styles, at, line)[0]) for line in (COLUMNS, ROWS)]
     y, x = pixels(1500, 100, 100)
-    y_at, x_at = (places(v.double(), 100, torch.device("cpu")) for v in (y, x))
+    y_at, x_at = (table_positions(v.double(), 100, torch.device("cpu")) for v in (y, x))
     exact = exactly(make_generator(), WS, at[y], at[x])
     assert (entangle_at(*lines, y_at, x_at, stage) - exact).abs().max() <= 1e-5 * exact.abs().max()
 
@@ -78,13 +76,13 @@ def test_the_error_falls_as_tables_grow():
     generator = load_builtin("textures")
     ws = sample(generator, [3])
     styles = generator.synthesis.line_styles(ws)
-    stage = Prepared(generator.synthesis.pixel_stage(ws).sample(0), torch.float32)
+    stage = TiledWeights(generator.synthesis.pixel_stage(ws).sample(0), torch.float32)
     at = torch.rand(2, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     exact, errors = exactly(load_builtin("textures"), ws, *at), []
     for nodes in (129, 257, 513):
         positions = torch.linspace(0, 1, nodes, dtype=torch.float64)
-        lines = [table(generator.synthesis.bilines(styles, positions, line)[0]) for line in (COLUMNS, ROWS)]
-        y, x = (places(v * (nodes - 1), nodes, torch.device("cpu")) for v in at)
+        lines = [line_table(generator.synthesis.bilines(styles, positions, line)[0]) for line in (COLUMNS, ROWS)]
+        y, x = (table_positions(v * (nodes - 1), nodes, torch.device("cpu")) for v in at)
         errors.append((entangle_at(*lines, y, x, stage) - exact).abs().max().item() * 127.5)
     assert all(fine <= 0.6 * coarse for coarse, fine in pairwise(errors))
     assert errors[-1] <= 0.5

@@ -14,7 +14,7 @@ from comfyui_creps.creps_core.training import Recipe, TileSizes, Trainer, load_s
 from comfyui_creps.creps_core.training.phase_graphs import WARM_UP, PhaseGraphs
 from comfyui_creps.creps_core.training.snapshots import save_snapshot
 from comfyui_creps.creps_core.training.trainer import NON_FINITE_LIMIT
-from comfyui_creps.kernels.graphs import static_shapes
+from comfyui_creps.kernels import static_shapes
 from fake_graph import FakeGraph, HostRead, counted
 from safetensors.torch import load_file
 from tiny_run import RECIPE, SIDE, make_trainer
