@@ -1,9 +1,9 @@
-"""How fast windows of pictures are cut: by Pillow in threads, and on a device (`creps_core/data/windows.py`), in turns.
+"""Speed of cutting windows: by Pillow in threads and by `creps_core/data/window_cutter.py` on a device, in turns.
 
     python benchmarks/windows.py                                   on this machine's GPU, or its CPU
     python benchmarks/windows.py --side 512 --resolution 64 --batch 64 --threads 8
 
-Nothing is timed before both ways have given the same bits.
+Both ways must give the same bits before anything is timed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import package  # noqa: F401
 import torch
-from comfyui_creps.creps_core.data import Windows, from_images
+from comfyui_creps.creps_core.data import WindowCutter, from_images
 from comfyui_creps.creps_core.training import random_box
 
 
@@ -42,16 +42,16 @@ def main() -> None:
         return indices, [random_box(rng, args.side, args.resolution, args.patches) for _ in indices]
 
     work = [drawn() for _ in range(args.batches)]
-    ways = {"resident": Windows(pictures, device, 1 << 40), "copied": Windows(pictures, device, 0)}
+    ways = {"resident": WindowCutter(pictures, device, 1 << 40), "copied": WindowCutter(pictures, device, 0)}
     with ThreadPoolExecutor(args.threads) as pool:
 
         def pillow() -> list[torch.Tensor]:
-            found = list(pool.map(lambda item: pictures.pictures(item[0], boxes=item[1]), work))
+            found = list(pool.map(lambda item: pictures.images(item[0], windows=item[1]), work))
             return [windows.to(device) for windows in found]
 
         def cut(name: str) -> list[torch.Tensor]:
             way = ways[name]
-            return [way.finish(prepared) for prepared in pool.map(lambda item: way.prepare(*item), work)]
+            return [way.cut(plan) for plan in pool.map(lambda item: way.plan(*item), work)]
 
         runs = {"Pillow": pillow} | {name: (lambda name=name: cut(name)) for name in ways}
         wanted = pillow()

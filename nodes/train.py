@@ -17,7 +17,7 @@ from torch import Tensor
 from ..creps_core import save_generator
 from ..creps_core.checkpoints import fingerprint
 from ..creps_core.comparison import opaque
-from ..creps_core.data import LABELS
+from ..creps_core.data import LABEL_SOURCES
 from ..creps_core.latents import MAX_SEED
 from ..creps_core.training import (
     AUGMENTS,
@@ -197,7 +197,7 @@ class TrainGenerator(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "labels",
-                    options=[_AS_THE_MODEL, *LABELS],
+                    options=[_AS_THE_MODEL, *LABEL_SOURCES],
                     default=_AS_THE_MODEL,
                     optional=True,
                     advanced=True,

@@ -1,23 +1,26 @@
-"""Data sets: pictures that users bring, checked once, cut square, and drawn in endless batches. Knows no network.
+"""Datasets: images that users bring, validated once, cropped square, drawn in endless batches. Independent of networks.
 
-Read `dataset.py` first: here a picture is refused. `decode.py` reads one, `sources.py` folders and archives.
+Start with `opening.py`, which decides what becomes of each file. `decode.py` reads one image, `sources.py` folders and
+archives, `dataset.py` serves the images.
 """
 
+from .aspect import format_aspect, normalize_aspect
 from .batches import Batches
-from .dataset import ImageDataset, from_images, open_dataset, same_aspect, written_aspect
-from .labels import LABELS
+from .dataset import ImageDataset
+from .labels import LABEL_SOURCES
+from .opening import from_images, open_dataset
 from .stamp import stamp
-from .windows import Windows, cuts_on
+from .window_cutter import WindowCutter, can_cut_on
 
 __all__ = [
-    "LABELS",
+    "LABEL_SOURCES",
     "Batches",
     "ImageDataset",
-    "Windows",
-    "cuts_on",
+    "WindowCutter",
+    "can_cut_on",
+    "format_aspect",
     "from_images",
+    "normalize_aspect",
     "open_dataset",
-    "same_aspect",
     "stamp",
-    "written_aspect",
 ]

@@ -1,6 +1,6 @@
-"""`creps data`: a data set as the trainer would cut it, as one archive; the authors have `dataset_tool.py` for it.
+"""`creps data`: writes a dataset, cropped as for training, to one archive, as StyleGAN's `dataset_tool.py` does.
 
-Names and layout are theirs, 00000/img00000000.png and a `dataset.json` beside them, so their tools read it as well.
+Names and layout are those of that tool, 00000/img00000000.png and a `dataset.json`, so StyleGAN's code reads it too.
 """
 
 from __future__ import annotations
@@ -25,24 +25,30 @@ from ...common.command import Command
 from ...common.duration import duration
 from ...common.errors import DatasetError
 from ...common.files import check_target, replace_file
-from .dataset import ImageDataset, open_dataset
-from .decode import CROPS
+from .crop import CROPS
+from .dataset import ImageDataset
 from .labels import FROM_FILE, FROM_FOLDERS, LABELS_FILE, NO_LABELS
+from .opening import open_dataset
 
 log = logging.getLogger("CREPS")
 
-_PER_FOLDER = 1000
-_AT_ONCE = 64
-_WHEN = (1980, 1, 1, 0, 0, 0)  # the same pictures make the same archive
+_IMAGES_PER_FOLDER = 1000
+_BATCH = 64
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same images give the same archive
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
+    """Add the arguments of `creps data`."""
     p = parser
     p.add_argument("source", type=Path, metavar="SRC", help="folder or zip of pictures")
     p.add_argument("target", type=Path, metavar="OUT", help="the archive to write, a .zip")
-    p.add_argument("--side", type=int, required=True, help="of the pictures in pixels, such as 512")
-    p.add_argument("--crop", default="center", choices=CROPS, help="cut out the middle (default), or squeeze")
+    p.add_argument("--side", type=int, required=True, help="side of the images in pixels, such as 512")
+    p.add_argument(
+        "--crop",
+        default="center",
+        choices=CROPS,
+        help="center: cut out the middle (default); resize: squeeze",
+    )
     c = p.add_mutually_exclusive_group()
     c.add_argument("--gray", action="store_const", dest="channels", const=1, help="one channel")
     c.add_argument("--alpha", action="store_const", dest="channels", const=4, help="with transparency")
@@ -52,25 +58,25 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         const=FROM_FILE,
         default=NO_LABELS,
         choices=(FROM_FILE, FROM_FOLDERS, NO_LABELS),
-        help="file, which is meant without a word: those of dataset.json; folders: a picture's folder is its class",
+        help="file (the default if no word follows): labels of dataset.json; folders: an image's folder is its class",
     )
-    p.add_argument("--max-pictures", type=int, help="a random choice of so many")
-    p.add_argument("--seed", type=int, default=0, help="of that choice")
+    p.add_argument("--max-pictures", type=int, help="use at most this many, chosen at random")
+    p.add_argument("--seed", type=int, default=0, help="seed of that choice")
 
 
 def _run(args: argparse.Namespace) -> None:
-    """Prepare, from the command's arguments."""
-    said, start = time.monotonic(), time.monotonic()
+    """Run the command."""
+    last_log = start = time.monotonic()
 
     def progress(what: str, done: int, total: int) -> None:
-        nonlocal said
+        nonlocal last_log
         now = time.monotonic()
-        if now - said > 10 and 0 < done < total:
-            said = now
+        if now - last_log > 10 and 0 < done < total:
+            last_log = now
             left = duration((now - start) * (total - done) / done)
             log.info("%s: %s of %s, about %s left", what, f"{done:,}", f"{total:,}", left)
 
-    pictures = prepare(
+    dataset = prepare_dataset(
         args.source,
         args.target,
         side=args.side,
@@ -81,8 +87,8 @@ def _run(args: argparse.Namespace) -> None:
         seed=args.seed,
         progress=progress,
     )
-    log.info("%s", pictures.report)
-    log.info("%s: %d pictures of %d x %d", args.target, len(pictures), args.side, args.side)
+    log.info("%s", dataset.report)
+    log.info("%s: %d pictures of %d x %d", args.target, len(dataset), args.side, args.side)
 
 
 DATA_COMMAND = Command(
@@ -90,7 +96,7 @@ DATA_COMMAND = Command(
 )
 
 
-def prepare(
+def prepare_dataset(
     source: Path,
     target: Path,
     *,
@@ -102,22 +108,22 @@ def prepare(
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ImageDataset:
-    """Write the pictures of a folder or zip, cut as `open_dataset` cuts them, into an uncompressed zip of PNGs.
+    """Write the images of a folder or zip, cropped as by `open_dataset`, to an uncompressed zip of PNGs.
 
-    Opened again at that side they are the same pictures, to the bit.
+    Opened again at that side they are the same images, bit for bit.
 
     Args:
         source: folder or zip.
-        target: the zip file, which is there as a whole or not at all.
+        target: the zip file, written atomically.
         side, channels, crop, max_pictures, seed: as of `open_dataset`.
         labels: its `use_labels`.
-        progress: called with what is worked on, done and total; what it raises stops the work.
+        progress: called as progress(task, done, total); an exception it raises stops the work.
 
     Returns:
-        The pictures as opened, closed.
+        The dataset that was written, already closed.
 
     Raises:
-        DatasetError: there is no usable picture, or the labels do not fit.
+        DatasetError: there is no usable image, or the labels do not fit.
         ValueError: an argument is outside its range.
         OSError: the archive cannot be written.
     """
@@ -126,7 +132,7 @@ def prepare(
     check_target(target)
     if target.exists() and source.exists() and target.samefile(source):
         raise DatasetError(f"{target}: cannot be made of itself: give it another name")
-    pictures = open_dataset(
+    dataset = open_dataset(
         source,
         resolution=side,
         channels=channels,
@@ -136,36 +142,36 @@ def prepare(
         seed=seed,
         progress=None if progress is None else lambda done, total: progress("looked at", done, total),
     )
-    with closing(pictures):
-        replace_file(target, lambda file: _write(file, pictures, progress))
-    return pictures
+    with closing(dataset):
+        replace_file(target, lambda file: _write(file, dataset, progress))
+    return dataset
 
 
-def _write(file: BinaryIO, pictures: ImageDataset, progress: Callable[[str, int, int], None] | None) -> None:
-    count = len(pictures)
-    names = [f"{n // _PER_FOLDER:05d}/img{n:08d}.png" for n in range(count)]
+def _write(file: BinaryIO, dataset: ImageDataset, progress: Callable[[str, int, int], None] | None) -> None:
+    count = len(dataset)
+    names = [f"{n // _IMAGES_PER_FOLDER:05d}/img{n:08d}.png" for n in range(count)]
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, count, _AT_ONCE):
-            some = range(start, min(start + _AT_ONCE, count))
-            for number, data in zip(some, pool.map(_png, pictures.pictures(some).numpy()), strict=True):
-                archive.writestr(zipfile.ZipInfo(names[number], _WHEN), data)
+        for start in range(0, count, _BATCH):
+            batch = range(start, min(start + _BATCH, count))
+            for number, data in zip(batch, pool.map(_png, dataset.images(batch).numpy()), strict=True):
+                archive.writestr(zipfile.ZipInfo(names[number], _TIMESTAMP), data)
             if progress is not None:
-                progress("written", some.stop, count)
-        archive.writestr(zipfile.ZipInfo(LABELS_FILE, _WHEN), json.dumps(_labels(pictures, names)))
+                progress("written", batch.stop, count)
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE, _TIMESTAMP), json.dumps(_labels(dataset, names)))
 
 
-def _png(picture: np.ndarray) -> bytes:
-    """A picture uint8 [C, side, side] as a file."""
+def _png(image: np.ndarray) -> bytes:
+    """An image, uint8 [C, side, side], as PNG."""
     file = io.BytesIO()
-    pixels = picture[0] if len(picture) == 1 else np.ascontiguousarray(picture.transpose(1, 2, 0))
+    pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
     Image.fromarray(pixels).save(file, "PNG", compress_level=3)
     return file.getvalue()
 
 
-def _labels(pictures: ImageDataset, names: list[str]) -> dict[str, object]:
-    found = pictures.all_labels()
+def _labels(dataset: ImageDataset, names: list[str]) -> dict[str, object]:
+    found = dataset.all_labels()
     if found is None:
         return {"labels": None}
     rows = [list(row) for row in zip(names, found.tolist(), strict=True)]
-    classes = {"classes": {str(number): name for number, name in pictures.class_names.items()}}
-    return {"labels": rows, **(classes if pictures.class_names else {})}
+    classes = {"classes": {str(number): name for number, name in dataset.class_names.items()}}
+    return {"labels": rows, **(classes if dataset.class_names else {})}

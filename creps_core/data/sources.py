@@ -1,4 +1,4 @@
-"""Files of a data set, in a folder or a zip archive, read as bytes. Nothing is ever extracted to the disk."""
+"""Files of a dataset, in a folder or a zip archive, read as bytes. Nothing is ever extracted to the disk."""
 
 from __future__ import annotations
 
@@ -18,74 +18,75 @@ from pathlib import Path, PurePosixPath
 
 from ...common.errors import DatasetError
 from ...common.files import open_file
-from .kinds import HEAD, archive_kind, ending, hidden
+from .file_types import HEAD, archive_type, is_hidden, suffix
 
 MAX_FILE = 1 << 29
-"""Bytes of one file, unpacked. Larger ones are not read."""
+"""Largest file that is read, in bytes, unpacked."""
 _MAX_TOTAL = 1 << 40  # bytes of all files of an archive together, unpacked
 _MAX_ENTRIES = 2_000_000
-_SHOWN_EMPTY = 1000  # empty entries that are taken one by one
-# Deflate reaches 1032:1 with nothing but repetitions, which is what bombs are made of, and night skies and line
-# drawings. One of these is unpacked like any file; all together may not make more than this.
+_LISTED_EMPTY = 1000  # empty entries that are reported one by one
+# Deflate reaches 1032:1 on pure repetition: zip bombs, but also night skies and line drawings. Single files of a high
+# ratio are unpacked like any other; together they may not exceed _MAX_INFLATED bytes.
 _MAX_RATIO, _RATIO_FROM, _MAX_INFLATED = 200, 1 << 20, 1 << 33
 _LOCAL_HEADER, _LOCAL_SIGNATURE = 30, b"PK\x03\x04"
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _DOS_FOLDER = 0x10
 _LEADS_OUT = "leads out of the archive: not read"
-_OF_A_RUN = re.compile(r"(reals|losses|fakes-\d+)\.png|.*\.safetensors|run\.json|stats\.jsonl")
-_RUN, _RUN_SIGNS = "run.json", {"stats.jsonl", "reals.png", "generator.safetensors"}
+_RUN_FILES = re.compile(r"(reals|losses|fakes-\d+)\.png|.*\.safetensors|run\.json|stats\.jsonl")
+_RUN_DESCRIPTION, _RUN_EVIDENCE = "run.json", {"stats.jsonl", "reals.png", "generator.safetensors"}
 
-Choice = Callable[[str, Callable[[], bytes]], bool | str]
-"""Of a name and what gives the file's first bytes: whether it is wanted; a text: it is not, but should be reported."""
-
-
-class Unusable(Exception):
-    """One file that cannot be used; the text says why, in few words."""
+FileFilter = Callable[[str, Callable[[], bytes]], bool | str]
+"""Called with a name and a function that returns the file's first bytes. True: use the file; False: ignore it; a text:
+report it as skipped, with this reason."""
 
 
-class Source(ABC):
+class UnusableFile(Exception):
+    """One file that cannot be used; the message is the reason, in a few words."""
+
+
+class ImageSource(ABC):
     """Files of a folder or an archive. `read` may be called from several threads at once.
 
-    What `hidden` tells and folders of training runs do not exist here.
+    Hidden files (`is_hidden`) and folders of training runs are left out.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.names: list[str] = []
-        """The wanted files, sorted; "/" between the folders, relative to the source."""
+        """The files to use, sorted: paths relative to the source, with "/"."""
         self.skipped: list[tuple[str, str]] = []
-        """Names and reasons: what cannot be used, as seen from outside."""
+        """Names and reasons of files that cannot be used, as far as known without reading them."""
         self.others: Counter[str] = Counter()
-        """How many files are there that were not wanted, by the ending of their names."""
+        """Number of ignored files by suffix."""
 
-    def _consider(self, name: str, choice: bool | str) -> bool:
-        """Take account of a file; whether it is wanted."""
+    def _record(self, name: str, choice: bool | str) -> bool:
+        """Record the filter's answer for a file; returns whether to use it."""
         if isinstance(choice, str):
             self.skipped.append((name, choice))
         elif not choice:
-            self.others[ending(name)] += 1
+            self.others[suffix(name)] += 1
         return choice is True
 
     @abstractmethod
     def size(self, name: str) -> int:
-        """Bytes of a file, about. Raises Unusable."""
+        """Approximate size of a file in bytes. Raises UnusableFile."""
 
     @abstractmethod
     def read(self, name: str, limit: int = MAX_FILE) -> bytes:
-        """A whole file. Raises Unusable: it cannot be read, or has more than `limit` bytes."""
+        """The content of a file. Raises UnusableFile: it cannot be read, or has more than `limit` bytes."""
 
     def close(self) -> None:  # noqa: B027
-        """Give up what is held open."""
+        """Close the archive."""
 
 
-def open_source(path: Path, choose: Choice) -> Source:
-    """Look through a folder with all folders in it, or a zip archive, for the files that are to be used.
+def open_source(path: Path, file_filter: FileFilter) -> ImageSource:
+    """List the files of a folder and its subfolders, or of a zip archive, that a filter accepts.
 
     Raises:
-        DatasetError: it is neither, or an archive that is damaged, encrypted, or made to do harm.
+        DatasetError: the path is neither, or an archive that is damaged, encrypted or malicious.
     """
     if path.is_dir():
-        return _Folder(path, choose)
+        return _Folder(path, file_filter)
     if not path.exists():
         raise DatasetError(f"{path}: there is no such folder or zip file")
     try:
@@ -99,17 +100,17 @@ def open_source(path: Path, choose: Choice) -> Source:
                 f"{path.name}: a zip file that was cut off, or one part of several: its table of contents, at the end, "
                 "is missing; copy or download it again"
             )
-        if kind := archive_kind(head):
+        if kind := archive_type(head):
             raise DatasetError(f"{path.name}: a {kind} archive, which is not read: unpack it, and give the folder")
         what = "an empty file" if not head else "not a zip file"
         raise DatasetError(f"{path.name}: {what}; give a folder or a zip file with the pictures in it")
-    return _Zip(path, choose)
+    return _Zip(path, file_filter)
 
 
-class _Folder(Source):
-    """Links to files are followed. Links to folders are not: they may lead round in circles."""
+class _Folder(ImageSource):
+    """Follows links to files, but not to folders, which could form a cycle."""
 
-    def __init__(self, path: Path, choose: Choice):
+    def __init__(self, path: Path, file_filter: FileFilter):
         super().__init__(path)
         for folder, folders, files in os.walk(path, onerror=self._unreadable):
             inside = PurePosixPath(*Path(folder).relative_to(path).parts)
@@ -117,10 +118,10 @@ class _Folder(Source):
                 folders[:] = []
                 self.skipped.append((f"{inside}/", "folder of a training run, no data"))
                 continue
-            own = _is_run(files)  # beside the pictures themselves
+            is_run = _is_run(files)  # a run among the images, in the top folder
             kept = []
             for name in folders:
-                if hidden(name):
+                if is_hidden(name):
                     continue
                 if os.path.islink(os.path.join(folder, name)):
                     self.skipped.append(
@@ -133,13 +134,13 @@ class _Folder(Source):
                     kept.append(name)
             folders[:] = kept
             for name in files:
-                if hidden(name) or (own and _OF_A_RUN.fullmatch(name)):
+                if is_hidden(name) or (is_run and _RUN_FILES.fullmatch(name)):
                     continue
                 full = (inside / name).as_posix()
                 if not os.path.isfile(os.path.join(folder, name)):
-                    if self._consider(full, choose(full, lambda: b"")):
+                    if self._record(full, file_filter(full, lambda: b"")):
                         self.skipped.append((full, "not a file, or a link that leads nowhere"))
-                elif self._consider(full, choose(full, lambda full=full: self._head(full))):
+                elif self._record(full, file_filter(full, lambda full=full: self._head(full))):
                     self.names.append(full)
         self.names.sort()
 
@@ -160,32 +161,31 @@ class _Folder(Source):
         try:
             return (self.path / name).stat().st_size
         except OSError as error:
-            raise Unusable(f"cannot be read ({error.strerror or error})") from error
+            raise UnusableFile(f"cannot be read ({error.strerror or error})") from error
 
     def read(self, name: str, limit: int = MAX_FILE) -> bytes:
         path = self.path / name
         try:
             with open_file(path) as file:
                 length = os.fstat(file.fileno()).st_size
-                # It may grow meanwhile; but read(limit) would reserve all of the limit.
+                # One byte more detects a file that grows; read(limit) would allocate all of the limit.
                 data = BufferedReader(file).read(length + 1) if length <= limit else None
         except OSError as error:
-            raise Unusable(f"cannot be read ({error.strerror or error})") from error
+            raise UnusableFile(f"cannot be read ({error.strerror or error})") from error
         if data is None or len(data) > limit:
-            raise Unusable(f"larger than {limit} bytes")
+            raise UnusableFile(f"larger than {limit} bytes")
         return data
 
 
-class _Zip(Source):
-    """Believes no length that an archive states: what is unpacked is counted as it comes out.
+class _Zip(ImageSource):
+    """Trusts no size that an archive states: bounds what is unpacked while unpacking it.
 
-    Only the table of contents is left to `zipfile`, whose own reader does not bound what one step may unpack with every
-    method.
+    `zipfile` reads only the directory: its own file reader does not bound every method's output per step.
     """
 
-    def __init__(self, path: Path, choose: Choice):
+    def __init__(self, path: Path, file_filter: FileFilter):
         super().__init__(path)
-        self._lock = threading.Lock()  # of the position in the file; unpacking goes on side by side
+        self._lock = threading.Lock()  # guards the position in the file; unpacking runs in parallel
         self._entries: dict[str, zipfile.ZipInfo] = {}
         try:
             self._file = path.open("rb")
@@ -196,20 +196,20 @@ class _Zip(Source):
             try:
                 with zipfile.ZipFile(self._file) as archive:
                     entries = archive.infolist()
-            except Exception as error:  # a damaged table raises nearly anything
+            except Exception as error:  # zipfile raises nearly anything on a damaged directory
                 raise DatasetError(f"{path.name}: the zip file is damaged ({error})") from error
-            self._look_through(entries, choose)
+            self._list_entries(entries, file_filter)
         except BaseException:
             self._file.close()
             raise
 
-    def _look_through(self, entries: list[zipfile.ZipInfo], choose: Choice) -> None:
+    def _list_entries(self, entries: list[zipfile.ZipInfo], file_filter: FileFilter) -> None:
         if len(entries) > _MAX_ENTRIES:
             raise DatasetError(
                 f"{self.path.name}: {len(entries)} entries, at most {_MAX_ENTRIES} are read; use a folder"
             )
         empty = [entry for entry in entries if not entry.file_size and not _is_folder(entry)]
-        if len(empty) > _SHOWN_EMPTY:  # of which a small archive may have millions
+        if len(empty) > _LISTED_EMPTY:  # a small archive may have millions
             self.skipped.append((f"{len(empty):,} entries", "empty file"))
             entries = [entry for entry in entries if entry.file_size]
         files = [(entry, _entry_name(entry)) for entry in entries if not _is_folder(entry)]
@@ -218,11 +218,11 @@ class _Zip(Source):
         for entry, name in files:
             parts = name.split("/")
             leads_out = name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:/", name) or "\0" in name
-            if not leads_out and any(hidden(part) for part in parts):
+            if not leads_out and any(is_hidden(part) for part in parts):
                 continue
-            if any(run in runs for run in _parents(name)) or ("" in runs and _OF_A_RUN.fullmatch(name)):
+            if any(run in runs for run in _parents(name)) or ("" in runs and _RUN_FILES.fullmatch(name)):
                 continue
-            choice = choose(name, lambda entry=entry: self._head(entry))
+            choice = file_filter(name, lambda entry=entry: self._head(entry))
             if leads_out:
                 if choice is True:
                     raise DatasetError(
@@ -230,16 +230,16 @@ class _Zip(Source):
                         "harm, or badly packed: pack the pictures again"
                     )
                 self.skipped.append((name, _LEADS_OUT))
-            elif self._consider(name, choice):
+            elif self._record(name, choice):
                 if reason := self._check(entry, name):
                     self.skipped.append((name, reason))
                 else:
                     self._entries[name] = entry
-        self._check_together()
+        self._check_all()
         self.names = sorted(self._entries)
 
     def _check(self, entry: zipfile.ZipInfo, name: str) -> str | None:
-        """Why an entry is passed over; None if it is not. Raises DatasetError: it spoils the whole archive."""
+        """Why an entry is skipped; None if it is not. Raises DatasetError: the whole archive is refused."""
         packed, size = entry.compress_size, entry.file_size
         if entry.flag_bits & _ENCRYPTED:
             raise DatasetError(f"{self.path.name}: {name} is encrypted; pack the pictures without a password")
@@ -253,7 +253,7 @@ class _Zip(Source):
             return "another entry has the same name"
         return None
 
-    def _check_together(self) -> None:
+    def _check_all(self) -> None:
         entries = self._entries.values()
         total = sum(entry.file_size for entry in entries)
         if total > _MAX_TOTAL:
@@ -279,50 +279,50 @@ class _Zip(Source):
     def read(self, name: str, limit: int = MAX_FILE) -> bytes:
         entry = self._entries[name]
         if entry.file_size > limit:
-            raise Unusable(f"larger than {limit} bytes")
+            raise UnusableFile(f"larger than {limit} bytes")
         packed = self._packed(entry)
         data = packed
         if entry.compress_type == zipfile.ZIP_DEFLATED:
             unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
             try:
-                # One byte more than there should be shows that there is more. A limit of 0 would mean none.
+                # One byte more than stated reveals a longer file; a limit of 0 would mean no limit.
                 data = unpacker.decompress(packed, entry.file_size + 1)
             except zlib.error as error:
-                raise Unusable(f"damaged in the archive ({error})") from error
+                raise UnusableFile(f"damaged in the archive ({error})") from error
         if len(data) != entry.file_size:
-            raise Unusable("damaged in the archive (its length is not the one stated)")
+            raise UnusableFile("damaged in the archive (its length is not the one stated)")
         if zlib.crc32(data) != entry.CRC:
-            raise Unusable("damaged in the archive (its checksum is wrong)")
+            raise UnusableFile("damaged in the archive (its checksum is wrong)")
         return data
 
     def _head(self, entry: zipfile.ZipInfo) -> bytes:
-        """The first bytes of an entry, none where they cannot be had."""
+        """The first bytes of an entry; empty if they cannot be read."""
         if entry.flag_bits & _ENCRYPTED:
             return b""
         try:
             packed = self._packed(entry, 4 * HEAD)
             if entry.compress_type == zipfile.ZIP_DEFLATED:
                 packed = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, HEAD)
-        except (Unusable, zlib.error):
+        except (UnusableFile, zlib.error):
             return b""
         return packed[:HEAD] if entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else b""
 
     def _packed(self, entry: zipfile.ZipInfo, limit: int = MAX_FILE) -> bytes:
-        """The bytes of an entry as they lie in the archive, or the first of them."""
+        """The compressed bytes of an entry, at most `limit`."""
         try:
             with self._lock:
                 self._file.seek(entry.header_offset)
                 header = self._file.read(_LOCAL_HEADER)
                 if len(header) < _LOCAL_HEADER or not header.startswith(_LOCAL_SIGNATURE):
-                    raise Unusable("damaged in the archive (its header is missing)")
+                    raise UnusableFile("damaged in the archive (its header is missing)")
                 names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
                 start = entry.header_offset + _LOCAL_HEADER + names
                 if start + entry.compress_size > self._length:
-                    raise Unusable("cut off in the archive")
+                    raise UnusableFile("cut off in the archive")
                 self._file.seek(start)
                 return self._file.read(min(entry.compress_size, limit))
         except (OSError, ValueError) as error:  # ValueError: the file was closed
-            raise Unusable(f"cannot be read ({error})") from error
+            raise UnusableFile(f"cannot be read ({error})") from error
 
     def close(self) -> None:
         with self._lock:
@@ -330,10 +330,10 @@ class _Zip(Source):
 
 
 def _entry_name(entry: zipfile.ZipInfo) -> str:
-    """The name of an entry, without what means nothing in it: "./", "//". Some tools write UTF-8 and do not say so."""
+    """The name of an entry without "./" and "//". Decodes UTF-8 that lacks the flag, as some tools write it."""
     name = entry.orig_filename
     if not entry.flag_bits & _UTF8 and not name.isascii():
-        with suppress(UnicodeError):  # otherwise it is in the code page of old that it is said to be
+        with suppress(UnicodeError):  # not UTF-8: keep the legacy code page
             name = name.encode("cp437").decode("utf-8")
     name = name.replace("\\", "/")
     parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -347,12 +347,12 @@ def _is_folder(entry: zipfile.ZipInfo) -> bool:
 
 
 def _is_run(files: Collection[str]) -> bool:
-    """Whether files are those of a training run: its grids and plots are no data."""
-    return _RUN in files and not _RUN_SIGNS.isdisjoint(files)
+    """Whether these are the files of a training run, whose grids and plots are not data."""
+    return _RUN_DESCRIPTION in files and not _RUN_EVIDENCE.isdisjoint(files)
 
 
 def _run_folders(names: Iterable[str]) -> set[str]:
-    """The folders of training runs in an archive; "": the archive itself is one."""
+    """The folders of training runs in an archive; "" if the archive itself is one."""
     folders: dict[str, set[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
@@ -361,6 +361,6 @@ def _run_folders(names: Iterable[str]) -> set[str]:
 
 
 def _parents(name: str) -> list[str]:
-    """The folders in which a name lies, without the archive itself."""
+    """All folders that contain a name, outermost first, without the archive itself."""
     parts = name.split("/")[:-1]
     return ["/".join(parts[: k + 1]) for k in range(len(parts))]

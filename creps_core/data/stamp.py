@@ -1,4 +1,4 @@
-"""Whether pictures are still the same ones, told without reading them."""
+"""A cheap fingerprint of a folder or archive: detects changed files without reading them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ...common.errors import DatasetError
 
 
 def stamp(source: str | os.PathLike[str]) -> str:
-    """A name for the files of a folder or zip archive, which changes when one of them does: 32 hex digits.
+    """A hash of a folder or zip archive that changes when one of its files does: 32 hex digits.
 
-    Of a folder it is made of names, sizes and times of change, of an archive of names, sizes and checksums; so an
-    archive may be moved or copied.
+    It covers names, sizes and modification times of a folder, names, sizes and checksums of an archive. So an archive
+    keeps its hash when it is moved or copied.
 
     Raises:
-        DatasetError: it is neither, or cannot be read.
+        DatasetError: the source is neither, or cannot be read.
     """
     path = Path(source)
     rows: list[tuple[str, int, int]] = []
@@ -36,6 +36,6 @@ def stamp(source: str | os.PathLike[str]) -> str:
             raise DatasetError(f"{path}: there is no such folder or zip file")
     except DatasetError:
         raise
-    except Exception as error:  # a damaged table of contents raises nearly anything
+    except Exception as error:  # zipfile raises nearly anything on a damaged directory
         raise DatasetError(f"{path}: cannot be read ({error})") from error
     return hashlib.blake2b(repr(sorted(rows)).encode(), digest_size=16).hexdigest()

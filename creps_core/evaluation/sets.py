@@ -166,7 +166,7 @@ class Real(PictureSet):
 
     def pictures(self, start: int, stop: int) -> Tensor:
         """See `PictureSet`."""
-        return three_channels(self.opened().pictures(range(start, stop)))
+        return three_channels(self.opened().images(range(start, stop)))
 
     def close(self) -> None:
         """Close the archive, if one is open."""

@@ -121,6 +121,6 @@ class _SnapshotJudge:
 
         real = self._real.opened()
         count = min(most, len(real.names))
-        reference = describe(real.pictures(range(start, min(start + 64, count))) for start in range(0, count, 64))
+        reference = describe(real.images(range(start, min(start + 64, count))) for start in range(0, count, 64))
         made = describe(judged.raw(start, min(start + 64, count)) for start in range(0, count, 64))
         return sliced_wasserstein(reference, made).mean

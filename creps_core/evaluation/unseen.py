@@ -141,14 +141,14 @@ def row_to_dict(row: Row) -> dict[str, Any]:
 def batches(pictures: ImageDataset, indices: Sequence[int]) -> Iterator[Tensor]:
     """Pictures of a set by their numbers, some at a time."""
     for start in range(0, len(indices), _BATCH):
-        yield pictures.pictures(indices[start : start + _BATCH])
+        yield pictures.images(indices[start : start + _BATCH])
 
 
 def _nearest(
     generator: Generator, training: ImageDataset, fresh: ImageDataset, count: int, side: int
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The nearest training pictures of generated and of held-out ones: for JSON, and as a sheet."""
-    made, kept = torch.cat(list(fakes(generator, range(count), side))), fresh.pictures(range(len(fresh)))
+    made, kept = torch.cat(list(fakes(generator, range(count), side))), fresh.images(range(len(fresh)))
     found = nearest(torch.cat([made, kept]), batches(training, range(len(training))))
     of_made, of_kept = (type(found)(*(field[part] for field in found)) for part in (slice(count), slice(count, None)))
 
@@ -165,7 +165,7 @@ def _nearest(
         }
 
     def cells(pictures: Tensor, found: Nearest, titles: Sequence[str], number: int) -> list[np.ndarray]:
-        twin = training.pictures([int(found.place[number])])[0]
+        twin = training.images([int(found.place[number])])[0]
         flipped = bool(found.mirrored[number])
         note = f"{found.distance[number].item():.4f}{', mirrored' if flipped else ''}"
         texts = (f"{titles[number]}\n", f"its nearest\n{note}")

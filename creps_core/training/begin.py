@@ -13,7 +13,7 @@ import torch
 
 from ...common.errors import CheckpointError, NewerFormatError, TrainingError
 from ..checkpoints import fingerprint
-from ..data import ImageDataset, same_aspect, written_aspect
+from ..data import ImageDataset, format_aspect, normalize_aspect
 from ..network import DiscriminatorConfig, GeneratorConfig
 from .identity import DATA_OPTIONS, Identity
 from .memory import check_memory
@@ -146,7 +146,7 @@ def _new(run: Run, request: RunRequest, device: torch.device | str, process: Pro
     shape = networks.G.config if networks else _new_config(request, resolution, channels, 0)
     parts = dataclasses.replace(recipe, micro_batch=1) if request.memory else recipe
     check_memory(shape, _discriminator_config(request, shape, resolution), parts, process.world, device)
-    aspect = written_aspect(networks.G_ema.aspect) if networks else None
+    aspect = format_aspect(networks.G_ema.aspect) if networks else None
     pictures, identity = _opened(request, Identity(choice=seed, aspect=aspect), recipe, resolution, channels)
     notes = []
     if networks is None:
@@ -161,7 +161,7 @@ def _new(run: Run, request: RunRequest, device: torch.device | str, process: Pro
             name for name in request.generator if request.generator[name] != getattr(networks.G.config, name)
         ]:
             notes.append(f"{', '.join(sorted(ignored))}: these are of a new generator; that of the start keeps its own")
-        pictures.widen(networks.G.config.c_dim)
+        pictures.ensure_c_dim(networks.G.config.c_dim)
         if networks.G.config.c_dim and not pictures.c_dim:
             notes.append("the start has labels and these pictures have none: it goes on without")
         elif networks.G.config.c_dim != pictures.c_dim:
@@ -207,7 +207,7 @@ def _go_on(run: Run, request: RunRequest, device: torch.device | str, process: P
     resolution, channels = trainer.D.config.img_resolution, trainer.D.config.img_channels
     old = Recipe.from_dict(details["recipe"])
     pictures, given = _opened(request, identity, trainer.recipe, resolution, channels, run)
-    pictures.widen(trainer.D.config.c_dim)
+    pictures.ensure_c_dim(trainer.D.config.c_dim)
     history = [entry for entry in details.get("history") or [] if isinstance(entry, dict)]
     if not identity.same_data(given):
         if not request.new_data:
@@ -336,7 +336,7 @@ def _opened(
     options = {name: getattr(identity, name) for name in DATA_OPTIONS}
     asked = {name: value for name, value in request.data.items() if name in DATA_OPTIONS and value is not None}
     if "aspect" in asked:
-        asked["aspect"] = same_aspect(asked["aspect"])
+        asked["aspect"] = normalize_aspect(asked["aspect"])
     if run is not None and not request.new_data:
         for name, value in asked.items():
             if options[name] is not None and options[name] != value:

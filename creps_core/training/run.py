@@ -38,7 +38,7 @@ from ...common.duration import duration
 from ...common.errors import TrainingError
 from ...common.files import replace_file, write_json, write_png
 from ..checkpoints import read_checkpoint, save_generator
-from ..data import Batches, ImageDataset, Windows, cuts_on
+from ..data import Batches, ImageDataset, WindowCutter, can_cut_on
 from ..latents import sample
 from ..network import Discriminator, Generator, LabelSet
 from ..rendering import frame_size, render
@@ -214,7 +214,7 @@ def _train(
         return _result(trainer)
     writer = _Writer(run, trainer, pictures) if process.is_first else None
 
-    def box(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
+    def window(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
         return random_box(rng, side, pictures.resolution, recipe.patches)
 
     batches = Batches(
@@ -224,10 +224,10 @@ def _train(
         start=trainer.num_images,
         rank=process.rank,
         world=process.world,
-        box=box if recipe.patches else None,
+        window=window if recipe.patches else None,
         workers=2 if trainer.device.type == "cpu" else min(8, os.cpu_count() or 1),
         pin=trainer.device.type == "cuda",
-        windows=_windows(trainer, pictures),
+        cutter=_window_cutter(trainer, pictures),
     )
     clock = _Clock(trainer.num_images)
     saved = trainer.num_images
@@ -237,10 +237,10 @@ def _train(
             while trainer.num_images < recipe.total:
                 batch = next(batches)
                 whole = False
-                stats = trainer.step(batch.pictures, batch.labels, batch.boxes)
+                stats = trainer.step(batch.images, batch.labels, batch.windows)
                 whole = True
                 if writer:
-                    writer.add(trainer, stats, clock, batches.waited)
+                    writer.add(trainer, stats, clock, batches.wait_seconds)
                 due = trainer.num_images // run.snapshot_every > saved // run.snapshot_every
                 if due:
                     _keep(run, trainer, pictures, writer)
@@ -274,13 +274,13 @@ def _keep(run: Run, trainer: Trainer, pictures: ImageDataset, writer: _Writer | 
             writer.judged(trainer, found)
 
 
-def _windows(trainer: Trainer, pictures: ImageDataset) -> Windows | None:
+def _window_cutter(trainer: Trainer, pictures: ImageDataset) -> WindowCutter | None:
     """What cuts windows where Pillow is not to; both give the same pictures."""
-    if not trainer.recipe.patches or not cuts_on(pictures, trainer.device):
+    if not trainer.recipe.patches or not can_cut_on(pictures, trainer.device):
         return None
-    windows = Windows(pictures, trainer.device, int((free_memory(trainer.device) or 0) * PICTURES_SHARE))
-    log.info("windows are cut on %s; pictures are %s", trainer.device, "there" if windows.resident else "copied there")
-    return windows
+    cutter = WindowCutter(pictures, trainer.device, int((free_memory(trainer.device) or 0) * PICTURES_SHARE))
+    log.info("windows are cut on %s; pictures are %s", trainer.device, "there" if cutter.resident else "copied there")
+    return cutter
 
 
 def teach(trainer: Trainer, pictures: ImageDataset) -> None:
@@ -289,7 +289,7 @@ def teach(trainer: Trainer, pictures: ImageDataset) -> None:
     found = pictures.label_counts()
     labels = None if found is None else LabelSet(*_at_most(*found), pictures.class_names)
     for generator in (trainer.G, trainer.G_ema):
-        generator.labels, generator.aspect = labels, pictures.frame.aspect
+        generator.labels, generator.aspect = labels, pictures.aspect
 
 
 def _at_most(values: np.ndarray, counts: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -377,9 +377,7 @@ class _Writer:
             _forget_after(run.folder / "stats.jsonl", trainer.num_images)
             write_json(run.folder / DESCRIPTION, _description(trainer, pictures, run))
             count = min(GRID[0] * GRID[1], len(pictures))
-            write_png(
-                run.folder / "reals.png", tile(upright(pictures.pictures(range(count)), pictures.frame.aspect), GRID[0])
-            )
+            write_png(run.folder / "reals.png", tile(upright(pictures.images(range(count)), pictures.aspect), GRID[0]))
 
     def add(self, trainer: Trainer, stats: dict[str, Tensor], clock: _Clock, waited: float) -> None:
         for name, value in stats.items():

@@ -18,7 +18,7 @@ def make(count: int = 7, mirror: bool = False) -> ImageDataset:
 
 
 def numbers(batches: Batches, count: int) -> list[int]:
-    return [int(value) for _ in range(count) for value in next(batches).pictures[:, 0, 0, 0]]
+    return [int(value) for _ in range(count) for value in next(batches).images[:, 0, 0, 0]]
 
 
 def test_order():
@@ -36,25 +36,25 @@ def test_order():
 
 
 def test_a_run_goes_on_where_it_stopped():
-    def box(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
+    def window(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
         assert side == 8
         left, top = rng.uniform(0, 0.5, 2)
         return left, top, left + 0.5, top + 0.5
 
     pictures = from_images(torch.rand(7, 8, 8, 3), resolution=8)
-    with Batches(pictures, 4, seed=1, box=box) as batches:
+    with Batches(pictures, 4, seed=1, window=window) as batches:
         whole = [next(batches) for _ in range(12)]
-    assert len({tuple(part.tolist()) for batch in whole for part in batch.boxes}) == 48
+    assert len({tuple(part.tolist()) for batch in whole for part in batch.windows}) == 48
     for workers, prefetch, seen in ((1, 1, 0), (4, 9, 5), (3, 2, 11)):
-        with Batches(pictures, 4, seed=1, box=box, start=4 * seen, workers=workers, prefetch=prefetch) as batches:
+        with Batches(pictures, 4, seed=1, window=window, start=4 * seen, workers=workers, prefetch=prefetch) as batches:
             for expected in whole[seen:]:
                 batch = next(batches)
-                assert torch.equal(batch.pictures, expected.pictures)
-                assert torch.equal(batch.boxes, expected.boxes)
-                assert batch.boxes.dtype == torch.float64
+                assert torch.equal(batch.images, expected.images)
+                assert torch.equal(batch.windows, expected.windows)
+                assert batch.windows.dtype == torch.float64
     # Other sizes of batches, such as after a change of the settings.
-    with Batches(pictures, 8, seed=1, box=box, start=8) as batches:
-        assert torch.equal(next(batches).pictures, torch.cat([whole[2].pictures, whole[3].pictures]))
+    with Batches(pictures, 8, seed=1, window=window, start=8) as batches:
+        assert torch.equal(next(batches).images, torch.cat([whole[2].images, whole[3].images]))
 
 
 def test_processes_share_one_order():
@@ -64,22 +64,21 @@ def test_processes_share_one_order():
     with contextlib.ExitStack() as stack:
         ranks = [stack.enter_context(Batches(pictures, 2, start=12, rank=rank, world=3)) for rank in range(3)]
         for expected in alone:  # every third picture each
-            together = torch.stack([next(batches).pictures for batches in ranks], 1).flatten(0, 1)
-            assert torch.equal(together, expected.pictures)
+            together = torch.stack([next(batches).images for batches in ranks], 1).flatten(0, 1)
+            assert torch.equal(together, expected.images)
 
 
-def test_without_boxes_all_is_shown():
+def test_without_windows_all_is_shown():
     with Batches(make(), 2) as batches:
         batch = next(iter(batches))
-        assert batch.boxes.tolist() == [[0, 0, 1, 1]] * 2
+        assert batch.windows.tolist() == [[0, 0, 1, 1]] * 2
         assert batch.labels.shape == (2, 0)
-        assert batches.random_labels(0, 5).shape == (5, 0)
 
 
 def test_errors_of_threads_surface():
     fail = threading.Event()
 
-    def box(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
+    def window(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
         if fail.is_set():
             raise RuntimeError("out of order")
         return 0, 0, 1, 1
@@ -87,7 +86,7 @@ def test_errors_of_threads_surface():
     pictures = make()
     with Batches(pictures, 3) as batches:
         expected = numbers(batches, 8)
-    with Batches(pictures, 3, box=box) as batches:
+    with Batches(pictures, 3, window=window) as batches:
         seen = numbers(batches, 2)
         fail.set()
 
@@ -103,8 +102,8 @@ def test_errors_of_threads_surface():
     with pytest.raises(ValueError, match="closed"):
         next(batches)
     with (
-        Batches(pictures, 3, box=lambda rng, side: (0.0, 0.0, 2.0, 1.0)) as batches,
-        pytest.raises(ValueError, match="a box must"),
+        Batches(pictures, 3, window=lambda rng, side: (0.0, 0.0, 2.0, 1.0)) as batches,
+        pytest.raises(ValueError, match="a window must"),
     ):
         next(batches)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("creps-batch")]
@@ -127,12 +126,12 @@ def test_arguments_of_batches():
 def test_waiting_is_counted():
     ready = threading.Event()
 
-    def box(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
+    def window(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
         ready.wait()
         return 0.0, 0.0, 1.0, 1.0
 
-    with Batches(make(), 2, box=box) as batches:
-        assert batches.waited == 0
+    with Batches(make(), 2, window=window) as batches:
+        assert batches.wait_seconds == 0
         threading.Timer(0.2, ready.set).start()
         next(batches)
-        assert batches.waited > 0.1
+        assert batches.wait_seconds > 0.1

@@ -25,7 +25,7 @@ def test_a_folder_and_archives_of_it(tmp_path: Path):
     assert (folder.report.used, folder.report.skipped, folder.report.notes) == (10, [], {})
     assert str(folder.report) == "10 pictures"
     assert folder.names == sorted(files)
-    everything = folder.pictures(range(10))
+    everything = folder.images(range(10))
     assert everything.shape == (10, 3, SIDE, SIDE)
     assert everything.dtype == torch.uint8
     for index in range(10):
@@ -35,9 +35,9 @@ def test_a_folder_and_archives_of_it(tmp_path: Path):
         reverse = dict(reversed(files.items()))
         archive = open_dataset(zipped(tmp_path / f"{method}.zip", reverse, method), resolution=SIDE, workers=2)
         assert archive.names == folder.names
-        assert torch.equal(archive.pictures(range(10)), everything)
+        assert torch.equal(archive.images(range(10)), everything)
     with pytest.raises(IndexError, match="no picture 10"):
-        folder.pictures([10])
+        folder.images([10])
     with pytest.raises(IndexError, match="no picture -1"):
         folder.labels([-1])
 
@@ -139,15 +139,15 @@ def test_memory_is_bounded(tmp_path: Path):
         bounded = open_dataset(tmp_path / "x.zip", resolution=SIDE, cache_bytes=limit)
         order = [*range(20), 3, 3, *range(19, -1, -1)]
         for index in order:
-            assert torch.equal(bounded.pictures([index]), whole.pictures([index]))
+            assert torch.equal(bounded.images([index]), whole.images([index]))
             assert bounded._cache.bytes <= limit
         assert bounded._cache.bytes == limit // size * size
         with Batches(bounded, 6, workers=3) as one, Batches(whole, 6) as other:
             for _ in range(10):
-                assert torch.equal(next(one).pictures, next(other).pictures)
+                assert torch.equal(next(one).images, next(other).images)
         bounded.close()
         with pytest.raises(DatasetError, match="was all right when the data set was opened, and is not now"):
-            bounded.pictures(range(20))
+            bounded.images(range(20))
 
 
 def test_files_that_change(tmp_path: Path):
@@ -155,7 +155,7 @@ def test_files_that_change(tmp_path: Path):
     pictures = open_dataset(folder, resolution=SIDE, max_side=32, cache_bytes=0)
     (folder / pictures.names[0]).write_bytes(encoded(colours(0)))
     with pytest.raises(DatasetError, match="another picture than when the data set was opened"):
-        pictures.pictures([0])
+        pictures.images([0])
     (folder / pictures.names[0]).unlink()
     with Batches(pictures, 2) as batches, pytest.raises(DatasetError, match="is not now: cannot be read"):
         next(batches)
@@ -189,44 +189,44 @@ def test_progress_and_interruption(tmp_path: Path):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("creps-open")]
 
 
-# --- Mirror, boxes, pictures in memory
+# --- Mirror, windows, images in memory
 
 
 def test_mirror(tmp_path: Path):
     pictures = open_dataset(write(tmp_path, numbered(3, side=32)), resolution=SIDE, mirror=True, max_side=32)
     assert len(pictures) == 6
-    plain, flipped = pictures.pictures(range(3)), pictures.pictures(range(3, 6))
+    plain, flipped = pictures.images(range(3)), pictures.images(range(3, 6))
     assert (flipped.int() - plain.flip(3).int()).abs().max() <= 1
-    box = (0.1, 0.2, 0.7, 0.9)
+    window = (0.1, 0.2, 0.7, 0.9)
     other = (1 - 0.7, 0.2, 1 - 0.1, 0.9)
-    cut = pictures.pictures([4], boxes=[box]).int() - pictures.pictures([1], boxes=[other]).flip(3).int()
+    cut = pictures.images([4], windows=[window]).int() - pictures.images([1], windows=[other]).flip(3).int()
     assert cut.abs().max() <= 1
     exact = open_dataset(tmp_path, resolution=32, mirror=True)
-    assert torch.equal(exact.pictures([5]), exact.pictures([2]).flip(3))
+    assert torch.equal(exact.images([5]), exact.images([2]).flip(3))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_boxes(tmp_path: Path, channels: int):
+def test_windows(tmp_path: Path, channels: int):
     data = colours(5, 64, 64, 4)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     stored = Image.fromarray(data).convert(mode)
     pictures = opened(tmp_path, encoded(stored), channels=channels, max_side=64)
-    boxes = [(0.0, 0.0, 1.0, 1.0), (0.11, 0.23, 0.57, 0.97), (0.9, 0.0, 1.0, 0.1), (0.25, 0.5, 0.5, 0.75)]
-    found = pictures.pictures([0] * 4, boxes=boxes).permute(0, 2, 3, 1).numpy().astype(int)
-    for box, ours in zip(boxes, found, strict=True):
-        pixels = tuple(64 * edge for edge in box)
+    windows = [(0.0, 0.0, 1.0, 1.0), (0.11, 0.23, 0.57, 0.97), (0.9, 0.0, 1.0, 0.1), (0.25, 0.5, 0.5, 0.75)]
+    found = pictures.images([0] * 4, windows=windows).permute(0, 2, 3, 1).numpy().astype(int)
+    for window, ours in zip(windows, found, strict=True):
+        pixels = tuple(64 * edge for edge in window)
         expected = stored.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=pixels)
         difference = np.abs(ours - np.asarray(expected).reshape(SIDE, SIDE, channels))
-        # A box that is a whole number of pixels is copied; Pillow's alpha goes through a product even then.
-        assert difference[..., :3].max() <= (1 if channels < 4 or box != boxes[3] else 255)
+        # A window that is a whole number of pixels is copied; Pillow's alpha goes through a product even then.
+        assert difference[..., :3].max() <= (1 if channels < 4 or window != windows[3] else 255)
     aligned = np.asarray(stored).reshape(64, 64, channels)[32:48, 16:32]
     assert np.array_equal(found[3], aligned)
     assert np.array_equal(array(pictures), found[0])
     for bad in ((0.5, 0, 0.5, 1), (0, 0, 1.1, 1), (-0.1, 0, 1, 1), (0, 1, 1, 0), (0, 0, float("nan"), 1)):
-        with pytest.raises(ValueError, match="a box must be"):
-            pictures.pictures([0], boxes=[bad])
-    with pytest.raises(ValueError, match="2 boxes for 1 pictures"):
-        pictures.pictures([0], boxes=boxes[:2])
+        with pytest.raises(ValueError, match="a window must be"):
+            pictures.images([0], windows=[bad])
+    with pytest.raises(ValueError, match="2 windows for 1 pictures"):
+        pictures.images([0], windows=windows[:2])
 
 
 def test_pictures_in_memory_are_as_those_in_files(tmp_path: Path):
@@ -238,8 +238,8 @@ def test_pictures_in_memory_are_as_those_in_files(tmp_path: Path):
         for options in ({}, {"crop": "resize"}, {"channels": 4, "mirror": True}, {"channels": 1, "max_side": 30}):
             ours = from_images(batch, resolution=SIDE, **options)  # type: ignore
             theirs = open_dataset(folder, resolution=SIDE, **options)  # type: ignore
-            assert torch.equal(ours.pictures(range(len(ours))), theirs.pictures(range(len(theirs))))
-            assert (ours.side(0), ours.report.notes) == (theirs.side(0), theirs.report.notes)
+            assert torch.equal(ours.images(range(len(ours))), theirs.images(range(len(theirs))))
+            assert (ours.stored_side(0), ours.report.notes) == (theirs.stored_side(0), theirs.report.notes)
 
 
 def test_bad_batches_of_pictures():
@@ -251,4 +251,4 @@ def test_bad_batches_of_pictures():
     with pytest.raises(DatasetError, match="no usable picture in the batch: image 0: 9 x 4 pixels"):
         from_images(torch.zeros(2, 4, 9, 3), resolution=SIDE)
     wild = torch.tensor([float("nan"), -1.0, 2.0]).expand(1, 16, 16, 3)
-    assert from_images(wild, resolution=SIDE).pictures([0])[0, :, 0, 0].tolist() == [0, 0, 255]
+    assert from_images(wild, resolution=SIDE).images([0])[0, :, 0, 0].tolist() == [0, 0, 255]

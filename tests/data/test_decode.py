@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comfyui_creps.creps_core.data import decode, open_dataset, sources
-from comfyui_creps.creps_core.data.deep import eight_bits
+from comfyui_creps.creps_core.data.bit_depth import to_8_bit
 from picture_files import SIDE, array, colours, encoded, opened, reason, smooth, write, zipped
 from PIL import Image, ImageCms, ImageFile
 
@@ -44,7 +44,7 @@ def test_small_and_large_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert reason(tmp_path, encoded(colours(0, 7, 40))) == "40 x 7 pixels; the shorter side must have at least 8"
     small = opened(tmp_path, encoded(smooth(8, 8)), resolution=32)
     assert small.report.notes == {"smaller than 32 pixels, enlarged": 1}
-    assert small.side(0) == 32
+    assert small.stored_side(0) == 32
     monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
     assert reason(tmp_path / "large", encoded(colours(0, 40, 40))) == "40 x 40 pixels, more than 1000"
     # A header that promises more than Pillow opens; the limit of the host is left as it is.
@@ -84,7 +84,7 @@ def test_a_large_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_crops(tmp_path: Path):
     wide = smooth(64, 32)
     center = opened(tmp_path, encoded(wide), max_side=100)
-    assert center.side(0) == 32
+    assert center.stored_side(0) == 32
     stored = Image.fromarray(wide[:, 16:48])
     expected = np.asarray(stored.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
     assert np.array_equal(array(center), expected)
@@ -92,7 +92,7 @@ def test_crops(tmp_path: Path):
     stretched = opened(tmp_path, encoded(wide), crop="resize")
     expected = np.asarray(Image.fromarray(wide).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
     assert np.array_equal(array(stretched), expected)
-    assert opened(tmp_path, encoded(wide), max_side=24).side(0) == 24
+    assert opened(tmp_path, encoded(wide), max_side=24).stored_side(0) == 24
 
 
 def test_grey_and_colour(tmp_path: Path):
@@ -156,7 +156,7 @@ def test_deep_pictures(tmp_path: Path):
         pictures = opened(tmp_path / kind, encoded(deep, kind), name, channels=1)
         assert np.array_equal(array(pictures)[..., 0], np.rint(deep / 257).astype(np.uint8))
     big_endian = Image.frombytes("I;16B", (SIDE, SIDE), deep.astype(">u2").tobytes())
-    assert np.array_equal(np.asarray(eight_bits(big_endian, None, b"", [])), np.rint(deep / 257).astype(np.uint8))
+    assert np.array_equal(np.asarray(to_8_bit(big_endian, None, b"", [])), np.rint(deep / 257).astype(np.uint8))
     whole = Image.fromarray(values.astype(np.int32))
     pictures = opened(tmp_path / "int", encoded(whole, "TIFF"), "c.tif", channels=1)
     assert np.array_equal(array(pictures)[..., 0], np.rint(deep / 257).astype(np.uint8))
@@ -233,7 +233,7 @@ def test_large_jpegs_are_decoded_small(tmp_path: Path, monkeypatch: pytest.Monke
     whole = Image.open(io.BytesIO(data)).convert("RGB")
     middle = plain(whole, (100, 0, 400, 300)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     assert np.abs(array(pictures).astype(int) - np.asarray(middle)).max() < 6
-    assert opened(tmp_path, data, "x.jpg", max_side=300).side(0) == 300
+    assert opened(tmp_path, data, "x.jpg", max_side=300).stored_side(0) == 300
     assert sizes[1:] == [(500, 300)]
 
 

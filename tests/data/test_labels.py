@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from comfyui_creps.common.errors import DatasetError
@@ -34,12 +33,6 @@ def test_classes(tmp_path: Path):
         batch = next(batches)
         indices = [int(batches._order(0)[k]) for k in range(6)]
         assert torch.equal(batch.labels[:6], pictures.labels(indices))
-        drawn = batches.random_labels(3, 200)
-        assert drawn.shape == (200, 5)
-        assert set(drawn.argmax(1).tolist()) == {0, 2, 4}
-        assert torch.equal(drawn, batches.random_labels(3, 200))
-        assert not torch.equal(drawn, batches.random_labels(4, 200))
-        assert batches.random_labels(np.random.default_rng(0), 2).shape == (2, 5)
     assert open_dataset(tmp_path, resolution=SIDE).c_dim == 0
     # A picture with a label may turn out to be none.
     write(tmp_path, {names[3]: b""})

@@ -50,7 +50,7 @@ def test_the_pictures_of_the_trainer(source: Path, crop: str, channels: int, wor
     before = open_dataset(source, resolution=32, channels=channels, crop=crop)
     after = open_dataset(target, resolution=32, channels=channels)
     assert len(after) == len(before) == 5
-    assert torch.equal(after.pictures(range(5)), before.pictures(range(5)))
+    assert torch.equal(after.images(range(5)), before.images(range(5)))
     assert after.report.notes == {}
     assert after.report.hints == []  # there are no labels in it
     with zipfile.ZipFile(target) as archive:
@@ -80,7 +80,7 @@ def test_a_choice(source: Path):
     words = ["--side", 16, "--max-pictures", 3, "--seed", 5]
     before = open_dataset(source, resolution=16, max_pictures=3, seed=5)
     after = open_dataset(prepare(source, *words), resolution=16)
-    assert torch.equal(after.pictures(range(3)), before.pictures(range(3)))
+    assert torch.equal(after.images(range(3)), before.images(range(3)))
 
 
 def test_what_is_refused(source: Path, caplog):

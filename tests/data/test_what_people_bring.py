@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comfyui_creps.common.errors import DatasetError
-from comfyui_creps.creps_core.data import ImageDataset, kinds, open_dataset
+from comfyui_creps.creps_core.data import ImageDataset, file_types, open_dataset
 from picture_files import SIDE, array, colours, encoded, numbered, opened, reason, smooth, write, zipped
 from PIL import Image, PngImagePlugin
 
@@ -116,7 +116,9 @@ def test_pictures_are_known_by_what_is_in_them(tmp_path: Path):
 
 def test_what_seems_to_be_pictures_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        kinds, "formats", lambda real=kinds.formats: tuple(n for n in real() if n not in ("HEIF", "JXL"))
+        file_types,
+        "readable_formats",
+        lambda real=file_types.readable_formats: tuple(n for n in real() if n not in ("HEIF", "JXL")),
     )
     tiff = encoded(colours(1), "TIFF")
     files = {
@@ -164,13 +166,13 @@ def test_plugins_of_pillow_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
     monkeypatch.setattr(Image, "EXTENSION", dict(Image.EXTENSION))
     monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
-    kinds.load_plugins.cache_clear()
+    file_types.load_plugins.cache_clear()
     try:
         for pictures in both(tmp_path, {"1.HEIC": HEIC, "2.jpg": HEIC}):
             assert pictures.names == ["1.HEIC", "2.jpg"]
             assert array(pictures)[0, 0].tolist() == [10, 20, 30]
     finally:
-        kinds.load_plugins.cache_clear()
+        file_types.load_plugins.cache_clear()
 
 
 @pytest.mark.parametrize(

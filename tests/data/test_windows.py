@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from comfyui_creps.creps_core.data import ImageDataset, from_images, windows
-from comfyui_creps.creps_core.data.windows import Windows
+from comfyui_creps.creps_core.data import ImageDataset, from_images, window_cutter
+from comfyui_creps.creps_core.data.window_cutter import WindowCutter
 from comfyui_creps.creps_core.training.patches import random_box
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ def pictures(channels: int, sides: tuple[int, ...], resolution: int, mirror: boo
 def draw(source: ImageDataset, count: int, seed: int = 0):
     rng = np.random.default_rng(seed)
     indices = rng.integers(len(source), size=count).tolist()
-    return indices, [random_box(rng, source.side(i), source.resolution, 0.7) for i in indices]
+    return indices, [random_box(rng, source.stored_side(i), source.resolution, 0.7) for i in indices]
 
 
 @pytest.mark.parametrize("room", [0, 1 << 30], ids=["copied", "resident"])
@@ -38,15 +38,15 @@ def draw(source: ImageDataset, count: int, seed: int = 0):
     ids=str,
 )
 def test_windows_are_those_of_pillow(channels, sides, resolution, room, part, monkeypatch):
-    monkeypatch.setattr(windows, "PART_BYTES", part)
+    monkeypatch.setattr(window_cutter, "CHUNK_BYTES", part)
     source = pictures(channels, sides, resolution)
-    cutter = Windows(source, CPU, room)
+    cutter = WindowCutter(source, CPU, room)
     assert cutter.resident == (room > 0)
     for seed in range(4):
-        indices, boxes = draw(source, 24, seed)
-        cut = cutter.prepare(indices, boxes)
-        assert (len(cut.parts) > 1) == (part < 1 << 20)
-        found, wanted = cutter.finish(cut), source.pictures(indices, boxes=boxes)
+        indices, windows = draw(source, 24, seed)
+        plan = cutter.plan(indices, windows)
+        assert (len(plan.chunks) > 1) == (part < 1 << 20)
+        found, wanted = cutter.cut(plan), source.images(indices, windows=windows)
         assert found.dtype == torch.uint8
         assert torch.equal(found, wanted)
 
@@ -54,7 +54,7 @@ def test_windows_are_those_of_pillow(channels, sides, resolution, room, part, mo
 def test_windows_that_are_not_as_usual():
     """Enlarged ones, at the edges, as they lie, off by less than a pixel."""
     source = pictures(3, (40, 33), 16)
-    boxes = [
+    windows = [
         (0.1, 0.2, 0.2, 0.3),
         (0.9, 0.9, 1.0, 1.0),
         (0, 0, 1, 1),
@@ -63,16 +63,16 @@ def test_windows_that_are_not_as_usual():
         (0, 0.7, 0.3, 1),
     ]
     indices = [0, 1, 2, 3, 1, 2]
-    cutter = Windows(source, CPU, 0)
-    assert torch.equal(cutter.finish(cutter.prepare(indices, boxes)), source.pictures(indices, boxes=boxes))
-    assert torch.equal(cutter.finish(cutter.prepare(indices, None)), source.pictures(indices))
+    cutter = WindowCutter(source, CPU, 0)
+    assert torch.equal(cutter.cut(cutter.plan(indices, windows)), source.images(indices, windows=windows))
+    assert torch.equal(cutter.cut(cutter.plan(indices, None)), source.images(indices))
 
 
 def test_sums_stay_whole_numbers_below_2_to_24():
     """The largest reduction that is let in: then float32, and TF32, add without rounding."""
-    side, resolution = windows.LARGEST_STEP * 8, 8
+    side, resolution = window_cutter.MAX_REDUCTION * 8, 8
     places = torch.tensor([[0, 1, 0, side, side]], dtype=torch.float64)
-    weights = windows._weights(places, resolution, side)
+    weights = window_cutter._weights(places, resolution, side)
     assert torch.equal(weights, weights.round())
     assert weights.abs().max() <= 128
     assert 255 * weights.double().abs().sum(-1).max() < 2**24
@@ -82,14 +82,14 @@ def test_sums_stay_whole_numbers_below_2_to_24():
     assert 255 * whole.abs().sum(-1).max() < 2**31
 
 
-def test_bad_boxes_are_refused():
+def test_bad_windows_are_refused():
     source = pictures(3, (40,), 16)
-    with pytest.raises(ValueError, match="a box must be"):
-        Windows(source, CPU, 0).prepare([0], [(0.5, 0.0, 0.4, 1.0)])
+    with pytest.raises(ValueError, match="a window must be"):
+        WindowCutter(source, CPU, 0).plan([0], [(0.5, 0.0, 0.4, 1.0)])
     with pytest.raises(ValueError, match="must be square"):
-        Windows(source, CPU, 0).prepare([0], [(0.0, 0.0, 0.4, 1.0)])
+        WindowCutter(source, CPU, 0).plan([0], [(0.0, 0.0, 0.4, 1.0)])
     with pytest.raises(IndexError):
-        Windows(source, CPU, 0).prepare([9], None)
+        WindowCutter(source, CPU, 0).plan([9], None)
 
 
 @pytest.mark.gpu
@@ -99,7 +99,7 @@ def test_bad_boxes_are_refused():
 def test_a_gpu_cuts_the_same_windows(room: int, tf32: bool, monkeypatch):
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
     source = pictures(3, (512, 300, 512), 64)
-    cutter = Windows(source, torch.device("cuda"), room)
+    cutter = WindowCutter(source, torch.device("cuda"), room)
     for seed in range(4):
-        indices, boxes = draw(source, 32, seed)
-        assert torch.equal(cutter.finish(cutter.prepare(indices, boxes)).cpu(), source.pictures(indices, boxes=boxes))
+        indices, windows = draw(source, 32, seed)
+        assert torch.equal(cutter.cut(cutter.plan(indices, windows)).cpu(), source.images(indices, windows=windows))

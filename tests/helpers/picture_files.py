@@ -51,7 +51,7 @@ def numbered(count: int, side: int = SIDE) -> dict[str, bytes]:
 
 
 def array(pictures: ImageDataset, index: int = 0) -> np.ndarray:
-    return pictures.pictures([index])[0].permute(1, 2, 0).numpy()
+    return pictures.images([index])[0].permute(1, 2, 0).numpy()
 
 
 def opened(tmp_path: Path, data: bytes, name: str = "x.png", **options: object) -> ImageDataset:

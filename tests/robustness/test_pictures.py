@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 from comfyui_creps.creps_core.data import open_dataset
-from comfyui_creps.creps_core.data.budget import Budget
-from comfyui_creps.creps_core.data.sources import Unusable
+from comfyui_creps.creps_core.data.memory_budget import MemoryBudget
+from comfyui_creps.creps_core.data.sources import UnusableFile
 from picture_files import encoded
 from PIL import Image
 
@@ -72,13 +72,13 @@ def test_what_was_left_out_is_said(tmp_path: Path):
 
 
 def test_a_budget_is_shared_and_never_exceeded():
-    budget, taken, most = Budget(100), 0, 0
+    budget, taken, most = MemoryBudget(100), 0, 0
     lock = threading.Lock()
 
     def work() -> None:
         nonlocal taken, most
         for _ in range(50):
-            with budget.take(40, "a picture"):
+            with budget.reserve(40, "a picture"):
                 with lock:
                     taken += 40
                     most = max(most, taken)
@@ -91,10 +91,10 @@ def test_a_budget_is_shared_and_never_exceeded():
     for thread in threads:
         thread.join()
     assert most <= 100
-    assert budget.left == 100
-    with pytest.raises(Unusable, match="a picture takes about"), budget.take(101, "a picture"):
+    assert budget.free == 100
+    with pytest.raises(UnusableFile, match="a picture takes about"), budget.reserve(101, "a picture"):
         pass
-    assert budget.left == 100
+    assert budget.free == 100
 
 
 def test_classes_stay_numbers(tmp_path: Path):
@@ -117,7 +117,7 @@ def test_a_picture_that_became_a_pipe_does_not_hang(tmp_path: Path):
         with closing(open_dataset(tmp_path, resolution=16, cache_bytes=0)) as pictures:
             (tmp_path / "a.png").unlink()
             os.mkfifo(tmp_path / "a.png")
-            pictures.pictures([0])
+            pictures.images([0])
 
     (outcome,) = harness.isolated([("pipe", call)], seconds=30)
     assert outcome.kind == "refused"

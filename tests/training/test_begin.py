@@ -342,14 +342,14 @@ def test_a_lock_is_taken_again_by_who_has_it_and_by_nobody_else(tmp_path: Path):
 
 def test_an_error_of_the_data_keeps_the_pictures_shown_so_far(tmp_path: Path, monkeypatch):
     trainer, data = make_trainer(r1_interval=0, pl_interval=0), make_pictures()
-    plain = type(data).pictures
+    plain = type(data).images
 
     def fails(self, indices, **options):
         if trainer.num_images >= 8:
             raise DatasetError("the folder is gone")
         return plain(self, indices, **options)
 
-    monkeypatch.setattr(type(data), "pictures", fails)
+    monkeypatch.setattr(type(data), "images", fails)
     with pytest.raises(DatasetError, match="the folder is gone"):
         train(Run(tmp_path, tick=4, snapshot_every=1000), trainer, data)
     (snapshot,) = Run(tmp_path).snapshots()

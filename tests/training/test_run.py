@@ -19,7 +19,7 @@ from comfyui_creps.common.errors import TrainingError
 from comfyui_creps.creps_core import CheckpointError, inspect_checkpoint, load_generator
 from comfyui_creps.creps_core.checkpoints import fingerprint
 from comfyui_creps.creps_core.cli import main
-from comfyui_creps.creps_core.data import Windows
+from comfyui_creps.creps_core.data import WindowCutter
 from comfyui_creps.creps_core.training import (
     Preview,
     Recipe,
@@ -126,11 +126,11 @@ def test_it_makes_no_difference_who_cuts_the_windows(whole: Run, tmp_path: Path,
     run = run_in(tmp_path)
     trainer = make_trainer()
     train(run, trainer, make_pictures(), stop=lambda: trainer.num_images >= 16)
-    made, prepare = [], Windows.prepare
+    made, prepare = [], WindowCutter.plan
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "cuts_on", lambda pictures, device: True)
+        patch.setattr(run_module, "can_cut_on", lambda dataset, device: True)
         patch.setattr(run_module, "PICTURES_SHARE", room)
-        patch.setattr(Windows, "prepare", lambda self, *item: made.append(self) or prepare(self, *item))
+        patch.setattr(WindowCutter, "plan", lambda self, *item: made.append(self) or prepare(self, *item))
         middle = go_on(run)
         train(run, middle, make_pictures(), stop=lambda: middle.num_images >= 32)
     assert {windows.resident for windows in made} == {bool(room)}
