@@ -104,7 +104,8 @@ def file_decoder(source: ImageSource, spec: CropSpec, cache: ImageCache) -> Call
 
 def shuffle_names(names: Sequence[str], seed: int) -> list[str]:
     """A random permutation of the names."""
-    return [names[i] for i in np.random.default_rng(seed).permutation(len(names)).tolist()]
+    order: list[int] = np.random.default_rng(seed).permutation(len(names)).tolist()
+    return [names[i] for i in order]
 
 
 def content_digest(data: bytes) -> bytes:
