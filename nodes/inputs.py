@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..creps_core.rendering import MAX_SUPERSAMPLE
-from ..kernels import PRECISIONS
+from ..creps_core.rendering import FITS, MAX_SUPERSAMPLE, RENDER_PRECISIONS
 
 FIT_TOOLTIP = (
     "When the picture is not square: crop shows a centred part of the frame, extend continues the picture beyond the "
@@ -19,7 +18,7 @@ SUPERSAMPLE_TOOLTIP = (
 
 def fit(tooltip: str = FIT_TOOLTIP) -> io.Combo.Input:
     """What to do about pictures that are not square."""
-    return io.Combo.Input("fit", options=["crop", "extend", "stretch"], default="crop", tooltip=tooltip)
+    return io.Combo.Input("fit", options=list(FITS), default="crop", tooltip=tooltip)
 
 
 def supersample(default: int = 1, tooltip: str = SUPERSAMPLE_TOOLTIP) -> io.Int.Input:
@@ -31,7 +30,7 @@ def precision() -> io.Combo.Input:
     """Of the matrix products."""
     return io.Combo.Input(
         "precision",
-        options=["auto", *PRECISIONS],
+        options=list(RENDER_PRECISIONS),
         default="auto",
         optional=True,
         advanced=True,

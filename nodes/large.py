@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..common.duration import Pace
 from ..creps_core import render
-from ..creps_core.rendering import BITS, MAX_SIDE, Preview, memory_estimate, render_to_file
+from ..creps_core.rendering import BITS, FILE_FORMATS, MAX_SIDE, AreaPreview, memory_estimate, render_to_file
 from . import bridge, inputs
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 
-_FORMATS = {"png": ".png", "tiff": ".tif"}
+_ENDINGS = {format.name: format.ending for format in FILE_FORMATS}
 _SMALLEST_TILE = 16
 _UNFINISHED = ("go on", "begin anew", "clear the others")
 _SAY_SECONDS = 1.0
@@ -44,7 +44,7 @@ class RenderToFile(bridge.Prefixed):
                 io.Int.Input("height", default=16384, min=1, max=MAX_SIDE, tooltip="Height of the picture in pixels."),
                 io.Combo.Input(
                     "format",
-                    options=list(_FORMATS),
+                    options=list(_ENDINGS),
                     default="png",
                     tooltip="png opens everywhere, but most programs load all of it. tiff is a tiled BigTIFF with a "
                     "pyramid, which viewers for large pictures (QuPath, vipsdisp, QGIS...) open at once; it needs the "
@@ -111,8 +111,8 @@ class RenderToFile(bridge.Prefixed):
                 f"picture, and {len(latent)} latents were given"
             )
         folder, name, counter = bridge.output_place(bridge.checked_prefix(filename_prefix), width, height)
-        path = os.path.join(folder, f"{name}_{counter:05}_{_FORMATS[format]}")
-        preview = Preview(height, width, config.img_channels)
+        path = os.path.join(folder, f"{name}_{counter:05}_{_ENDINGS[format]}")
+        preview = AreaPreview(height, width, config.img_channels)
         window = (top, left, bottom, right)
 
         def draw(height: int, width: int) -> Tensor:
@@ -156,7 +156,7 @@ class RenderToFile(bridge.Prefixed):
         return io.NodeOutput(image, path, ui={**shown, "text": ("\n".join(lines),)})
 
 
-def _progress(move: Callable[[int, int], None], preview: Preview, path: str) -> Callable[[int, int], None]:
+def _progress(move: Callable[[int, int], None], preview: AreaPreview, path: str) -> Callable[[int, int], None]:
     """Calls `move`, and says how long is left, and how large the file is."""
     pace, said = Pace(), 0.0
 

@@ -15,11 +15,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> str:
-    from ..rendering import clear_unfinished, unfinished_in
+    from ..rendering import find_partial_renders, remove_partial_renders
 
     if not args.folder.is_dir():
         raise ValueError(f"{args.folder} is not a folder: name the one that the images were rendered to")
-    found = clear_unfinished(args.folder) if args.clear else unfinished_in(args.folder)
+    found = remove_partial_renders(args.folder) if args.clear else find_partial_renders(args.folder)
     prefix = "removed: " if args.clear else ""
     lines = [f"{prefix}{printable(str(leftover))} ({leftover.partial.name})" for leftover in found]
     return "\n".join(lines or ["no unfinished renders"])

@@ -15,6 +15,7 @@ from ...common.devices import device_of
 from ...common.duration import Pace
 from ...common.errors import printable
 from ...common.files import check_target
+from ..rendering import BITS, FITS, RENDER_PRECISIONS
 
 if TYPE_CHECKING:
     from ..network import Generator
@@ -50,13 +51,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T,L,B,R",
         help="part of the frame; default 0,0,1,1",
     )
-    p.add_argument(
-        "--fit", default="crop", choices=("crop", "extend", "stretch"), help="for images that are not square"
-    )
+    p.add_argument("--fit", default="crop", choices=FITS, help="for images that are not square")
     p.add_argument("--supersample", type=int, default=1, metavar="K", help="K x K samples per pixel")
-    p.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    p.add_argument("--precision", default="auto", choices=RENDER_PRECISIONS)
     p.add_argument("--device", default=None, help="cpu, cuda, mps...; default: a GPU if there is one")
-    p.add_argument("--bits", type=int, default=8, choices=(8, 16), help="per channel of the file")
+    p.add_argument("--bits", type=int, default=8, choices=BITS, help="per channel of the file")
     p.add_argument(
         "--out",
         type=Path,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...common.command import Command
 from ...common.duration import duration
 from ...common.files import check_target, read_json, write_json, write_png
+from ..rendering import RENDER_PRECISIONS
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare with flipped real pictures too; default: as in the run.json beside the checkpoint, else no",
     )
     m.add_argument("--side", type=int, help="of the pictures; default: what the generator was trained at")
-    m.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    m.add_argument("--precision", default="auto", choices=RENDER_PRECISIONS)
     m.add_argument("--largest", type=int, default=8192, help="size for scale; default 8192")
     m.add_argument("--cache", type=Path, metavar="FOLDER", help="for statistics of real pictures; default: the user's")
 

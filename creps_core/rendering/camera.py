@@ -16,10 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .easing import EASINGS
 from .window import SQUARE, Aspect, Window, fit_window
 
-Mapping = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(y, x) -> (y', x'), float64 tensors of one shape."""
+PlaneMap = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A map of the plane: (y, x) -> (y', x'), float64 tensors of one shape."""
 
 
 # Warps. Coordinates are relative to the middle of the picture; a square picture reaches from -1 to 1.
@@ -145,15 +146,15 @@ class View:
         top, left, bottom, right = extent
         cos, sin = _direction(self.rotation)
         side = -1 if self.mirror else 1
-        # As `mapping`: y = cos * y - sin * x; x = sin * y + cos * x, with one of the two zero.
+        # As in `plane_map`: y = cos * y - sin * x; x = sin * y + cos * x, with one of the two zero.
         if sin == 0:
             y, x = (cos * top, cos * bottom), (cos * side * left, cos * side * right)
             return self._moved(y, x, aspect), False
         y, x = (-sin * side * left, -sin * side * right), (sin * top, sin * bottom)
         return self._moved(y, x, aspect), True
 
-    def mapping(self, aspect: Aspect = SQUARE) -> Mapping:
-        """From positions as `extent` has them to positions in the frame."""
+    def plane_map(self, aspect: Aspect = SQUARE) -> PlaneMap:
+        """The map from positions in `extent` to positions in the frame."""
         across, down = (max(aspect) / side for side in aspect)
         cos, sin = _direction(self.rotation)
         unit = 0.5 / self.zoom
@@ -187,14 +188,8 @@ def _direction(degrees: float) -> tuple[float, float]:
 
 # Paths
 
-EASINGS: dict[str, Callable[[float], float]] = {
-    "linear": lambda t: t,
-    "ease in and out": lambda t: t * t * (3 - 2 * t),
-    "ease in": lambda t: t * t,
-    "ease out": lambda t: t * (2 - t),
-}
-"""Progress along the path at a time, both from 0 to 1."""
 TIMINGS = ("constant speed", "equal times")
+"""How the frames of a path are distributed over its parts; see `camera_path`."""
 
 
 def between(a: View, b: View, t: float) -> View:

@@ -1,23 +1,27 @@
-"""Pictures of views, and films: one picture per view of a path, each rendered natively."""
+"""Views and films: one image per view of a path, each rendered natively."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
 from einops import rearrange
 from torch import Tensor
 
 from ..network import Generator, GeneratorConfig
 from .camera import View
 from .device import transfer_for
-from .render import Progress, RenderCache, memory_estimate, render
-from .spec import check_out
+from .render import Progress, RenderCache, memory_estimate, render_image
+from .spec import ImageSpec, ViewOptions
 from .warp import Tables, render_mapped, tables_estimate
 from .window import same_area_window
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _STEPS = 1 << 16  # of progress per unit of shared work
-_LONGEST_KEPT = 4096  # positions of a line that is kept for the next frame: 29 MB for a 512 model
+_MAX_CACHED_POSITIONS = 4096  # of the columns that are cached for the next frame: 29 MB for a 512 model
 
 
 def render_view(
@@ -25,33 +29,24 @@ def render_view(
     ws: Tensor,
     view: View,
     *,
-    height: int,
-    width: int,
-    fit: str = "crop",
     of: tuple[int, int] | None = None,
-    supersample: int = 1,
-    quality: str = "good",
-    precision: str = "auto",
-    backend: str = "auto",
-    tile: int | tuple[int, int] | None = None,
     progress: Progress | None = None,
     out: Tensor | None = None,
     tables: list[Tables] | None = None,
     cache: RenderCache | None = None,
+    **image: Unpack[ViewOptions],
 ) -> Tensor:
-    """Render what a camera sees.
+    """Render a view.
 
     Args:
-        generator, ws, height, width, supersample, precision, progress, out: as for `render`.
-        view: an upright view is a window, rendered as any other; for others see `warp.render_mapped`.
-        fit: how the view, which has the aspect of the frame, is brought to the shape of the picture; see
-            `window.fit_window`.
-        of: (height, width) of a larger picture of this view, when this one is to be scaled up and laid over it: its
+        generator, ws, progress, out, cache: as for `render`.
+        view: an upright view is rendered as a window; for other views see `warp.render_mapped`.
+        of: (height, width) of a larger image of the same view, if this image is to be scaled up and laid over it: its
             pixels then cover the same area, see `window.same_area_window`.
-        quality: of views that are not upright, a name in `warp.QUALITIES`.
-        backend, tile: of upright views, as for `render`.
-        tables: see `warp.render_mapped`.
-        cache: see `render`.
+        tables: for views that are not upright, see `warp.render_mapped`.
+        image: height, width, supersample and precision, as for `render`; fit, how the view, which has the aspect of
+            the frame, is brought to the aspect of the image (default `crop`, see `window.fit_window`); quality, of
+            views that are not upright, a name in `QUALITIES` (default `good`); backend and tile, of upright views.
 
     Returns:
         [N, C, height, width] float32, about -1..1, on the generator's device; or `out`.
@@ -59,47 +54,42 @@ def render_view(
     Raises:
         As `render`.
     """
-    extent = view.extent(*(of or (height, width)), fit, generator.aspect)
+    image.setdefault("fit", "crop")
+    spec = ImageSpec(**image, aspect=generator.aspect)
+    return _render_view(generator, ws, view, spec, of, progress=progress, out=out, tables=tables, cache=cache)
+
+
+def _render_view(
+    generator: Generator,
+    ws: Tensor,
+    view: View,
+    spec: ImageSpec,
+    of: tuple[int, int] | None = None,
+    *,
+    progress: Progress | None,
+    out: Tensor | None,
+    tables: list[Tables] | None,
+    cache: RenderCache | None,
+) -> Tensor:
+    extent = view.extent(*(of or (spec.height, spec.width)), spec.fit, generator.aspect)
     if of is not None:
-        extent = same_area_window(extent, *of, height, width)
+        extent = same_area_window(extent, *of, spec.height, spec.width)
     if not view.upright:
-        return render_mapped(
-            generator,
-            ws,
-            view.mapping(generator.aspect),
-            height=height,
-            width=width,
-            window=extent,
-            supersample=supersample,
-            quality=quality,
-            precision=precision,
-            progress=progress,
-            out=out,
-            tables=tables,
-        )
+        spec = replace(spec, window=extent, fit="stretch")
+        plane_map = view.plane_map(generator.aspect)
+        return render_mapped(generator, ws, plane_map, spec, progress=progress, out=out, tables=tables)
     window, transposed = view.placement(extent, generator.aspect)
-    if transposed:
-        height, width = width, height
-    picture = render(
-        generator,
-        ws,
-        height=height,
-        width=width,
-        window=window,
-        supersample=supersample,
-        precision=precision,
-        backend=backend,
-        tile=tile,
-        progress=progress,
-        out=_turned(out) if transposed and out is not None else out,
-        cache=cache,
-    )
-    return _turned(picture) if transposed else picture
+    spec = replace(spec, window=window, fit="stretch")
+    if not transposed:
+        return render_image(generator, ws, spec, progress=progress, out=out, cache=cache)
+    spec = replace(spec, height=spec.width, width=spec.height)
+    out = None if out is None else _transposed(out)
+    return _transposed(render_image(generator, ws, spec, progress=progress, out=out, cache=cache))
 
 
-def _turned(picture: Tensor) -> Tensor:
-    """The same memory, read with height and width exchanged."""
-    return rearrange(picture, "n c h w -> n c w h")
+def _transposed(image: Tensor) -> Tensor:
+    """The same memory with height and width exchanged."""
+    return rearrange(image, "n c h w -> n c w h")
 
 
 def render_path(
@@ -107,30 +97,24 @@ def render_path(
     ws: Tensor,
     views: Sequence[View],
     *,
-    height: int,
-    width: int,
-    fit: str = "crop",
-    supersample: int = 1,
-    quality: str = "good",
-    precision: str = "auto",
-    backend: str = "auto",
-    tile: int | tuple[int, int] | None = None,
     progress: Progress | None = None,
     out: Tensor | None = None,
+    **image: Unpack[ViewOptions],
 ) -> Tensor:
-    """Render one picture per view. Beyond the pictures it takes no more memory than one of them.
+    """Render one image per view. Beyond the images it takes no more memory than one of them.
 
     Args:
         generator: on any device.
-        ws: [1, num_ws, w_dim], the same latent in every frame, or [len(views), ...], one per frame.
+        ws: [1, num_ws, w_dim], the same latent in every frame, or [len(views), num_ws, w_dim], one per frame.
         views: from `camera.camera_path`, or any others.
-        others: as for `render_view`.
+        progress, out: as for `render`.
+        image: as for `render_view`.
 
     Returns:
         [len(views), C, height, width] float32, about -1..1, on the generator's device; or `out`.
 
     Raises:
-        As `render`, and ValueError: there are no views, or latents for some of them only.
+        As `render`, and ValueError: there are no views, or neither one latent nor one per view.
     """
     views = list(views)
     if not views:
@@ -140,28 +124,20 @@ def render_path(
             f"a path of {len(views)} views takes one latent, or {len(views)}, one per frame, not {len(ws)}; make the "
             "camera path and the latent path of equal length"
         )
-    shape = (len(views), generator.config.img_channels, height, width)
-    if out is None:
-        out = torch.empty(shape, device=generator.mapping.w_avg.device)
-    check_out(out, shape)
-    same: list[Tables] | None = [] if len(ws) == 1 else None
-    cache = RenderCache(_LONGEST_KEPT, transfer_for(generator, 2))
+    image.setdefault("fit", "crop")
+    spec = ImageSpec(**image, aspect=generator.aspect)
+    out = spec.output(generator, len(views), out)
+    tables: list[Tables] | None = [] if len(ws) == 1 else None
+    cache = RenderCache(_MAX_CACHED_POSITIONS, transfer_for(generator, 2))
     for i, view in enumerate(views):
-        render_view(
+        _render_view(
             generator,
             ws if len(ws) == 1 else ws[i : i + 1],
             view,
-            height=height,
-            width=width,
-            fit=fit,
-            supersample=supersample,
-            quality=quality,
-            precision=precision,
-            backend=backend,
-            tile=tile,
+            spec,
             progress=share(progress, i, i + 1, len(views)),
             out=out[i : i + 1],
-            tables=same,
+            tables=tables,
             cache=cache,
         )
     cache.finish()
@@ -171,7 +147,7 @@ def render_path(
 def views_estimate(
     config: GeneratorConfig, views: Sequence[View], height: int, width: int, supersample: int = 1
 ) -> int:
-    """Bytes that these views take on the generator's device, beyond weights and pictures, in float32."""
+    """Bytes that rendering these views takes on the generator's device in float32, beyond weights and images."""
     estimates = [memory_estimate(config, height, width, supersample)] if any(v.upright for v in views) else []
     if any(v.upright and v.rotation % 180 for v in views):
         estimates.append(memory_estimate(config, width, height, supersample))
@@ -181,7 +157,7 @@ def views_estimate(
 
 
 def share(progress: Progress | None, begin: int, end: int, total: int) -> Progress | None:
-    """The callback for a part of a larger work: what it is told to be 0..1 is `begin`..`end` of `total`."""
+    """A callback for one part of a larger work: maps the progress of the part to `begin`..`end` of `total`."""
     if progress is None:
         return None
 

@@ -1,6 +1,6 @@
-"""Pictures of any size straight to a file: memory stays flat, and a render that was stopped can be gone on with.
+"""Images of any size straight to a file: memory stays flat, and a render that was stopped can be resumed.
 
-In its folder, while it is not whole, are two hidden ones, see `unfinished.py`.
+While a file is incomplete its folder holds two hidden files, see `partial_render.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,13 +26,15 @@ from ...common.files import cannot_write, check_target
 from ..checkpoints import digest
 from ..network import Generator
 from .device import precision_of
-from .render import Progress, bands_of
-from .spec import ImageSpec
-from .unfinished import Leftover, Unfinished
-from .window import WHOLE_FRAME, Window
-from .writers import BLOCK, FORMATS, Writer
+from .image_writer import BLOCK, ImageWriter
+from .partial_render import PartialRender, ResumableFile
+from .render import Progress, render_image_bands
+from .spec import ImageOptions, ImageSpec
+from .writers import writer_for
 
-BITS = (8, 16)
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 PREVIEW_SIDE = 1024
 JOURNAL_SECONDS = 5.0
 _JOURNAL_VERSION = 3
@@ -41,17 +44,17 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True)
 class RenderedFile:
-    """What `render_to_file` made."""
+    """Result of `render_to_file`."""
 
     path: Path
     size: int
     """In bytes."""
     resumed_row: int
-    """The row that an earlier run had come to; 0 if this one began."""
+    """The row that this render resumed from; 0 if it started at the top."""
     preview: Tensor
-    """[h, w, C] float32 in -1..1: the area means of the picture, at most `PREVIEW_SIDE` pixels on a side."""
-    others: list[Leftover]
-    """What is left of other pictures in its folder, as it was when this one was begun."""
+    """[h, w, C] float32 in -1..1: area means of the image, at most `PREVIEW_SIDE` pixels on a side."""
+    others: list[PartialRender]
+    """The partial renders of other images in the folder, as found when this one started."""
 
 
 def render_to_file(
@@ -59,116 +62,122 @@ def render_to_file(
     ws: Tensor,
     path: str | os.PathLike[str],
     *,
-    height: int,
-    width: int,
-    window: Window = WHOLE_FRAME,
-    fit: str = "stretch",
-    supersample: int = 1,
-    precision: str = "auto",
-    backend: str = "auto",
-    tile: int | tuple[int, int] | None = None,
     bits: int = 8,
     text: Mapping[str, str] | None = None,
     resume: bool = True,
     clear_others: bool = False,
     progress: Progress | None = None,
-    preview: Preview | None = None,
+    preview: AreaPreview | None = None,
+    **image: Unpack[ImageOptions],
 ) -> RenderedFile:
     """Render one latent to a file, a block of rows at a time.
 
-    Memory depends on the width alone: the lines along it (see `render`) and a few blocks of `BLOCK` rows of pixels. A
-    render that was stopped, by an exception of `progress` or the end of the process, goes on where it was when it is
-    called again with the same picture and folder, whatever the file is called then; on the same machine the file is the
-    same, bit by bit.
+    Memory depends on the width alone: the rows along it (see `render`) and a few blocks of `BLOCK` rows of pixels. A
+    render that was stopped, by an exception of `progress` or the end of the process, resumes when it is called again
+    with the same image and folder, whatever the name of the file; on the same machine the file is the same, bit by bit.
 
     Args:
-        path: of the file, replaced in the end; `.png`, or `.tif` for a tiled BigTIFF with a pyramid.
+        generator, ws, progress: as for `render`; ws holds one latent.
+        path: of the file, which is replaced at the end; `.png`, or `.tif` for a tiled BigTIFF with a pyramid.
         bits: per channel, 8 or 16.
-        text: kept in the file, before the pixels; when a render is gone on with, what it began with stays.
-        resume: False begins anew.
-        clear_others: remove what is left of other pictures in the folder.
-        preview: filled while the picture grows, for those who want to look on.
-        others: as for `render`.
+        text: stored in the file before the pixels; a resumed render keeps the text that it started with.
+        resume: False starts over.
+        clear_others: remove the partial renders of other images in the folder.
+        preview: filled while the image is rendered.
+        image: height, width, window, fit, supersample, precision, backend and tile, as for `render`.
 
     Raises:
         As `render`, and
         ValueError: the ending of the name or `bits` is unknown, or there is not exactly one latent.
-        ImportError: the format needs a library that is not there; says how to get it.
-        OSError: the disk has not enough room for the picture at worst, or became full; says what is needed.
+        ImportError: the format needs a library that is not installed; says how to install it.
+        OSError: the disk has not enough room for the largest possible file, or became full; says what is needed.
     """
     path = Path(path)
-    writer_class = _format(path, bits)
-
-    spec = ImageSpec(height, width, window, fit, supersample, precision, backend, tile, generator.aspect)
-
-    def bands(first_row: int, progress: Progress | None) -> Iterator[tuple[int, Tensor]]:
-        dtype, band = (torch.uint8, BLOCK) if bits == 8 else (torch.float32, BLOCK // 4)  # as many bytes
-        return bands_of(generator, ws, spec, progress=progress, dtype=dtype, band=band, first_row=first_row)
-
-    bands(0, None)  # says what is wrong with the arguments before any file is touched
+    writer_class = writer_for(path, bits)
+    spec = ImageSpec(**image, aspect=generator.aspect)
+    dtype, band = (torch.uint8, BLOCK) if bits == 8 else (torch.float32, BLOCK // 4)  # of equal size in bytes
+    bands = partial(render_image_bands, generator, ws, spec, dtype=dtype, band=band)
+    bands()  # validates the arguments before any file is touched
     target = check_target(path)
-    channels = generator.config.img_channels
-    preview = preview or Preview(height, width, channels)
-    job = {
-        "version": _JOURNAL_VERSION,
-        "generator": digest(generator.config, generator.state_dict()),
-        "latent": hashlib.sha256(ws.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest(),
-        "picture": [height, width, bits, supersample, *spec.shown],
-        "precision": precision_of(generator, precision).name,
-        "format": writer_class.__name__,
-    }
-
-    most = writer_class.most_bytes(height, width, channels, bits)
+    size = spec.height, spec.width, generator.config.img_channels
+    preview = preview or AreaPreview(*size)
+    most = writer_class.max_bytes(*size, bits)
+    job = _job(generator, ws, spec, bits, writer_class)
     try:
-        unfinished = Unfinished(target, job, _described(generator, job, path), resume, clear_others)
+        file = ResumableFile(target, job, _description(generator, spec, bits, path), resume, clear_others)
     except OSError as error:
         raise cannot_write(path, error) from error
-    writer = writer_class(unfinished.file, height, width, channels, bits, text)
+    writer = writer_class(file.file, *size, bits, text)
     try:
-        _check_space(path, most, unfinished.size)
-        steps = _Steps(progress, height, writer.finish_work)
-        _go_on_or_begin(unfinished, writer, preview)
-        preview.size = writer.size
-        resumed_row, saved = writer.rows, time.monotonic()
-        for block in _blocks(bands(writer.rows, steps.render), height, writer.dtype):
-            writer.write(block)
-            preview.add(block)
-            preview.size = writer.size
-            if time.monotonic() - saved >= JOURNAL_SECONDS:
-                unfinished.save(writer.rows, writer.size, writer.parts, writer.state())
-                saved = time.monotonic()
-        writer.finish(steps.finish)
-        size = unfinished.done()
+        _check_space(path, most, file.size)
+        _resume_or_begin(file, writer, preview)
+        resumed_row = writer.rows
+        _write_image(bands, file, writer, preview, progress)
+        return RenderedFile(path, file.commit(), resumed_row, preview.image, file.others)
     except BaseException as error:
-        unfinished.stopped()
+        file.stop()
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            raise OSError(_disk_full(path, unfinished, most)) from error
+            raise OSError(_disk_full(path, file, most)) from error
         if isinstance(error, OSError) and error.errno:
             raise cannot_write(path, error) from error
         raise
     finally:
         writer.close()
-    return RenderedFile(path, size, resumed_row, preview.image, unfinished.others)
 
 
-def _go_on_or_begin(unfinished: Unfinished, writer: Writer, preview: Preview) -> None:
-    """Take up what an earlier run left, if all of it is there; the preview is made from what is in the file."""
-    if unfinished.state is not None:
+def _job(
+    generator: Generator, ws: Tensor, spec: ImageSpec, bits: int, writer_class: type[ImageWriter]
+) -> dict[str, Any]:
+    """What identifies an image to a later render. A change of fields or values abandons older partial renders."""
+    return {
+        "version": _JOURNAL_VERSION,
+        "generator": digest(generator.config, generator.state_dict()),
+        "latent": hashlib.sha256(ws.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest(),
+        "picture": [spec.height, spec.width, bits, spec.supersample, *spec.fitted_window],
+        "precision": precision_of(generator, spec.precision).name,
+        "format": writer_class.__name__,
+    }
+
+
+def _resume_or_begin(file: ResumableFile, writer: ImageWriter, preview: AreaPreview) -> None:
+    """Restore the writer from an earlier render if the file is intact, and the preview from the pixels in it."""
+    if file.state is not None:
         try:
-            writer.restore(unfinished.rows, unfinished.size, unfinished.parts, unfinished.state)
+            writer.restore(file.rows, file.size, file.parts, file.state)
             preview.clear()
-            for block in writer.written():
+            for block in writer.read_back():
                 preview.add(block)
+            preview.size = writer.size
             return
         except ValueError as error:
-            unfinished.begin_anew(str(error))
+            file.restart(str(error))
             writer.reset()
     preview.clear()
     writer.begin()
+    preview.size = writer.size
 
 
-class Preview:
-    """A picture's area means, as its rows come in; NaN where there are none yet."""
+def _write_image(
+    bands: Callable[..., Iterator[tuple[int, Tensor]]],
+    file: ResumableFile,
+    writer: ImageWriter,
+    preview: AreaPreview,
+    progress: Progress | None,
+) -> None:
+    """Render and write the rows that are missing, with a journal every `JOURNAL_SECONDS`, and finish the file."""
+    steps, saved = _Steps(progress, writer.height, writer.finish_work), time.monotonic()
+    for block in _blocks(bands(progress=steps.render, first_row=writer.rows), writer.height, writer.dtype):
+        writer.write(block)
+        preview.add(block)
+        preview.size = writer.size
+        if time.monotonic() - saved >= JOURNAL_SECONDS:
+            file.save(writer.rows, writer.size, writer.parts, writer.state())
+            saved = time.monotonic()
+    writer.finish(steps.finish)
+
+
+class AreaPreview:
+    """Area means of an image while its rows are rendered; NaN where there are none yet."""
 
     def __init__(self, height: int, width: int, channels: int, side: int = PREVIEW_SIDE):
         self.shape, self.factor = (height, width), math.ceil(max(height, width) / side)
@@ -180,7 +189,7 @@ class Preview:
         """[h, w, C] float32 in -1..1."""
 
     def add(self, block: np.ndarray) -> None:
-        """The next rows of pixels, [rows, width, C] of 8 or 16 bits."""
+        """Add the next rows of pixels, [rows, width, C] uint8 or uint16."""
         (height, width), factor = self.shape, self.factor
         half = np.iinfo(block.dtype).max / 2
         lefts = np.arange(0, width, factor)
@@ -196,13 +205,13 @@ class Preview:
         self.rows += len(block)
 
     def clear(self) -> None:
-        """Begin again at the first row."""
+        """Start again at the first row."""
         self.rows = 0
         self.image.fill_(torch.nan)
 
 
 class _Steps:
-    """Progress of rendering, then of finishing the file, as one."""
+    """Combines the progress of rendering and that of finishing the file."""
 
     def __init__(self, progress: Progress | None, height: int, finish_work: float):
         self.progress, self.height, self.share = progress, height, finish_work
@@ -226,7 +235,7 @@ class _Steps:
 
 
 def _blocks(bands: Iterator[tuple[int, Tensor]], height: int, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Bands of pixels -> blocks of BLOCK rows [rows, width, C], fewer at the bottom; the next overwrites one."""
+    """Bands of pixels -> blocks of BLOCK rows [rows, width, C], fewer at the bottom; each overwrites the last."""
     block = np.empty(0)
     for top, pixels in bands:
         rows = rearrange(pixels, "c h w -> h w c").numpy()
@@ -239,24 +248,15 @@ def _blocks(bands: Iterator[tuple[int, Tensor]], height: int, dtype: np.dtype) -
             yield block[:stop]
 
 
-def _format(path: Path, bits: int) -> type[Writer]:
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: the name of the file must end in one of {', '.join(FORMATS)}")
-    if bits not in BITS:
-        raise ValueError(f"bits must be one of {list(BITS)}, not {bits!r}")
-    writer_class = FORMATS[path.suffix.lower()]
-    writer_class.require()
-    return writer_class
+def _description(generator: Generator, spec: ImageSpec, bits: int, path: Path) -> str:
+    """What is being rendered, for users who find it incomplete."""
+    name, kind = generator.name, path.suffix.lower()
+    return f"{spec.width} x {spec.height} of {name}, {bits} bits, {kind}, begun as {path.name}"
 
 
-def _described(generator: Generator, job: Mapping[str, Any], path: Path) -> str:
-    """What is rendered, for those who find it unfinished."""
-    height, width, bits, *_ = job["picture"]
-    return f"{width} x {height} of {generator.name}, {bits} bits, {path.suffix.lower()}, begun as {path.name}"
-
-
-def _check_space(path: Path, most_bytes: int, there: int) -> None:
-    needed, free = most_bytes - there + _SPARE_BYTES, shutil.disk_usage(path.parent).free
+def _check_space(path: Path, most_bytes: int, written: int) -> None:
+    """Raise OSError unless the disk has room for the largest possible rest of the file."""
+    needed, free = most_bytes - written + _SPARE_BYTES, shutil.disk_usage(path.parent).free
     if needed > free:
         raise OSError(
             f"Make room on the disk, choose another folder, or lower the size. {path.name} may take {_bytes(needed)} "
@@ -264,10 +264,10 @@ def _check_space(path: Path, most_bytes: int, there: int) -> None:
         )
 
 
-def _disk_full(path: Path, unfinished: Unfinished, most_bytes: int) -> str:
-    kept = f"{unfinished.rows} rows are kept: free" if unfinished.rows else "Free"
+def _disk_full(path: Path, file: ResumableFile, most_bytes: int) -> str:
+    kept = f"{file.rows} rows are kept: free" if file.rows else "Free"
     return (
-        f"{path.name}: the disk is full. {kept} up to {_bytes(most_bytes - unfinished.size)} and render the same "
+        f"{path.name}: the disk is full. {kept} up to {_bytes(most_bytes - file.size)} and render the same "
         "picture in the same folder again"
     )
 

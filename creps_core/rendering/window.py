@@ -16,7 +16,7 @@ Aspect = tuple[int, int]
 SQUARE: Aspect = (1, 1)
 
 WHOLE_FRAME: Window = (0.0, 0.0, 1.0, 1.0)
-FITS = ("stretch", "crop", "extend")
+FITS = ("crop", "extend", "stretch")
 MAX_POSITION = 1e9
 """Of an edge of a window: beyond it, neighbouring pixels of the finest detail are the same number."""
 

@@ -231,6 +231,6 @@ def test_the_camera_of_a_frame_that_is_not_square():
     y = torch.tensor([0.0, 0.1, 0.0], dtype=torch.float64)
     x = torch.tensor([0.0, 0.0, 0.1], dtype=torch.float64)
     for degrees in (0.0, 30.0, 90.0):
-        down, across = View(rotation=degrees, zoom=2.0).mapping((16, 9))(y, x)
+        down, across = View(rotation=degrees, zoom=2.0).plane_map((16, 9))(y, x)
         long = torch.hypot((down[1:] - down[0]) * 9, (across[1:] - across[0]) * 16)
         assert torch.allclose(long, torch.full((2,), 1.6, dtype=torch.float64))

@@ -20,7 +20,16 @@ import pytest
 import torch
 from comfyui_creps.common.files import lock_file
 from comfyui_creps.creps_core import cli, render, save_generator
-from comfyui_creps.creps_core.rendering import Preview, large, render_bands, render_to_file, unfinished_in, writers
+from comfyui_creps.creps_core.rendering import (
+    AreaPreview,
+    find_partial_renders,
+    large,
+    png_writer,
+    render_bands,
+    render_to_file,
+    writers,
+)
+from comfyui_creps.creps_core.rendering.image_writer import ImageWriter
 from networks import make_generator, make_ws
 from paths import TESTS
 from PIL import Image
@@ -147,7 +156,7 @@ def test_the_file_is_the_picture(size: tuple[int, int], kind: str, tmp_path: Pat
 def test_channels_and_depths(channels: int, bits: int, kind: str, tmp_path: Path, monkeypatch):
     generator = make_generator(img_channels=channels)
     ws, options = make_ws(generator), {"height": 300, "width": 40, "supersample": 2, "window": (0.1, 0, 0.6, 1.3)}
-    monkeypatch.setattr(writers, "_PNG_CHUNK", 2000)
+    monkeypatch.setattr(png_writer, "_CHUNK", 2000)
     path = tmp_path / f"picture.{kind}"
     render_to_file(generator, ws, path, bits=bits, **options)
     if bits == 8:
@@ -166,14 +175,14 @@ def test_noise_fits_into_the_estimate(tmp_path: Path):
     noise = np.random.RandomState(0).randint(0, 256, (512, 768, 3), np.uint8)
     for ending in (".png", ".tif"):
         with (tmp_path / f"noise{ending}").open("w+b", buffering=0) as file:
-            writer = writers.FORMATS[ending](file, 512, 768, 3)
+            writer = writers.WRITERS[ending](file, 512, 768, 3)
             writer.begin()
             for top in (0, 256):
                 writer.write(noise[top : top + 256])
             writer.finish(lambda rows: None)
             writer.close()
         assert np.array_equal(read(tmp_path / f"noise{ending}"), noise)
-        size, most = (tmp_path / f"noise{ending}").stat().st_size, writer.most_bytes(512, 768, 3, 8)
+        size, most = (tmp_path / f"noise{ending}").stat().st_size, writer.max_bytes(512, 768, 3, 8)
         assert 0.8 * most < size < most + 4000
 
 
@@ -228,7 +237,7 @@ def test_a_stopped_render_goes_on(kind: str, bits: int, tmp_path: Path, monkeypa
         assert hidden(tmp_path, "journal").stat().st_size < 5000
     with hidden(tmp_path, "partial").open("ab") as file:
         file.write(b"what came after the journal")
-    shown = Preview(900, 90, 3)
+    shown = AreaPreview(900, 90, 3)
     calls = []
     file = render_to_file(GENERATOR, WS, path, progress=lambda *call: calls.append(call), preview=shown, **size)
     assert file.resumed_row == (900 if kind == "tif" else 768)  # the last stop was in a TIFF's pyramid
@@ -314,13 +323,13 @@ def test_unfinished_pictures_are_listed_and_cleared_when_that_is_said(tmp_path: 
     # What earlier versions left, what another kind of file did, and a partial of a process that was killed at once.
     for name in (".old.png.0123.partial", ".old.png.0123.journal", ".run.json.1.partial", ".creps-00.partial"):
         (tmp_path / name).write_bytes(b"{}")
-    listed = {left.partial.name: left for left in unfinished_in(tmp_path)}
+    listed = {left.partial.name: left for left in find_partial_renders(tmp_path)}
     assert {".old.png.0123.partial", ".creps-00.partial"} < listed.keys()
     assert len(listed) == 4
     said = "\n".join(map(str, listed.values()))
     assert re.search(r"50 x 600 of \w+, 8 bits, .png, begun as a.png: 512 of 600 rows, 0\.\d MB", said)
     assert re.search(r"50 x 600 of \w+, 16 bits, .tif, begun as b.tif: 512 of 600 rows", said)
-    assert "nothing to go on from" in said
+    assert "nothing to resume from" in said
 
     assert cli.main(["unfinished", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("512 of 600 rows") == 2
@@ -334,7 +343,7 @@ def test_unfinished_pictures_are_listed_and_cleared_when_that_is_said(tmp_path: 
         assert lock_file(busy)
         assert cli.main(["unfinished", "--clear", str(tmp_path)]) == 0
         assert "no unfinished renders" in capsys.readouterr().out
-        assert [left.in_use for left in unfinished_in(tmp_path)] == [True]
+        assert [left.in_use for left in find_partial_renders(tmp_path)] == [True]
     assert cli.main(["unfinished", "--clear", str(tmp_path)]) == 0
     assert "removed: 50 x 600" in capsys.readouterr().out
     assert left_behind(tmp_path) == [".run.json.1.partial", "c.png"]
@@ -385,16 +394,16 @@ def test_no_room_is_said_before(kind: str, tmp_path: Path, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_disk_that_becomes_full(kind: str, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(large, "JOURNAL_SECONDS", 0)
-    size, path, append = {"height": 700, "width": 60}, tmp_path / f"p.{kind}", writers.Writer.append
+    size, path, append = {"height": 700, "width": 60}, tmp_path / f"p.{kind}", ImageWriter.append
 
-    def full(self: writers.Writer, data: bytes) -> None:
+    def full(self: ImageWriter, data: bytes) -> None:
         if self.rows >= 512:
             append(self, data[: len(data) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         append(self, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writers.Writer, "append", full)
+        patch.setattr(ImageWriter, "append", full)
         with pytest.raises(OSError, match=r"disk is full. 512 rows are kept: free up to \d\.\d MB and render"):
             render_to_file(GENERATOR, WS, path, **size)
     assert not path.exists()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfyui_creps.creps_core import load_builtin, render, sample
 from comfyui_creps.creps_core.network import COLUMNS, ROWS
-from comfyui_creps.creps_core.rendering import QUALITIES, View
+from comfyui_creps.creps_core.rendering import QUALITIES, ImageSpec, View, render_view
 from comfyui_creps.creps_core.rendering import warp as warp_module
 from comfyui_creps.creps_core.rendering.camera import Warp
 from comfyui_creps.creps_core.rendering.warp import render_mapped
@@ -61,12 +61,11 @@ def test_tables_keep_their_bound(quality: str, warps: tuple[Warp, ...]):
     size = 24 if quality == "exact" else 66
     generator, view = load_builtin("textures"), View(rotation=30, zoom=5, warps=warps)
     ws, extent = sample(generator, [3]), view.extent(size, size)
-    picture = render_mapped(
-        generator, ws, view.mapping(), height=size, width=size, window=extent, quality=quality, tables=[]
-    )
+    spec = ImageSpec(size, size, extent, quality=quality)
+    picture = render_mapped(generator, ws, view.plane_map(), spec, tables=[])
     i, j = pixels(150, size, size)
     where = torch.linspace(extent[0], extent[2], size, dtype=torch.float64)
-    exact = exactly(load_builtin("textures"), ws, *view.mapping()(where[i], where[j]))
+    exact = exactly(load_builtin("textures"), ws, *view.plane_map()(where[i], where[j]))
     error = (picture[0, :, i, j] - exact).abs().max().item() * 127.5
     assert error <= max(QUALITIES[quality], 0.01)
 
@@ -90,24 +89,14 @@ def test_the_error_falls_as_tables_grow():
 
 def test_the_identity_is_the_plain_picture():
     plain = render(GENERATOR, WS, height=70, width=90, window=WINDOW, supersample=2)
-    mapped = render_mapped(
-        GENERATOR,
-        WS,
-        lambda y, x: (y, x),
-        height=70,
-        width=90,
-        window=WINDOW,
-        supersample=2,
-        quality="best",
-    )
+    spec = ImageSpec(70, 90, WINDOW, supersample=2, quality="best")
+    mapped = render_mapped(GENERATOR, WS, lambda y, x: (y, x), spec)
     assert (mapped - plain).abs().max() * 127.5 <= QUALITIES["best"]
 
 
 def test_a_quarter_turn_by_tables_is_the_exact_one():
     view = View(rotation=90, zoom=8)
-    mapped = render_mapped(
-        GENERATOR, WS, view.mapping(), height=70, width=80, window=view.extent(70, 80), quality="good"
-    )
+    mapped = render_mapped(GENERATOR, WS, view.plane_map(), ImageSpec(70, 80, view.extent(70, 80), quality="good"))
     window, transposed = view.placement(view.extent(70, 80))
     assert transposed
     exact = render(GENERATOR, WS, height=80, width=70, window=window).transpose(2, 3)
@@ -121,8 +110,7 @@ def test_tables_are_shared_where_they_fit(monkeypatch: pytest.MonkeyPatch):
     tables = []
     for zoom in (12.0, 13.0, 40.0, 9.0):
         view = View(rotation=20, zoom=zoom)
-        window = view.extent(70, 70)
-        render_mapped(GENERATOR, WS, view.mapping(), height=70, width=70, window=window, tables=tables)
+        render_mapped(GENERATOR, WS, view.plane_map(), ImageSpec(70, 70, view.extent(70, 70)), tables=tables)
     assert len(made) == 2  # for the first, and for the last, which is larger
     assert tables == made[1:]
 
@@ -130,13 +118,13 @@ def test_tables_are_shared_where_they_fit(monkeypatch: pytest.MonkeyPatch):
 def test_out_progress_and_batches():
     ws, out, calls = make_ws(GENERATOR, 2), torch.zeros(2, 70, 66, 3, dtype=torch.uint8), []
     view = View(rotation=45, zoom=10)
-    arguments = {"height": 70, "width": 66, "window": view.extent(70, 66), "quality": "draft"}
-    picture = render_mapped(GENERATOR, ws, view.mapping(), **arguments)
+    spec = ImageSpec(70, 66, view.extent(70, 66), quality="draft")
+    picture = render_mapped(GENERATOR, ws, view.plane_map(), spec)
     render_mapped(
         GENERATOR,
         ws,
-        view.mapping(),
-        **arguments,
+        view.plane_map(),
+        spec,
         out=out.permute(0, 3, 1, 2),
         progress=lambda *call: calls.append(call),
     )
@@ -154,26 +142,31 @@ def test_cancelling():
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        render_mapped(GENERATOR, WS, lambda y, x: (y, x), height=300, width=300, progress=cancel)
+        render_mapped(GENERATOR, WS, lambda y, x: (y, x), ImageSpec(300, 300), progress=cancel)
 
 
 def test_a_bound_out_of_reach_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.setattr(warp_module, "MOST_NODES", 512)
     with caplog.at_level(logging.WARNING):
-        render_mapped(GENERATOR, WS, lambda y, x: (y, x), height=66, width=66, window=(0, 0, 3, 3), quality="best")
+        render_mapped(GENERATOR, WS, lambda y, x: (y, x), ImageSpec(66, 66, (0, 0, 3, 3), quality="best"))
     assert "512 nodes" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"quality": "superb"}, "superb"),
-        ({"height": 0}, "height"),
-        ({"mapping": lambda y, x: (y / 0, x)}, "finite"),
+        ({"plane_map": lambda y, x: (y / 0, x)}, "finite"),
         ({"out": torch.zeros(1, 3, 8, 9)}, "out must"),
+        ({"ws": WS[:, 1:]}, "ws must"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict, message: str):
-    arguments = {"mapping": lambda y, x: (y, x), "height": 8, "width": 8, **arguments}
+    arguments = {"ws": WS, "plane_map": lambda y, x: (y, x), "spec": ImageSpec(8, 8), **arguments}
     with pytest.raises(ValueError, match=message):
-        render_mapped(GENERATOR, WS, **arguments)
+        render_mapped(GENERATOR, **arguments)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [({"quality": "superb"}, "superb"), ({"height": 0}, "height")])
+def test_bad_views_are_named(arguments: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        render_view(GENERATOR, WS, View(rotation=30), **{"height": 8, "width": 8, **arguments})
