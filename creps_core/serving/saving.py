@@ -17,9 +17,9 @@ from PIL import Image
 from ...common.files import replace_file
 from ..explorer import Cancelled, Scene, Walker, read_scene
 from ..network import Generator
-from ..rendering import BITS, render_to_file, render_view
+from ..rendering import BITS, FILE_FORMATS, render_to_file, render_view
 
-SUFFIXES = {"png": ".png", "tif": ".tif"}
+SUFFIXES = {format.ending.lstrip("."): format.ending for format in FILE_FORMATS}
 _MAX_ROTATED = 64 << 20  # pixels of a rotated view, which is rendered in memory
 _PROGRESS_INTERVAL = 0.1  # seconds
 
