@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
 CODE = __init__.py setup.py common creps_core kernels nodes tests benchmarks recipes
 
-.PHONY: fuzz kill soak pictures picture explore test test-matrix check format gpu clean
+.PHONY: fuzz kill soak pictures picture explore test test-matrix check format gpu bench clean
 
 picture: $(VENV)/standalone.stamp  ## render the built-in generator to picture.png
 	$(BIN)/creps render --seed 3 --size 2048x1152 --fit extend --out picture.png
@@ -29,6 +29,9 @@ check: $(VENV)/test.stamp
 
 gpu:  ## test and measure this machine's GPU, at most 6 minutes; needs torch, Triton and pytest, no network
 	$(PYTHON) benchmarks/gpu.py --out gpu-report.txt
+
+bench: $(VENV)/standalone.stamp  ## measure speed and memory of this machine; appends to benchmarks/results.jsonl
+	$(BIN)/creps bench --results benchmarks/results.jsonl
 
 fuzz: $(VENV)/test.stamp  ## N mutated files, read under limits of time and memory
 	$(BIN)/python tests/robustness/fuzz.py --count $(or $(N),2000)

@@ -22,11 +22,11 @@ import package  # noqa: F401
 import torch
 import torch.nn.functional as F
 from comfyui_creps.creps_core import Generator, GeneratorConfig
-from comfyui_creps.creps_core.bench.live import live_bytes
-from comfyui_creps.creps_core.bench.memory import status
-from comfyui_creps.creps_core.bench.training import Case
+from comfyui_creps.creps_core.bench.memory import memory_status
+from comfyui_creps.creps_core.bench.training import BenchCase
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.training import Recipe, TileSizes, synthesize
+from live_memory import live_bytes
 from torch import Tensor
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.count:
         config = GeneratorConfig(args.side if args.side < 1024 else 512)
-        case = Case("", config, Recipe(batch=args.count, micro_batch=args.micro_batch))
+        case = BenchCase("", config, Recipe(batch=args.count, micro_batch=args.micro_batch))
         for phase, found in live_bytes(case, TileSizes(args.tile_pixels, 8 * args.tile_pixels)).items():
             print(f"{phase:6}{found / 2**20:8.0f} MiB", flush=True)
         return
@@ -78,11 +78,11 @@ def main() -> None:
         judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for parameter in generator.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    before = status("VmRSS")
+    before = memory_status("VmRSS")
     start, worked = time.perf_counter(), time.process_time()
     step(generator, judge, args.side, args.path_length)
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
-    peak = status("VmHWM")
+    peak = memory_status("VmHWM")
     print(f"{args.side} x {args.side} in {seconds:.1f} s, of the processors {worked:.1f} s")
     print(f"before {before:.0f}, peak {peak:.0f} MiB")
     print(f"growth: {peak - before:.0f} MiB")

@@ -1,31 +1,15 @@
-"""Makes the root of the repository importable as `comfyui_creps`, as an installation does; says what was skipped."""
+"""Makes the repository importable as `comfyui_creps`, as an installation does, and reports why tests were skipped."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import runpy
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def _register_package() -> None:
-    if importlib.util.find_spec("comfyui_creps") is not None:
-        return
-    spec = importlib.util.spec_from_file_location(
-        "comfyui_creps", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["comfyui_creps"] = module
-    spec.loader.exec_module(module)
-
-
-_register_package()
+_PACKAGE = runpy.run_path(str(Path(__file__).resolve().parent.parent / "benchmarks" / "package.py"))
+"""Kept, because it owns the folder in which child processes find the package."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

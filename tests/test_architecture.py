@@ -102,6 +102,17 @@ def test_sources_are_plain(path: Path):
     assert ".cuda(" not in text
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_sources_name_no_folder_that_is_not_installed(path: Path):
+    """The registry's pack and the wheel lack these folders, so product code can neither read nor mention them."""
+    names = ("tests", "benchmarks", "recipes")
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert node.value not in names, f"{path}: {node.value!r}"
+    for name in names:
+        assert f"{name}/" not in path.read_text(), f"{path} names {name}/"
+
+
 def test_the_root_imports_nothing():
     """pytest and ComfyUI import it first; a failure must be logged, so it happens in the entry point."""
     tree = ast.parse((ROOT / "__init__.py").read_text())

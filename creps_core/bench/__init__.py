@@ -1,1 +1,4 @@
-"""`creps bench`: how much faster than the published formulation, at what error, in how much memory."""
+"""`creps bench`: speed relative to the published formulation, errors, and memory.
+
+Read `command.py` first; `speed.py`, `memory.py` and `training.py` run in processes of their own.
+"""

@@ -1,12 +1,12 @@
 """Peak memory of a render, in a process of its own.
 
     python -m comfyui_creps.creps_core.bench.memory --side 4096            widths 65536/1024, 512 model
-    python -m comfyui_creps.creps_core.bench.memory --side 16384 --strips  strip by strip, as for files
+    python -m comfyui_creps.creps_core.bench.memory --side 16384 --strips  band by band, as for files
     python -m comfyui_creps.creps_core.bench.memory --side 4096 --small    a small network, for the tests
 
-Prints a line of JSON: `seconds`, and in MiB the resident memory `before`, its `peak`, the `picture` (a strip of it),
-and the `growth` beyond the picture and the lines (the width's line is kept whole, 7 KB per column; the height's is
-evaluated in pieces). With --strips every further 16th of the rows prints a line as well.
+Prints a line of JSON: `seconds`, and in MiB the resident memory `before`, its `peak`, the `picture` (or one band of it)
+and the `growth` beyond the picture and the lines (the column line is kept whole, 7 KB per column; the row line is
+evaluated band by band). With --strips, a line is printed for every 16th of the rows.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..network import RANK
 from ..rendering import render, render_bands
 from .networks import random_generator, random_latent
 
-WIDTHS, SMALL = "65536/1024", "4096/64"
+_WIDTHS, _SMALL = "65536/1024", "4096/64"
 
 
-def status(field: str) -> float:
+def memory_status(field: str) -> float:
     """A field of /proc/self/status, in MiB; Linux only."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
@@ -34,24 +34,24 @@ def status(field: str) -> float:
     raise KeyError(field)
 
 
-def main() -> None:
+def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, required=True)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--strips", action="store_true", help="8-bit strips, none of which is kept")
+    parser.add_argument("--strips", action="store_true", help="8-bit bands, each discarded at once")
     parser.add_argument("--precision", default="float32")
     args = parser.parse_args()
 
-    generator = random_generator(SMALL if args.small else WIDTHS)
+    generator = random_generator(_SMALL if args.small else _WIDTHS)
     ws, side, precision = random_latent(generator), args.side, args.precision
-    # What libraries load at first use is not the picture's.
+    # Libraries load code at first use; that is not part of the image's memory.
     render(generator, ws, height=64, width=64, precision=precision)
-    before, start = status("VmRSS"), time.perf_counter()
+    before, start = memory_status("VmRSS"), time.perf_counter()
     config = generator.config
     line = len(config.biline_levels) * config.biline_channels * RANK * 4 * side / 2**20
 
     def report(rows: int, picture: float) -> None:
-        peak = status("VmHWM")
+        peak = memory_status("VmHWM")
         result = {"side": side, "rows": rows, "precision": precision, "seconds": time.perf_counter() - start}
         result |= {"before": before, "peak": peak, "picture": picture, "growth": peak - before - picture - line}
         sys.stdout.write(json.dumps({k: round(v, 1) if isinstance(v, float) else v for k, v in result.items()}) + "\n")
@@ -69,4 +69,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    main()
+    _main()

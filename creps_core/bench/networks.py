@@ -1,4 +1,4 @@
-"""What is measured: 512 models of the published shape with random weights."""
+"""The measured networks: 512 models of the published shape, with random weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..network import Generator, GeneratorConfig
 
-SIDE = 512
+MODEL_SIDE = 512
 """The model's training size, which sets its number of levels."""
 
 
@@ -15,7 +15,7 @@ def random_generator(widths: str) -> Generator:
     """The generator of `channel_base/channel_max`, the same at every call; its weights need no gradients."""
     base, most = map(int, widths.split("/"))
     torch.manual_seed(0)
-    return Generator(GeneratorConfig(SIDE, channel_base=base, channel_max=most)).eval().requires_grad_(False)
+    return Generator(GeneratorConfig(MODEL_SIDE, channel_base=base, channel_max=most)).eval().requires_grad_(False)
 
 
 def random_latent(generator: Generator, count: int = 1) -> Tensor:

@@ -1,17 +1,14 @@
-"""How fast training is, phase by phase, in a process of its own.
+"""Training speed, phase by phase, in a process of its own.
 
-    python -m comfyui_creps.creps_core.bench.training              what suits this machine: a GPU if there is one
+    python -m comfyui_creps.creps_core.bench.training              on a GPU if there is one
 
-Before anything is timed, the steps of the published trainer are taken again on the device, in every precision and both
-ways (as they are, and as graphs); with losses or gradients beyond their limits nothing is timed. The pictures are
-noise, which costs what others cost. Prints a line of JSON for the steps and one for each case.
+The images are noise, which costs as much as real ones. Prints a line of JSON per case. Nothing here checks that the
+steps are right: that needs the numbers of the published trainer, which come with the repository, not with the package.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import statistics
 import sys
 import time
@@ -25,17 +22,12 @@ from torch import Tensor
 from ...kernels import Graph
 from ..network import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from ..training import PHASES, WARM_UP, Phase, Recipe, Trainer, discriminator_config_for, r1_gamma_for
-from .golden import golden_steps
 
-log = logging.getLogger("CREPS")
-
-LIMITS = {"float32": (1e-4, 1e-3), "tf32": (2e-2, 1e-1), "bfloat16": (0.15, 0.5), "auto": (0.15, 0.5)}
-"""By precision, the largest errors of losses and of gradients, as `GoldenTrainer.errors` gives them."""
-TIMED = 2  # of which the medians are
+_TIMED_STEPS = 2  # their medians are reported
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchCase:
     """Networks and a recipe to measure."""
 
     name: str
@@ -45,18 +37,18 @@ class Case:
 
 
 _SMALL = {"z_dim": 128, "w_dim": 128, "mapping_layers": 4, "biline_channels": 16}
-CASES = {
+BENCH_CASES = {
     "cuda": (
-        Case(
+        BenchCase(
             "128 pixels, 8192/96",
             GeneratorConfig(128, channel_base=8192, channel_max=96, **_SMALL),
             Recipe(batch=64, augment="none", pl_weight=0.0, r1_gamma=r1_gamma_for(128)),
             DiscriminatorConfig(128, channel_base=8192, channel_max=96),
         ),
-        Case("512 pixels, 65536/1024, the default recipe", GeneratorConfig(512), Recipe()),
+        BenchCase("512 pixels, 65536/1024, the default recipe", GeneratorConfig(512), Recipe()),
     ),
     "cpu": (
-        Case(
+        BenchCase(
             "64 pixels, the networks and recipe of `alpine`",
             GeneratorConfig(64, channel_base=2048, channel_max=96, **_SMALL),
             Recipe(batch=16, augment="none", pl_weight=0.0, r1_gamma=0.1),
@@ -66,8 +58,8 @@ CASES = {
 }
 
 
-class Timed(Trainer):
-    """A trainer that takes the time of its phases."""
+class TimedTrainer(Trainer):
+    """A trainer that records the seconds of each phase."""
 
     def __init__(self, *networks, **options):
         super().__init__(*networks, **options)
@@ -77,46 +69,24 @@ class Timed(Trainer):
     def take_phase(self, phase: Phase, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.timing:
             return super().take_phase(phase, inputs)
-        wait(self.device)
+        synchronize(self.device)
         start = time.perf_counter()
         stats = super().take_phase(phase, inputs)
-        wait(self.device)
+        synchronize(self.device)
         self.seconds[phase.name].append(time.perf_counter() - start)
         return stats
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+def synchronize(device: torch.device) -> None:
+    """Block until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def gate(device: torch.device, make_graph: Callable[[], Graph] | bool) -> dict[str, dict[str, tuple[float, float]]]:
-    """By way (eager, graph) and precision, the errors of losses and gradients of the published steps.
-
-    Raises:
-        ValueError: one is beyond its limit, so no figure is worth having.
-    """
-    gpu = device.type == "cuda"
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for way in ["eager", "graph"] if make_graph else ["eager"]:
-        for precision in ["float32", *(["tf32"] if gpu and way == "eager" else []), *(["auto"] if gpu else [])]:
-            trainer = golden_steps(device, precision, make_graph if way == "graph" else False)
-            if trainer.graphs.refused:  # the figures of the cases say why
-                log.warning("%s: %s", precision, trainer.graphs.refused)
-                continue
-            errors = trainer.errors()
-            found.setdefault(way, {})[precision] = errors
-            if not all(e <= limit for e, limit in zip(errors, LIMITS[precision], strict=True)):
-                raise ValueError(
-                    f"{way}, {precision}: losses of the published steps are off by {errors[0]:.1e}, gradients by "
-                    f"{errors[1]:.1e}: no figures of wrong steps"
-                )
-    return found
-
-
-def measure(case: Case, device: torch.device, make_graph: Callable[[], Graph] | bool = True) -> dict[str, Any]:
-    """Milliseconds of each phase, eager and as a graph, pictures per second, and the peak of memory in MiB."""
+def measure_case(
+    case: BenchCase, device: torch.device, make_graph: Callable[[], Graph] | bool = True
+) -> dict[str, Any]:
+    """Milliseconds of each phase, eager and as a graph, images per second, and peak memory in MiB."""
     torch.manual_seed(0)
     generator = Generator(case.generator)
     side = case.generator.img_resolution
@@ -125,21 +95,21 @@ def measure(case: Case, device: torch.device, make_graph: Callable[[], Graph] | 
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     result: dict[str, Any] = {"name": case.name, "batch": case.recipe.batch, "micro_batch": case.recipe.micro_batch}
-    trainer = Timed(generator, discriminator, case.recipe, device=device, make_graph=make_graph)
+    trainer = TimedTrainer(generator, discriminator, case.recipe, device=device, make_graph=make_graph)
     rng = torch.Generator().manual_seed(1)
     real = torch.randint(0, 256, (case.recipe.batch, case.generator.img_channels, side, side), generator=rng)
     real = trainer.inputs.upload(real.to(torch.uint8))
 
     def take(times: int) -> float:
-        """Steps in which every phase is due; the median of their seconds beside the phases."""
+        """Run `times` steps in which every phase is due; returns the median of the seconds spent outside the phases."""
         rest = []
         for _ in range(times):
             before = {phase: len(values) for phase, values in trainer.seconds.items()}
             trainer.steps = 0
-            wait(device)
+            synchronize(device)
             start = time.perf_counter()
             trainer.step(real)
-            wait(device)
+            synchronize(device)
             seconds = time.perf_counter() - start
             rest.append(seconds - sum(sum(v[before[phase] :]) for phase, v in trainer.seconds.items()))
         return statistics.median(rest)
@@ -155,12 +125,12 @@ def measure(case: Case, device: torch.device, make_graph: Callable[[], Graph] | 
         }
 
     take(1)
-    eager = WARM_UP - 1 if trainer.graphs.active else TIMED
+    eager = WARM_UP - 1 if trainer.graphs.active else _TIMED_STEPS
     result["eager"] = figures(eager, take(eager))
     if trainer.graphs.active:
-        take(1)  # captures
+        take(1)  # captures the graphs
         if trainer.graphs.active:
-            result["graph"] = figures(TIMED, take(TIMED))
+            result["graph"] = figures(_TIMED_STEPS, take(_TIMED_STEPS))
             result["graph"]["images_per_second"] = _rate(trainer, real)
         else:
             result["refused"] = trainer.graphs.refused
@@ -169,47 +139,42 @@ def measure(case: Case, device: torch.device, make_graph: Callable[[], Graph] | 
     return result
 
 
-def _rate(trainer: Timed, real: Tensor) -> float:
-    """Pictures per second of steps that do not wait for each other, with each phase as often as it is due."""
+def _rate(trainer: TimedTrainer, real: Tensor) -> float:
+    """Images per second of steps that run without synchronising, with each phase at its interval."""
     recipe = trainer.recipe
     steps = recipe.pl_interval or 4
     trainer.steps, trainer.timing = 1, False
-    wait(trainer.device)
+    synchronize(trainer.device)
     start = time.perf_counter()
     for _ in range(steps):
         trainer.step(real)
-    wait(trainer.device)
+    synchronize(trainer.device)
     seconds = time.perf_counter() - start
-    if trainer.seconds["Dreg"]:  # seldom due: its share, instead of the whole of it now and then
+    if trainer.seconds["Dreg"]:  # rarely due: add its average share instead of a whole phase
         missing = steps / recipe.r1_interval - len([s for s in range(1, 1 + steps) if s % recipe.r1_interval == 0])
         seconds += missing * trainer.seconds["Dreg"][-1]
     return steps * recipe.batch / seconds
 
 
-def measure_all(device: torch.device) -> Iterator[dict[str, Any]]:
-    """{"gate": ...}, and {"case": ...} for each; what does not fit the memory is measured with the batch in parts."""
-    yield {"gate": gate(device, device.type == "cuda")}
-    for case in CASES["cuda" if device.type == "cuda" else "cpu"]:
+def measure_cases(device: torch.device) -> Iterator[dict[str, Any]]:
+    """{"case": ...} for each case; one that does not fit into memory is measured with smaller micro-batches."""
+    for case in BENCH_CASES["cuda" if device.type == "cuda" else "cpu"]:
         try:
-            found = measure(case, device)
+            found = measure_case(case, device)
         except torch.OutOfMemoryError:
             found = None
-        if found is None:  # outside of the handler, which holds on to the memory
-            parts = replace(case.recipe, micro_batch=max(1, case.recipe.batch // 4))
-            found = measure(replace(case, recipe=parts), device)
+        if found is None:  # outside of the handler, whose traceback keeps the memory alive
+            smaller = replace(case.recipe, micro_batch=max(1, case.recipe.batch // 4))
+            found = measure_case(replace(case, recipe=smaller), device)
         yield {"case": found}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", type=torch.device)
-    args = parser.parse_args()
+def _main() -> None:
     torch.set_flush_denormal(True)
-    device = args.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for found in measure_all(device):
+    for found in measure_cases(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    _main()

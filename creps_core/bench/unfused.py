@@ -1,7 +1,7 @@
-"""The opponent: the generator as published, one operation at a time over the whole picture.
+"""The baseline: the generator as published, one operation at a time over the whole image.
 
-Pixel-major features, and a pass through memory each for product, bias, leaky ReLU and gain. Slow and hungry on
-purpose: it is what a straightforward implementation of the paper does.
+Pixel-major features, and one pass through memory each for product, bias, leaky ReLU and gain. Deliberately slow and
+memory-hungry: what a straightforward implementation of the paper does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...kernels import Layer, PixelStage
 from ..network import Generator, ModulatedLinear
 
 
-def entangle_unfused(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
+def unfused_pixels(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
     """[L, B, H, rank] and [L, B, W, rank] -> [C, H, W]."""
     height = columns.shape[2]
     columns, rows = columns * math.sqrt(0.5), rows * math.sqrt(0.5)
@@ -47,7 +47,7 @@ def entangle_unfused(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor
     return rearrange(image, "(h w) c -> c h w", h=height).contiguous()
 
 
-def lines(generator: Generator, ws: Tensor, positions: Tensor) -> list[Tensor]:
+def unfused_lines(generator: Generator, ws: Tensor, positions: Tensor) -> list[Tensor]:
     """Both lines at once, [L, B, n, rank] each: modulated weights, features [channels, n * 16]."""
     synthesis, config = generator.synthesis, generator.config
     source, w = synthesis.b4.input, ws[0]
@@ -81,8 +81,8 @@ def lines(generator: Generator, ws: Tensor, positions: Tensor) -> list[Tensor]:
     return list(both)
 
 
-def picture(generator: Generator, ws: Tensor, side: int) -> Tensor:
+def unfused_image(generator: Generator, ws: Tensor, side: int) -> Tensor:
     """The whole frame of one latent, lines and modulation included, [1, C, side, side]."""
     positions = torch.linspace(0, 1, side, dtype=torch.float64, device=ws.device)
-    columns, rows = lines(generator, ws, positions)
-    return entangle_unfused(columns, rows, generator.synthesis.pixel_stage(ws).sample(0))[None]
+    columns, rows = unfused_lines(generator, ws, positions)
+    return unfused_pixels(columns, rows, generator.synthesis.pixel_stage(ws).sample(0))[None]

@@ -1,7 +1,7 @@
 """Whether a training can fit into memory, before any of it is taken, and how it is cut up to fit.
 
-What the tensors of a step take at their peak, as `python benchmarks/training_memory.py --count 32` counts it for the
-512 model (which needs no GPU): 18,173 and 18,430 MiB in Dmain and Dreg, nearly all of it activations of the
+What the tensors of a step take at their peak, counted on fake tensors for a batch of 32 and the
+512 model: 18,173 and 18,430 MiB in Dmain and Dreg, nearly all of it activations of the
 discriminator, of 2 bytes; 9,419 in Gmain, 4,676 in Greg. An H200 reserved 34,550 MiB for that: graphs, libraries and
 gaps come on top.
 """
@@ -23,7 +23,7 @@ _KEPT = 4.5  # activations that a phase of the discriminator keeps for one that 
 _GPU_RESERVED, _CPU_RESERVED = (
     1.75,
     1.2,
-)  # by 34,550 MiB for 18,430 and weights, see above; by `benchmarks/training_memory.py`
+)  # GPU: 34,550 MiB for 18,430 and weights, see above; CPU: measured
 _CPU_WORK = 600 << 20  # of a CPU: Python, torch, a tile and a piece of lines
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from comfyui_creps.common.errors import TrainingError
-from comfyui_creps.creps_core.bench.live import live_bytes
-from comfyui_creps.creps_core.bench.training import Case
+from comfyui_creps.creps_core.bench.training import BenchCase
 from comfyui_creps.creps_core.network import GeneratorConfig
-from comfyui_creps.creps_core.training import Recipe, TileSizes, discriminator_config_for
-from comfyui_creps.creps_core.training.memory import expected_memory, micro_batch_for
+from comfyui_creps.creps_core.training import Recipe, discriminator_config_for
+from comfyui_creps.creps_core.training.memory import expected_memory
+from live_memory import live_bytes
 from tiny_run import make_trainer
 
 BIG = GeneratorConfig(512)
@@ -33,7 +33,7 @@ def test_what_is_expected_is_what_tensors_take():
     """Without the weights, of networks as wide as deep: the discriminator's phases need the most."""
     config = GeneratorConfig(64, channel_base=4096, channel_max=64, z_dim=32, w_dim=32, mapping_layers=2)
     judge = discriminator_config_for(config, 64)
-    found = live_bytes(Case("", config, Recipe(batch=8), judge), TileSizes(1 << 12, 1 << 14))
+    found = live_bytes(BenchCase("", config, Recipe(batch=8), judge), TileSizes(1 << 12, 1 << 14))
     weights = expected_memory(config, judge, 0, 2, 1.0)
     expected = expected_memory(config, judge, 8, 2, 1.0) - weights
     print(found, expected)

@@ -6,8 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from comfyui_creps.creps_core.bench.golden import golden_steps
-from comfyui_creps.creps_core.bench.training import CASES, LIMITS
+from comfyui_creps.creps_core.bench.training import BENCH_CASES
 from comfyui_creps.creps_core.network import Discriminator, Generator
 from comfyui_creps.creps_core.network import discriminator as discriminator_module
 from comfyui_creps.creps_core.training import Recipe, TileSizes, Trainer, load_snapshot, run_phase
@@ -16,6 +15,7 @@ from comfyui_creps.creps_core.training.snapshots import save_snapshot
 from comfyui_creps.creps_core.training.trainer import NON_FINITE_LIMIT
 from comfyui_creps.kernels import static_shapes
 from fake_graph import FakeGraph, HostRead, counted
+from golden_steps import LIMITS, golden_steps
 from safetensors.torch import load_file
 from tiny_run import RECIPE, SIDE, make_trainer
 
@@ -144,7 +144,7 @@ def test_other_shapes_are_other_graphs():
 def test_the_operations_of_a_step(monkeypatch):
     """Of the 128-pixel network of the bench, as a GPU takes them; version 0.2 began with 2436, 4382, 1629 and 708."""
     monkeypatch.setattr(discriminator_module, "FOLDS_ON", {"cpu"})
-    case, found = CASES["cuda"][0], {}
+    case, found = BENCH_CASES["cuda"][0], {}
     recipe = dataclasses.replace(case.recipe, batch=2, pl_weight=2.0, precision="bfloat16")
     trainer = Trainer(Generator(case.generator), Discriminator(case.discriminator), recipe, make_graph=False)
     trainer.passes.tile_sizes = TileSizes(1 << 20, 1 << 24)

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 from comfyui_creps.common.errors import TrainingError
-from comfyui_creps.creps_core.bench.golden import LOSSES, GoldenTrainer, adam_of_the_file, golden_steps
-from comfyui_creps.creps_core.bench.training import LIMITS
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.network import discriminator as discriminator_module
 from comfyui_creps.creps_core.training import PHASES, Recipe, Trainer, r1_gamma_for
 from comfyui_creps.creps_core.training.gradients import clean_gradients
 from comfyui_creps.creps_core.training.trainer import NON_FINITE_LIMIT
 from fake_graph import FakeGraph
+from golden_steps import LIMITS, LOSSES, GoldenTrainer, adam_of_the_file, golden_steps
 from networks import make_generator
 
 WAYS = {"eager": (False, set()), "smoothing folded": (False, {"cpu"}), "graph": (FakeGraph, {"cpu"})}

@@ -1,7 +1,6 @@
-"""Steps of the published trainer, taken again: what stands before every figure of the training's speed.
+"""Repeats two steps of the published trainer; no training speed is measured before they come out right.
 
-The file holds networks, the random numbers of two steps, and the losses and gradients that the published trainer had.
-It lies in the repository, beside the tests; an installation without the repository has none.
+The file holds networks, the random numbers of two steps, and the losses and gradients of the published trainer.
 """
 
 from __future__ import annotations
@@ -10,17 +9,13 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import package
 import torch
-from safetensors import safe_open
-from torch import Tensor
-
-from ...kernels import Graph
-from ..checkpoints import build_generator
-from ..network import Discriminator, DiscriminatorConfig, GeneratorConfig
-from ..training import (
+from comfyui_creps.creps_core.checkpoints import build_generator
+from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig, GeneratorConfig
+from comfyui_creps.creps_core.training import (
     PHASES,
     WARM_UP,
     LatentBatch,
@@ -31,8 +26,13 @@ from ..training import (
     StepInputs,
     Trainer,
 )
+from comfyui_creps.kernels import Graph
+from safetensors import safe_open
+from torch import Tensor
 
-STEPS = Path(__file__).resolve().parents[2] / "tests" / "golden" / "train_steps.safetensors"
+STEPS = package.ROOT / "tests" / "golden" / "train_steps.safetensors"
+LIMITS = {"float32": (1e-4, 1e-3), "tf32": (2e-2, 1e-1), "bfloat16": (0.15, 0.5), "auto": (0.15, 0.5)}
+"""By precision, the largest permitted errors of losses and of gradients, as `GoldenTrainer.errors` returns them."""
 LOSSES = {
     "loss/G": "Loss/G/loss",
     "loss/path_length": "Loss/G/reg",
@@ -56,11 +56,11 @@ class GoldenInputs(StepInputs):
 
 
 class GoldenTrainer(Trainer):
-    """A trainer that draws what the published one drew, and keeps what it computes.
+    """A trainer that uses the random numbers of the published one and records losses and gradients.
 
     Attributes:
-        golden: the numbers of the file.
-        losses: by "it<step>.<phase>" and name, for each image.
+        golden: the tensors of the file.
+        losses: by ("it<step>.<phase>", name), a value per image.
         gradients: by "it<step>.<phase>", by parameter.
     """
 
@@ -109,7 +109,7 @@ class GoldenTrainer(Trainer):
         return stats
 
     def errors(self) -> tuple[float, float]:
-        """Largest errors: of a loss, relative to its largest value, and of the gradients of a phase, in their norm."""
+        """The largest error of a loss, relative to its largest value, and the largest `gradient_error` of a phase."""
         losses = [
             _relative(values, self.golden[key])
             for (phase, name), values in self.losses.items()
@@ -118,7 +118,7 @@ class GoldenTrainer(Trainer):
         return max(losses), max(self.gradient_error(phase) for phase in PHASES)
 
     def gradient_error(self, phase: str) -> float:
-        """The distance of the gradients of a phase of the first step, relative to their norm."""
+        """Distance of the gradients of a phase of the first step from the published ones, relative to their norm."""
         wrong = right = 0.0
         for name, gradient in self.gradients[f"it0.{phase}"].items():
             wanted = self.golden[f"out.it0.{phase}.grad.{name}"].to(gradient)
@@ -132,13 +132,7 @@ def golden_steps(
     precision: str = "float32",
     make_graph: Callable[[], Graph] | bool = False,
 ) -> GoldenTrainer:
-    """A trainer that has taken the two steps; with graphs, as graphs, after it has taken them often enough to be warm.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    if not STEPS.is_file():
-        raise ValueError(f"{STEPS} is missing: the speed of training is measured in a clone of the repository")
+    """A trainer that has taken the two steps; with graphs, after enough warm-up steps to replay them."""
     with safe_open(STEPS, "pt") as file:
         meta = json.loads(file.metadata()["creps"])
         golden = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -176,7 +170,7 @@ def golden_steps(
 
 
 def adam_of_the_file() -> dict[str, Any]:
-    """The settings of Adam in the file, by network."""
+    """Adam's settings in the file, by network."""
     with safe_open(STEPS, "pt") as file:
         meta = json.loads(file.metadata()["creps"])
     return {name: meta[f"{name}_opt"] for name in ("G", "D")}

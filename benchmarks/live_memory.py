@@ -1,7 +1,7 @@
-"""How many bytes the tensors of a training step take at their peak, as on a GPU: counted without one.
+"""Peak bytes of the tensors of a training step on a GPU, counted without one.
 
-The phases run on tensors that have shapes and no values, in bfloat16, in pieces as for a GPU and without looks at
-values. What an allocator, libraries and graphs take on top is not counted.
+The phases run on fake tensors (shapes without values), in bfloat16, tiled as for a GPU, without reading values. What
+the allocator, libraries and graphs add is not counted.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import package  # noqa: F401
 import torch
+from comfyui_creps.creps_core.bench.training import BenchCase
+from comfyui_creps.creps_core.network import FOLDS_ON, Discriminator, Generator
+from comfyui_creps.creps_core.training import PHASES, TileSizes, Trainer, discriminator_config_for, run_phase
+from comfyui_creps.kernels import static_shapes
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ...kernels import static_shapes
-from ..network import FOLDS_ON, Discriminator, Generator
-from ..training import PHASES, TileSizes, Trainer, discriminator_config_for, run_phase
-from .training import Case
 
-
-class Live(TorchDispatchMode):
-    """Follows the memory of all tensors made within; `peak` bytes at most at a time."""
+class LiveBytes(TorchDispatchMode):
+    """Tracks the bytes of all tensors created within; `peak` is the largest total at any time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,14 +50,14 @@ class Live(TorchDispatchMode):
         self._now -= self._sizes.pop(key, 0)
 
 
-def live_bytes(case: Case, sizes: TileSizes) -> dict[str, int]:
-    """By phase, the peak of what a step of the case takes beside networks, averages and optimisers."""
+def live_bytes(case: BenchCase, sizes: TileSizes) -> dict[str, int]:
+    """By phase, the peak of a step of the case, without networks, averages and optimisers."""
     config = case.generator
-    judge = case.discriminator or discriminator_config_for(config, config.img_resolution)
+    d_config = case.discriminator or discriminator_config_for(config, config.img_resolution)
     recipe = replace(case.recipe, augment="none", precision="bfloat16")
-    trainer = Trainer(Generator(config), Discriminator(judge), recipe, make_graph=False)
+    trainer = Trainer(Generator(config), Discriminator(d_config), recipe, make_graph=False)
     trainer.passes.tile_sizes = sizes
-    side, count = judge.img_resolution, recipe.batch
+    side, count = d_config.img_resolution, recipe.batch
     with FakeTensorMode(allow_non_fake_inputs=True):
         line = torch.zeros(side, dtype=torch.float64)
         shape, labels = (config.img_channels, side, side), torch.zeros(count, 0)
@@ -71,7 +71,7 @@ def live_bytes(case: Case, sizes: TileSizes) -> dict[str, int]:
         for phase in PHASES:
             rows = {name: x for group in trainer.phases[phase].inputs for name, x in inputs[group].items()}
             parameters = list(trainer.optimizers[phase[0]].parameters.values())
-            with _as_on_a_gpu(), Live() as live:
+            with _as_on_a_gpu(), LiveBytes() as live:
                 run_phase(trainer.phases[phase], rows, parameters, trainer.micro_batches)
             found[phase] = live.peak
     return found
