@@ -105,7 +105,7 @@ def test_sources_are_plain(path: Path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_sources_name_no_folder_that_is_not_installed(path: Path):
     """The registry's pack and the wheel lack these folders, so product code can neither read nor mention them."""
-    names = ("tests", "benchmarks", "recipes")
+    names = ("tests", "benchmarks")
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             assert node.value not in names, f"{path}: {node.value!r}"

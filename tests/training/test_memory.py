@@ -7,8 +7,8 @@ import torch
 from comfyui_creps.common.errors import TrainingError
 from comfyui_creps.creps_core.bench.training import BenchCase
 from comfyui_creps.creps_core.network import GeneratorConfig
-from comfyui_creps.creps_core.training import Recipe, discriminator_config_for
-from comfyui_creps.creps_core.training.memory import expected_memory
+from comfyui_creps.creps_core.training import Recipe, TileSizes, discriminator_config_for
+from comfyui_creps.creps_core.training.memory import expected_memory, micro_batch_for
 from live_memory import live_bytes
 from tiny_run import make_trainer
 
