@@ -18,7 +18,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ...kernels import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, clamp, leaky_relu
-from .layers import FullyConnected
+from .layers import FullyConnected, initial_normal
 from .mapping import MappingStack
 
 _LAST_LEVEL = 4
@@ -89,7 +89,7 @@ class Convolution(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, size: int, *, down: bool = False, activate: bool = True):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, size, size))
+        self.weight = nn.Parameter(initial_normal(out_channels, in_channels, size, size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if activate else None
         self.weight_gain = 1 / math.sqrt(in_channels * size * size)
         self.down = down

@@ -18,12 +18,21 @@ from torch import Tensor, nn
 from ...kernels import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, clamp, fused_linear
 
 
+def initial_normal(*shape: int, gain: float = 1.0, divisor: float = 1.0) -> Tensor:
+    """Standard normal weights, times `gain`, over `divisor`; on the meta device no values.
+
+    Random numbers and arithmetic on that device would import torch's compiler, which takes over a second.
+    """
+    weights = torch.empty(shape)
+    return weights if weights.is_meta else weights.normal_().mul_(gain).div_(divisor)
+
+
 class FullyConnected(nn.Module):
     """`y = x @ (weight * weight_gain)^T + bias * bias_gain` on the last axis, with an equalised learning rate."""
 
     def __init__(self, in_features: int, out_features: int, *, lr_multiplier: float = 1, bias_init: float = 0):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.weight = nn.Parameter(initial_normal(out_features, in_features, divisor=lr_multiplier))
         self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
@@ -67,7 +76,7 @@ class ModulatedLinear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, w_dim: int, *, demodulate: bool = True):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_features, in_features))
+        self.weight = nn.Parameter(initial_normal(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
         self.affine = FullyConnected(w_dim, in_features, bias_init=1)
         self.demodulate = demodulate

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import RANK, GeneratorConfig
-from .layers import FullyConnected, ModulatedLinear, StyledLayer
+from .layers import FullyConnected, ModulatedLinear, StyledLayer, initial_normal
 
 COLUMNS, ROWS = 0, 1
 BANDWIDTH = 10.0
@@ -29,9 +29,9 @@ class FourierInput(nn.Module):
     def __init__(self, channels: int, w_dim: int):
         super().__init__()
         self.channels = channels
-        self.weight = nn.Parameter(torch.randn(1, channels, 1, 2 * RANK))
+        self.weight = nn.Parameter(initial_normal(1, channels, 1, 2 * RANK))
         self.affine = FullyConnected(w_dim, channels * 2 * RANK, bias_init=1)
-        self.register_buffer("freqs", torch.randn(1, channels // 2 * RANK) * BANDWIDTH)
+        self.register_buffer("freqs", initial_normal(1, channels // 2 * RANK, gain=BANDWIDTH))
 
     def features(self, positions: Tensor, like: Tensor) -> Tensor:
         """Sine (first half of the channels) and cosine of the phase, [..., n, RANK, channels], of `like`'s type.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
 from comfyui_creps.creps_core import BUILTINS, load_builtin, render, sample
 from comfyui_creps.creps_core.checkpoints import fingerprint
+from paths import ROOT
 
 SIZE = 256
 SEEDS = range(8)
@@ -153,3 +156,10 @@ def test_interpolation_of_alpine_moves_smoothly():
     print(f"rms of a step, in levels of 255: median {steps.median():.1f}, largest {steps.max():.1f}")
     assert steps.max() < 2 * steps.median()
     assert (pictures[-1] - pictures[0]).square().mean().sqrt() > 10 * steps.median()
+
+
+def test_loading_does_not_import_torchs_compiler():
+    """It takes over a second, and arithmetic on the meta device would import it."""
+    code = "import sys; from comfyui_creps.creps_core import load_builtin; load_builtin('alpine'); "
+    code = f"import package; {code}assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "benchmarks", check=True)
