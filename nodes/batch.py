@@ -7,8 +7,8 @@ from comfy_api.latest import io, ui
 from einops import rearrange
 
 from ..creps_core import render
-from ..creps_core.comparison import cells, contact_sheet
-from ..creps_core.latents import IF_DIFFERENT, average, concatenate, load_latents, save_latents, select
+from ..creps_core.comparison import cell_boxes, contact_sheet
+from ..creps_core.latents import IF_DIFFERENT, average_latents, concatenate, load_latents, save_latents, select
 from ..creps_core.rendering import frame_size, memory_estimate
 from . import bridge
 from .render import SMALLEST_TILE
@@ -81,7 +81,7 @@ class CombineLatents(io.ComfyNode):
     @classmethod
     def execute(cls, latents: io.Autogrow.Type, how: str) -> io.NodeOutput:
         joined = concatenate([batch for batch in latents.values() if batch is not None])
-        return io.NodeOutput(average(joined) if how == "average" else joined)
+        return io.NodeOutput(average_latents(joined) if how == "average" else joined)
 
 
 class ContactSheet(io.ComfyNode):
@@ -155,8 +155,8 @@ class ContactSheet(io.ComfyNode):
         )
         sheet = contact_sheet(bridge.to_image(image), latent, columns=columns)
         (shown,) = ui.PreviewImage(sheet[None], cls=cls).as_dict()["images"]
-        places = cells(sheet, image, latent, columns=columns)
-        page = {"image": shown, "width": sheet.shape[1], "height": sheet.shape[0], "cells": places}
+        boxes = cell_boxes(sheet, image, latent, columns=columns)
+        page = {"image": shown, "width": sheet.shape[1], "height": sheet.shape[0], "cells": boxes}
         chosen = select(latent, [min(choice, len(latent) - 1)])
         return io.NodeOutput(sheet[None].to(image), chosen, ui={"creps_sheet": [page]})
 

@@ -22,7 +22,7 @@ from . import bridge, inputs
 from .render import MAX_SIDE, SMALLEST_TILE
 from .sockets import Latents, LatentSocket, Model, ModelSocket, PathSocket, ViewSocket
 
-MAX_FRAMES = 10000
+_MAX_FRAMES = 10000
 _MAX_VIEWS = 50
 
 
@@ -149,7 +149,7 @@ class CameraPath(io.ComfyNode):
                     tooltip="Key views, in order.",
                 ),
                 io.Int.Input(
-                    "frames", default=48, min=2, max=MAX_FRAMES, tooltip="How many views to make, one per frame."
+                    "frames", default=48, min=2, max=_MAX_FRAMES, tooltip="How many views to make, one per frame."
                 ),
                 io.Combo.Input(
                     "easing",

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from einops import rearrange
 from torch import Tensor
 
-from ..creps_core.comparison import MOST_PLACES, compare, consistency_report, scale_consistency, sizes_up_to
+from ..creps_core.comparison import MAX_REGIONS, compare, consistency_report, scale_consistency, sizes_up_to
 from ..creps_core.rendering import View, memory_estimate, render_view, views_estimate
 from . import bridge, inputs
 from .render import MAX_SIDE, SMALLEST_TILE
@@ -144,7 +144,7 @@ class CompareUpscaling(io.ComfyNode):
                     "places",
                     default=3,
                     min=0,
-                    max=MOST_PLACES,
+                    max=MAX_REGIONS,
                     tooltip="How many places to show enlarged; chosen where the pictures differ most.",
                 ),
                 io.Int.Input("zoom", default=4, min=1, max=32, tooltip="How many times to enlarge the places."),
@@ -179,7 +179,7 @@ class CompareUpscaling(io.ComfyNode):
         labels = [given[i] if i < len(given) else f"image {i + 1}" for i in range(len(pictures))]
         labels = [label if label not in labels[:i] else f"{label} ({i + 1})" for i, label in enumerate(labels)]
         by_name = dict(zip(labels, pictures, strict=True))
-        found = compare(native[0], by_name, places=_places(by_hand) or places, zoom=zoom)
+        found = compare(native[0], by_name, regions=_centres(by_hand) or places, zoom=zoom)
         sheet = torch.from_numpy(found.sheet.copy()).unsqueeze(0)
         return io.NodeOutput(sheet.to(native.device, native.dtype) / 255, found.report)
 
@@ -225,17 +225,17 @@ class ScaleConsistency(io.ComfyNode):
         return io.NodeOutput(consistency_report(agreements))
 
 
-def _places(text: str) -> list[tuple[float, float]]:
-    """Lines of `x y` -> (y, x).
+def _centres(text: str) -> list[tuple[float, float]]:
+    """Parse lines of `x y` to (y, x).
 
     Raises:
         ValueError: a line is not two numbers.
     """
-    places = []
+    centres = []
     for line in filter(None, (line.strip() for line in text.splitlines())):
         try:
             x, y = (float(word) for word in re.split(r"[\s,;]+", line))
         except ValueError:
             raise ValueError(f"by_hand: a place is x and y from 0 to 1, such as 0.4 0.55, not {line!r}") from None
-        places.append((y, x))
-    return places
+        centres.append((y, x))
+    return centres

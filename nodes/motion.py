@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..creps_core.latents import CURVES, EASINGS, MAX_SEED, interpolate, random_walk
+from ..creps_core.latents import CURVES, INTERPOLATION_SPACES, LATENT_EASINGS, MAX_SEED, interpolate, random_walk
 from . import bridge
 from .latents import sampling_inputs, sampling_options
 from .sockets import Latents, LatentSocket, Model, ModelSocket
@@ -36,7 +36,7 @@ class InterpolateLatents(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "space",
-                    options=["ws", "z"],
+                    options=list(INTERPOLATION_SPACES),
                     default="ws",
                     tooltip="ws goes straight from picture to picture. z goes by pictures that are as likely as "
                     "sampled ones, and needs latents as they were sampled.",
@@ -50,7 +50,7 @@ class InterpolateLatents(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "easing",
-                    options=list(EASINGS),
+                    options=list(LATENT_EASINGS),
                     default="linear",
                     tooltip="Speed between two keys: linear is even, smooth is slow at every key, ease-in slow at the "
                     "beginning, ease-out at the end. even: every step changes the picture by as much, over the whole "

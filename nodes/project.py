@@ -10,7 +10,8 @@ from comfy_api.latest import io
 from einops import rearrange
 from torch import Tensor
 
-from ..creps_core.latents import MAX_SEED, SPACES, project, projection_estimate
+from ..creps_core.latents import MAX_SEED, PROJECTION_SPACES, project, projection_estimate
+from ..creps_core.rendering import FITS
 from . import bridge
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 
@@ -36,7 +37,7 @@ class ProjectImage(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture; a batch is projected one by one."),
                 io.Combo.Input(
                     "space",
-                    options=list(SPACES),
+                    options=list(PROJECTION_SPACES),
                     default="w",
                     tooltip="w stays among the pictures of the generator, and is better to edit. ws frees the style of "
                     "every layer, and comes nearer to a picture that is not the generator's own.",
@@ -64,7 +65,7 @@ class ProjectImage(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "fit",
-                    options=["crop", "extend", "stretch"],
+                    options=list(FITS),
                     default="crop",
                     advanced=True,
                     tooltip="How the picture lies in the frame. Render the latent at the picture's size with the same "

@@ -6,17 +6,17 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..creps_core.latents import (
+    DIRECTION_METHODS,
     IF_DIFFERENT,
     MAX_SEED,
-    METHODS,
     Directions,
+    direction_strip,
     edit,
     find_directions,
     load_directions,
     mix_grid,
     mix_pairs,
     save_directions,
-    strip,
 )
 from . import bridge
 from .sockets import DirectionsSocket, Latents, LatentSocket, Model, ModelSocket
@@ -84,7 +84,7 @@ class FindDirections(io.ComfyNode):
                 ModelSocket.Input("model", tooltip="The generator to look into."),
                 io.Combo.Input(
                     "method",
-                    options=list(METHODS),
+                    options=list(DIRECTION_METHODS),
                     default="SeFa",
                     tooltip="SeFa: what its weights react to most, for the chosen styles. PCA (GANSpace): along what "
                     "its own latents vary most. Named: those that a generator knows by a name, such as the built-in "
@@ -203,7 +203,7 @@ class DirectionStrip(io.ComfyNode):
     def execute(
         cls, latent: Latents, directions: Directions, indices: str, reach: float, columns: int, layers: str = ""
     ) -> io.NodeOutput:
-        return io.NodeOutput(strip(latent, directions, indices, reach=reach, columns=columns, layers=layers))
+        return io.NodeOutput(direction_strip(latent, directions, indices, reach=reach, columns=columns, layers=layers))
 
 
 class SaveDirections(bridge.Prefixed):

@@ -1,24 +1,24 @@
-"""Pictures beside pictures: sheets, plots, and how alike or how detailed they are.
+"""Images beside images: sheets, plots, and measures of likeness and detail.
 
-Read `compare.py` first; `sheet.py` and `plot.py` draw for everybody above.
+Read `compare.py` first; `sheet.py` and `plot.py` are the drawing used by all folders above.
 """
 
 from .aliasing import Aliasing
-from .compare import MOST_PLACES, compare
+from .compare import MAX_REGIONS, compare
 from .consistency import Agreement, consistency_report, scale_consistency, sizes_up_to
-from .contact import cells, contact_sheet
+from .contact import cell_boxes, contact_sheet
 from .plot import Axis, Curve, line_plot
 from .sheet import Color, canvas, font, grid, labelled, opaque
 
 __all__ = [
-    "MOST_PLACES",
+    "MAX_REGIONS",
     "Agreement",
     "Aliasing",
     "Axis",
     "Color",
     "Curve",
     "canvas",
-    "cells",
+    "cell_boxes",
     "compare",
     "consistency_report",
     "contact_sheet",

@@ -1,4 +1,4 @@
-"""A native picture beside versions of it that were made small and scaled up: one sheet, and the numbers."""
+"""Compare a native image with versions that were rendered small and scaled up: a sheet, and the numbers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .measures import Spectrum, finest_detail, psnr, spectrum, ssim
 from .plot import Axis, Curve, line_plot
 from .sheet import DIM, TEXT, Color, canvas, fitting, font
 
-SMALLEST = 32
-"""Pixels per side of a picture that can be compared."""
-MOST_PLACES = 8
+MIN_COMPARED_SIDE = 32
+"""Smallest height or width of images to compare."""
+MAX_REGIONS = 8
 _MARGIN, _GAP = 40, 20
-_CELL, _SHEET = 320, 1280  # the narrowest cell and sheet
+_CELL, _SHEET = 320, 1280  # smallest width of a cell and of the sheet
 _PLOT = 320  # height
 _COLORS: tuple[Color, ...] = (
     (255, 159, 67),
@@ -34,7 +34,7 @@ _COLORS: tuple[Color, ...] = (
     (222, 160, 120),
 )
 _MARK: Color = (255, 255, 255)
-# Of difference maps: black, violet, red, orange, white.
+# Colour map of the difference maps: black, violet, red, orange, white.
 _HEAT = np.array([(17, 12, 28), (84, 24, 105), (190, 55, 82), (249, 155, 37), (255, 250, 214)], np.float32)
 _RANGE_PERCENTILE = 0.995
 _ABOUT = (
@@ -46,25 +46,25 @@ _ABOUT = (
 
 @dataclass(frozen=True)
 class Version:
-    """One of the pictures beside the native one."""
+    """An image that is compared with the native one."""
 
     name: str
     picture: Tensor  # [H, W, 3], at the native size
-    given: tuple[int, int]  # (height, width) as it came
+    given: tuple[int, int]  # (height, width) as given
     psnr: float
     ssim: float
     spectrum: Spectrum
     detail: float
-    """Period in pixels of the finest waves that agree with the native picture."""
+    """Period in pixels of the finest detail that agrees with the native image, see `finest_detail`."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found."""
+    """Result of `compare`."""
 
     sheet: np.ndarray  # [h, w, 3] uint8
     versions: list[Version]
-    places: list[tuple[int, int, int, int]]  # (top, left, bottom, right) in pixels
+    regions: list[tuple[int, int, int, int]]  # shown enlarged, (top, left, bottom, right) in pixels
     report: str
 
 
@@ -72,25 +72,27 @@ def compare(
     native: Tensor,
     others: Mapping[str, Tensor],
     *,
-    places: int | Sequence[tuple[float, float]] = 3,
+    regions: int | Sequence[tuple[float, float]] = 3,
     zoom: int = 4,
 ) -> Comparison:
-    """Compare pictures with a native one.
+    """Compare images with a native one.
 
     Args:
         native: [H, W, 3] in 0..1, at least 32 pixels per side.
-        others: name -> [h, w, 3]; of another size they are scaled to the native one (Lanczos, by Pillow).
-        places: how many to show enlarged, chosen where the pictures differ most and not overlapping; or the middles
-            of places as (y, x), 0..1 across the picture.
-        zoom: enlargement of the places.
+        others: name -> [h, w, 3]; other sizes are scaled to the native one (Lanczos, by Pillow).
+        regions: how many to show enlarged, chosen where the images differ most, without overlap; or the centres of
+            regions as (y, x), 0..1 across the image.
+        zoom: enlargement of the regions.
 
     Raises:
-        ValueError: a picture is too small, there is nothing to compare, or a place is outside.
+        ValueError: an image is too small, there is nothing to compare, or a region lies outside.
     """
     if not others:
         raise ValueError("there is nothing to compare the native picture with")
-    if native.ndim != 3 or min(native.shape[:2]) < SMALLEST:
-        raise ValueError(f"the native picture must be [H, W, 3] with at least {SMALLEST} pixels, not {native.shape}")
+    if native.ndim != 3 or min(native.shape[:2]) < MIN_COMPARED_SIDE:
+        raise ValueError(
+            f"the native picture must be [H, W, 3] with at least {MIN_COMPARED_SIDE} pixels, not {native.shape}"
+        )
     native = _rgb(native)
     height, width = native.shape[:2]
     versions = []
@@ -106,17 +108,17 @@ def compare(
     if not 1 <= zoom <= cell // 8:
         raise ValueError(f"zoom must be from 1 to {cell // 8}, not {zoom}")
     side = min(cell // zoom, height, width)
-    if isinstance(places, int):
-        boxes = find_places(native, [v.picture for v in versions], min(places, MOST_PLACES), side)
+    if isinstance(regions, int):
+        boxes = find_regions(native, [v.picture for v in versions], min(regions, MAX_REGIONS), side)
     else:
-        boxes = [_box_around(y, x, side, height, width) for y, x in places[:MOST_PLACES]]
+        boxes = [_box_around(y, x, side, height, width) for y, x in regions[:MAX_REGIONS]]
     own = spectrum(native, native)
     sheet = _Sheet(native, own, versions, boxes, cell).draw()
     return Comparison(sheet, versions, boxes, comparison_report(native, versions))
 
 
 def resized(picture: Tensor, height: int, width: int) -> Tensor:
-    """[h, w, 3] -> [height, width, 3] by Pillow's Lanczos filter, without rounding to 8 bits."""
+    """Resize [h, w, 3] to [height, width, 3] by Pillow's Lanczos filter, without rounding to 8 bits."""
     if picture.shape[:2] == (height, width):
         return picture
     planes = [
@@ -126,10 +128,9 @@ def resized(picture: Tensor, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes], -1)).clamp_(0, 1)
 
 
-def find_places(native: Tensor, others: Sequence[Tensor], count: int, side: int) -> list[tuple[int, int, int, int]]:
-    """Squares of `side` pixels where the pictures differ most from the native one, the worst first, without overlap.
-
-    Fewer than `count` if there is no room for more.
+def find_regions(native: Tensor, others: Sequence[Tensor], count: int, side: int) -> list[tuple[int, int, int, int]]:
+    """Squares of `side` pixels where the images differ most from the native one, largest difference first, without
+    overlap: (top, left, bottom, right). Fewer than `count` if there is no room for more.
     """
     step = max(1, side // 8)
     squares = sum((other - native).square().mean(-1) for other in others)
@@ -148,7 +149,7 @@ def find_places(native: Tensor, others: Sequence[Tensor], count: int, side: int)
 
 
 def comparison_report(native: Tensor, versions: Sequence[Version]) -> str:
-    """The numbers as a table for people."""
+    """The numbers as a text table."""
     height, width = native.shape[:2]
     longest = max(len("picture"), *(len(v.name) for v in versions))
     lines = [
@@ -175,7 +176,7 @@ def _rgb(picture: Tensor) -> Tensor:
 
 def _box_around(y: float, x: float, side: int, height: int, width: int) -> tuple[int, int, int, int]:
     if not (0 <= y <= 1 and 0 <= x <= 1):
-        raise ValueError(f"a place must be from 0 to 1 across the picture, not ({y}, {x})")
+        raise ValueError(f"the centre of a region must be from 0 to 1 across the picture, not ({y}, {x})")
     top = min(max(round(y * height - side / 2), 0), height - side)
     left = min(max(round(x * width - side / 2), 0), width - side)
     return top, left, top + side, left + side
@@ -186,7 +187,7 @@ def _pixels(picture: Tensor) -> Image.Image:
 
 
 class _Sheet:
-    """Draws from top to bottom: title, pictures, places, differences, plots."""
+    """Draws from top to bottom: title, images, enlarged regions, difference maps, plots."""
 
     def __init__(
         self,
@@ -219,7 +220,7 @@ class _Sheet:
         self.pictures(y)
         y += self.full + 112
         for number, box in enumerate(self.boxes, 1):
-            self.place(y, number, box)
+            self.region(y, number, box)
             y += self.cell + _GAP
         self.differences(y)
         y += max(self.full, 190) + 56
@@ -259,7 +260,7 @@ class _Sheet:
         self.pen.rectangle((x, y, x + size, y + size), _MARK)
         self.text((x + size / 2, y + size / 2), str(number), size * 3 // 4, (0, 0, 0), "mm")
 
-    def place(self, y: int, number: int, box: tuple[int, int, int, int]) -> None:
+    def region(self, y: int, number: int, box: tuple[int, int, int, int]) -> None:
         top, left, bottom, right = box
         for i, picture in enumerate([self.native, *(v.picture for v in self.versions)]):
             crop = _pixels(picture[top:bottom, left:right])
@@ -268,12 +269,12 @@ class _Sheet:
 
     def differences(self, y: int) -> None:
         maps = [(v.picture - self.native).abs().amax(-1) for v in self.versions]
-        # Of all maps together, so that colours mean the same in each; a sample will do.
+        # One range for all maps, so that colours mean the same in each; estimated from a sample.
         flat = torch.cat([m.flatten()[:: max(1, m.numel() // 100_000)] for m in maps])
         largest = max(flat.quantile(_RANGE_PERCENTILE).item(), 1 / 255)
         for i, difference in enumerate(maps, 1):
-            shown = F.adaptive_avg_pool2d(difference[None], (self.full, self.cell))[0] / largest
-            self.image.paste(Image.fromarray(_heat(shown.numpy())), (self.left(i), y))
+            reduced = F.adaptive_avg_pool2d(difference[None], (self.full, self.cell))[0] / largest
+            self.image.paste(Image.fromarray(_heat(reduced.numpy())), (self.left(i), y))
         x, bar = self.left(0), np.linspace(0, 1, self.cell, dtype=np.float32)[None].repeat(14, 0)
         self.text((x, y), "Difference from the native picture", 18)
         self.text((x, y + 28), "the largest of red, green and blue", 15, DIM)
@@ -312,7 +313,7 @@ class _Sheet:
 
 
 def _heat(values: np.ndarray) -> np.ndarray:
-    """[h, w] in 0..1, more is cut off -> [h, w, 3] uint8."""
+    """Apply the colour map to [h, w], clipped to 0..1 -> [h, w, 3] uint8."""
     at = np.clip(values, 0, 1) * (len(_HEAT) - 1)
     knots = np.arange(len(_HEAT))
     return np.stack([np.interp(at, knots, _HEAT[:, c]) for c in range(3)], -1).round().astype(np.uint8)

@@ -1,8 +1,8 @@
-"""Is it the same picture at every size? As numbers.
+"""Scale consistency: whether the image is the same at every size.
 
-A picture of n x n pixels and one of (2n - 1) x (2n - 1) have samples in common: every second one of the larger lies
-where one of the smaller does. A generator that evaluates a function of the place gives them the same values; one that
-scales feature maps, or learned its positions from the borders, does not.
+Images of n x n and of (2n - 1) x (2n - 1) pixels have samples in common: every second sample of the larger one. A
+generator that evaluates a function of the coordinates gives them equal values; one that scales feature maps, or infers
+positions from padding, does not.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from torch import Tensor
 from ..network import Generator
 from ..rendering import Progress, render, share
 
-_RANGE, _LEVELS = 2.0, 127.5  # of a picture, and 8-bit levels per unit
+_RANGE, _LEVELS = 2.0, 127.5  # range of values of an image, and 8-bit levels per unit
 
 
 class Agreement(NamedTuple):
-    """How the samples agree that two sizes have in common."""
+    """How far the common samples of two sizes agree."""
 
     size: int
-    """Pixels per side of the smaller picture."""
+    """Pixels per side of the smaller image."""
     larger: int
-    """Of the larger one."""
+    """Pixels per side of the larger image."""
     largest: float
-    """Largest difference of a value, in levels of an 8-bit picture."""
+    """Largest difference of a value, in levels of an 8-bit image."""
     psnr: float
-    """In dB, of the range of a picture; infinite where the samples are equal."""
+    """In dB, relative to the range of an image; infinite if the samples are equal."""
 
 
 def sizes_up_to(largest: int, smallest: int = 16) -> list[int]:
-    """Sizes n, 2n - 1, 4n - 3... from the smallest up to the largest at most; at least two.
+    """Sizes n, 2n - 1, 4n - 3, ... from `smallest` to at most `largest`; at least two.
 
     Raises:
-        ValueError: there are no two.
+        ValueError: there are fewer than two.
     """
     sizes = [smallest]
     while smallest > 1 and 2 * sizes[-1] - 1 <= largest:
@@ -59,21 +59,21 @@ def scale_consistency(
     precision: str = "auto",
     backend: str = "auto",
     progress: Progress | None = None,
-    look: Callable[[int, Tensor], None] | None = None,
+    on_image: Callable[[int, Tensor], None] | None = None,
 ) -> list[Agreement]:
     """Compare each size with the next, and the first with the last.
 
     Args:
-        generator, ws, precision, backend, progress: as for `render`. Every latent is rendered.
-        sizes: pixels per side, each 2n - 1 of the one before; see `sizes_up_to`.
-        look: called with every size and its picture [1, C, size, size], latent by latent.
+        generator, ws, precision, backend, progress: as for `render`; every latent is rendered.
+        sizes: pixels per side, each 2n - 1 for the previous n; see `sizes_up_to`.
+        on_image: called with every size and its image [1, C, size, size], latent by latent.
 
     Returns:
-        For each pair of neighbours, then (with three sizes or more) for the first and the last: the worst value over
-        the latents, and the PSNR of all of them.
+        For each pair of neighbours, then (with three sizes or more) for the first and the last: the largest difference
+        over all latents, and the PSNR over all of them.
 
     Raises:
-        ValueError: the sizes do not have all samples of the smaller in common.
+        ValueError: there are fewer than two sizes, or one is not 2n - 1 for the previous n.
     """
     sizes = list(sizes)
     neighbours = list(pairwise(sizes))
@@ -95,8 +95,8 @@ def scale_consistency(
                 backend=backend,
                 progress=share(progress, before - n * n, before, len(ws) * ends[-1]),
             )
-            if look is not None:
-                look(n, pictures[n])
+            if on_image is not None:
+                on_image(n, pictures[n])
             for pair in pairs:
                 if pair[1] == n:
                     differences[pair].append(_difference(pictures[pair[0]], pictures[n]))
@@ -109,14 +109,14 @@ def scale_consistency(
 
 
 def _difference(small: Tensor, large: Tensor) -> Tensor:
-    """Of the shared samples: the largest difference and the mean square, [2] float64."""
+    """Largest difference and mean squared difference of the common samples, [2] float64."""
     step = (large.shape[-1] - 1) // (small.shape[-1] - 1)
     difference = large[..., ::step, ::step].double() - small.double()
     return torch.stack([difference.abs().max(), difference.square().mean()]).cpu()
 
 
 def consistency_report(agreements: Sequence[Agreement]) -> str:
-    """A table for people."""
+    """The agreements as a text table."""
     lines = ["The same picture at every size? Samples that two sizes have in common:", ""]
     lines += [f"{'sizes':>16}   {'largest difference':>20}   {'PSNR':>9}"]
     for a in agreements:

@@ -1,4 +1,4 @@
-"""Contact sheets of latents: pictures with their seeds, or a table with titled rows and columns."""
+"""Contact sheets of latents: images with their seeds, or a table with titled rows and columns."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LONGEST_TITLE = 260
 
 
 def contact_sheet(pictures: Tensor, latents: Latents, *, columns: int = 0) -> Tensor:
-    """One picture of many: in a grid with a label below each, or with titles when the latents are a table.
+    """Arrange images in a grid with a label below each, or in a table with titles if the latents are one.
 
     Args:
-        pictures: of the latents, [N, H, W, C] in 0..1 with C of 1, 3 or 4 (transparent ones on a checkerboard).
-        latents: where labels, or the titles of rows and columns, come from.
-        columns: how many in a row; 0 makes the sheet about square. A table has its own, which this may not change.
+        pictures: images of the latents, [N, H, W, C] in 0..1 with C of 1, 3 or 4 (transparency shows a checkerboard).
+        latents: provide the labels, or the titles of rows and columns.
+        columns: images per row; 0 makes the sheet about square. Ignored for a table.
 
     Returns:
         [height, width, 3] float32 in 0..1.
@@ -36,18 +36,20 @@ def contact_sheet(pictures: Tensor, latents: Latents, *, columns: int = 0) -> Te
     if latents.grid is None:
         sheet = grid(tiles, columns or square_columns(len(tiles)), latents.titles(), gap=_GAP)
     else:
-        sheet = table(tiles, *latents.grid)
+        sheet = titled_table(tiles, *latents.grid)
     return torch.from_numpy(sheet.astype(np.float32) / 255)
 
 
-def cells(sheet: Tensor, pictures: Tensor, latents: Latents, *, columns: int = 0) -> list[tuple[int, int, int, int]]:
-    """Where the pictures lie on their contact sheet.
+def cell_boxes(
+    sheet: Tensor, pictures: Tensor, latents: Latents, *, columns: int = 0
+) -> list[tuple[int, int, int, int]]:
+    """The position of each image on a contact sheet.
 
     Args:
-        sheet: what `contact_sheet` has made of the others.
+        sheet: the result of `contact_sheet` for the other arguments.
 
     Returns:
-        (left, top, width, height) in pixels of each picture, in the order of the latents.
+        (left, top, width, height) of each image in pixels, in the order of the latents.
     """
     count, height, width = pictures.shape[:3]
     across = len(latents.grid[1]) if latents.grid is not None else columns or square_columns(count)
@@ -57,18 +59,18 @@ def cells(sheet: Tensor, pictures: Tensor, latents: Latents, *, columns: int = 0
     return [(left + i % across * (width + _GAP), top + i // across * below, width, height) for i in range(count)]
 
 
-def table(pictures: Sequence[np.ndarray], rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-    """Pictures in a table, row by row, with the titles of the rows at the left and those of the columns above.
+def titled_table(pictures: Sequence[np.ndarray], rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+    """Arrange images in a table, with the titles of the rows at the left and those of the columns above.
 
     Args:
-        pictures: len(rows) * len(columns) of one size, [H, W, 3] uint8.
-        rows, columns: titles; those that are too long are cut off.
+        pictures: len(rows) * len(columns) images of one size, row by row, [H, W, 3] uint8.
+        rows, columns: titles; long ones are truncated.
 
     Returns:
         [height, width, 3] uint8.
 
     Raises:
-        ValueError: there are not as many pictures as cells.
+        ValueError: the number of images is not that of the cells.
     """
     if len(pictures) != len(rows) * len(columns):
         raise ValueError(f"{len(pictures)} pictures do not fill {len(rows)} rows of {len(columns)}")
@@ -89,7 +91,7 @@ def table(pictures: Sequence[np.ndarray], rows: Sequence[str], columns: Sequence
 
 
 def square_columns(count: int) -> int:
-    """Columns of a sheet of so many pictures that is about square, rather wide than high."""
+    """Columns of an about square sheet of `count` images; rather wider than high."""
     return max(1, int(np.ceil(np.sqrt(count))))
 
 

@@ -1,8 +1,8 @@
-"""How alike two pictures are, and how much detail there is in them.
+"""Measures of the likeness and the detail of images.
 
-Pictures are [H, W, C] float tensors in 0..1. SSIM is written out instead of taken from scikit-image: it is ten lines
-beside the 300 MB that scikit-image and SciPy bring along, takes a band of the picture at a time, and gives the same
-number (a test compares them where scikit-image is installed).
+Images are [H, W, C] float tensors in 0..1. SSIM is implemented here in ten lines instead of depending on scikit-image
+and SciPy (300 MB). It works on a band of the image at a time, and gives the same number; a test compares them if
+scikit-image is installed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 _SIGMA, _RADIUS = 1.5, 5  # of the Gaussian window of SSIM: 11 x 11
 _BAND, _BLOCK = 256, 64
 _PER_OCTAVE = 6
-_COARSEST = 4  # periods per picture: below that the taper decides, not the picture
+_COARSEST = 4  # periods per image; below it the taper determines the spectrum
 _LUMA = (0.2126, 0.7152, 0.0722)
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB; infinite for equal pictures."""
+    """Peak signal-to-noise ratio in dB; infinite for equal images."""
     error = (a.double() - b.double()).square().mean().item()
     return -10 * math.log10(error) if error else math.inf
 
@@ -30,7 +30,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def ssim(a: Tensor, b: Tensor) -> float:
     """Mean structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004): Gaussian window, mean over the channels.
 
-    As `skimage.metrics.structural_similarity(a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    Equal to `skimage.metrics.structural_similarity(a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
     data_range=1, channel_axis=-1)`.
     """
     size = 2 * _RADIUS + 1
@@ -48,12 +48,11 @@ def ssim(a: Tensor, b: Tensor) -> float:
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """[C, h, w] float64 through the Gaussian window of SSIM, without the border that it does not cover."""
+    """Filter [C, h, w] float64 by the Gaussian window of SSIM, without padding."""
     gauss = torch.exp(-0.5 * (torch.arange(-_RADIUS, _RADIUS + 1, dtype=x.dtype) / _SIGMA).square())
     window = torch.zeros(_BLOCK + 2 * _RADIUS, _BLOCK, dtype=x.dtype)
-    for i in range(
-        _BLOCK
-    ):  # block by block as matrix products, which are far faster than convolutions with one channel
+    # Blocks of columns as matrix products, which are far faster than convolutions with one channel.
+    for i in range(_BLOCK):
         window[i : i + 2 * _RADIUS + 1, i] = gauss / gauss.sum()
     window = window.to(x.device)
     for _ in range(2):
@@ -63,21 +62,21 @@ def _blurred(x: Tensor) -> Tensor:
 
 
 class Spectrum(NamedTuple):
-    """Of one picture beside another, by rings of spatial frequency."""
+    """Spectrum of an image, and its correlation with a reference, by rings of spatial frequency."""
 
     frequency: Tensor  # [n] cycles per pixel, up to 0.5
     power: Tensor  # [n] mean squared magnitude
-    agreement: Tensor  # [n] correlation with the other picture's waves, -1..1
+    agreement: Tensor  # [n] correlation with the reference, -1..1
 
 
 def spectrum(picture: Tensor, reference: Tensor) -> Spectrum:
-    """Radial power spectrum of a picture's luminance, and the ring correlation with a reference of the same size.
+    """Radial power spectrum of an image's luminance, and its Fourier ring correlation with a reference of equal size.
 
-    The power says how much detail of a size there is; the correlation (Fourier ring correlation, as microscopists
-    measure resolution) whether it is the right detail. A Hann taper keeps the borders out.
+    The power measures how much detail of a size there is; the ring correlation, by which microscopy measures
+    resolution, whether it is the right detail. A Hann window suppresses the borders.
 
     Raises:
-        ValueError: the pictures differ in size or are too small.
+        ValueError: the images differ in size or are too small.
     """
     height, width = picture.shape[:2]
     if picture.shape != reference.shape or min(height, width) < 4 * _COARSEST:
@@ -92,7 +91,7 @@ def spectrum(picture: Tensor, reference: Tensor) -> Spectrum:
     ring = ((torch.hypot(fy, fx) / lowest).log2() * _PER_OCTAVE).floor()
     rings = int(math.log2(0.5 / lowest) * _PER_OCTAVE + 1e-6)
     ring = torch.where((ring >= 0) & (ring < rings), ring, rings).long().flatten()
-    # A wave of rfft stands for two unless it is its own mirror image.
+    # A coefficient of rfft stands for two frequencies unless it is its own mirror image.
     weight = torch.where((fx == 0) | (fx == 0.5), 1.0, 2.0).expand(height, -1).double().flatten()
 
     def sums(values: Tensor) -> Tensor:
@@ -102,9 +101,9 @@ def spectrum(picture: Tensor, reference: Tensor) -> Spectrum:
     count = torch.bincount(ring, weight, rings + 1)[:rings]
     power, other, cross = sums(a.abs().square()), sums(b.abs().square()), sums((a * b.conj()).real)
     frequency = lowest * torch.exp2((torch.arange(rings, device=device) + 0.5) / _PER_OCTAVE)
-    some = count > 0
+    found = count > 0
     agreement = cross / (power * other).sqrt().clamp(min=1e-30)
-    return Spectrum(frequency[some].cpu(), (power / count.clamp(min=1))[some].cpu(), agreement[some].cpu())
+    return Spectrum(frequency[found].cpu(), (power / count.clamp(min=1))[found].cpu(), agreement[found].cpu())
 
 
 def _waves(picture: Tensor) -> Tensor:
@@ -117,14 +116,14 @@ def _waves(picture: Tensor) -> Tensor:
 
 
 def finest_detail(own: Spectrum, threshold: float = 0.5) -> float:
-    """Period in pixels of the finest waves that still agree with the reference; 2 is the finest there can be."""
+    """Period in pixels of the finest detail whose correlation is at least `threshold`; 2 is the smallest possible."""
     below = (own.agreement < threshold).nonzero()
     if len(below) == 0:
         return 2.0
     i = int(below[0])
     if i == 0:
         return 1 / own.frequency[0].item()
-    # Between two rings, on the logarithmic scale of the plot.
+    # Interpolate between two rings on the logarithmic scale of the plot.
     high, low = own.agreement[i - 1].item(), own.agreement[i].item()
     part = (high - threshold) / max(high - low, 1e-12)
     f0, f1 = own.frequency[i - 1].item(), own.frequency[i].item()

@@ -1,7 +1,7 @@
-"""Labelled pictures and grids of them: contact sheets, comparisons.
+"""Labelled images and grids of them, for contact sheets and comparisons.
 
-Everything is an array [H, W, 3] uint8. The type is the one that Pillow brings along, so that a sheet looks the same on
-every machine; it knows the letters of western languages.
+Images are arrays [H, W, 3] uint8. The font is the one in Pillow, so that a sheet looks the same on every machine; it
+has the letters of Western languages.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ BACKGROUND: Color = (17, 18, 21)
 TEXT: Color = (232, 233, 237)
 DIM: Color = (148, 152, 162)
 LABEL_SIZE = 18
-_SQUARE, _BOARD = 8, (104, 152)  # of the checkerboard behind transparent pictures: side and greys
+_SQUARE, _BOARD = 8, (104, 152)  # checkerboard behind transparent images: side of a square, and greys
 
 
 def opaque(pixels: np.ndarray) -> np.ndarray:
-    """A picture [H, W, 3 or 4] uint8 as one without transparency, [H, W, 3]: on a checkerboard."""
+    """Composite an image [H, W, 3 or 4] uint8 over a checkerboard, [H, W, 3]."""
     if pixels.shape[-1] < 4:
         return pixels
     height, width = pixels.shape[:2]
@@ -34,14 +34,14 @@ def opaque(pixels: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def font(size: int = LABEL_SIZE) -> ImageFont.FreeTypeFont:
-    """Pillow's own type at a size in pixels."""
+    """Pillow's own font at a size in pixels."""
     loaded = ImageFont.load_default(size)
     assert isinstance(loaded, ImageFont.FreeTypeFont)
     return loaded
 
 
 def fitting(text: str, width: float, size: int = LABEL_SIZE) -> str:
-    """The text, cut off with an ellipsis where it is wider than `width` pixels."""
+    """The text, truncated with an ellipsis if it is wider than `width` pixels."""
     if font(size).getlength(text) <= width:
         return text
     while text and font(size).getlength(text + "...") > width:
@@ -55,15 +55,15 @@ def canvas(height: int, width: int) -> Image.Image:
 
 
 def labelled(picture: np.ndarray, text: str, *, size: int = LABEL_SIZE) -> np.ndarray:
-    """A picture with its label below.
+    """Add a label below an image.
 
     Args:
         picture: [H, W, 3] uint8.
-        text: one or more lines; the first is bright, the others are dim. Lines that are too long are cut off.
-        size: of the type, in pixels.
+        text: one or more lines; the first is bright, the others are dim. Long lines are truncated.
+        size: of the font, in pixels.
 
     Returns:
-        [H + label, W, 3] uint8; labels with as many lines are as high.
+        [H + label, W, 3] uint8; the height of the label depends on the number of lines alone.
     """
     lines, step = text.split("\n"), size * 4 // 3
     height, width = picture.shape[:2]
@@ -79,16 +79,16 @@ def labelled(picture: np.ndarray, text: str, *, size: int = LABEL_SIZE) -> np.nd
 def grid(
     pictures: Sequence[np.ndarray], columns: int, labels: Sequence[str] | None = None, *, gap: int = 16
 ) -> np.ndarray:
-    """Pictures in rows of `columns`, left to right, with the same gap between and around them.
+    """Arrange images in rows of `columns`, left to right, with equal gaps between and around them.
 
     Args:
-        pictures: [H, W, 3] uint8 each; smaller ones sit in the top left corner of cells of the largest size.
-        columns: how many in a row.
-        labels: a text below each, see `labelled`.
+        pictures: images [H, W, 3] uint8; cells have the largest size, smaller images lie in their top left corner.
+        columns: images per row.
+        labels: a text below each image, see `labelled`.
         gap: in pixels.
 
     Raises:
-        ValueError: there is nothing to show, or not a label per picture.
+        ValueError: there are no images, or not one label per image.
     """
     if not pictures or columns < 1:
         raise ValueError(f"a grid needs at least one picture and one column, not {len(pictures)} and {columns}")

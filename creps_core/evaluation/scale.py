@@ -84,6 +84,6 @@ def scale(
     sizes = sizes_up_to(largest, smallest)
     aliasing = Aliasing(sizes)
     agreements = scale_consistency(
-        generator, sample(generator, seeds), sizes, precision=precision, progress=progress, look=aliasing.look
+        generator, sample(generator, seeds), sizes, precision=precision, progress=progress, on_image=aliasing.add
     )
     return Scale(len(seeds), agreements, aliasing.decibels(), sizes[-1])

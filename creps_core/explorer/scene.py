@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..latents import LAYER_NAMES, METHODS
+from ..latents import DIRECTION_METHODS, LAYER_NAMES
 from ..rendering import EASINGS, View
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -32,7 +32,7 @@ MAX_SIDE = int(LIMITS["side"][1])
 MAX_KEYFRAMES = 64
 MAX_FRAMES = 10000
 """Frames of a film."""
-WALKS = ("random", *METHODS, "seeds", "linked")
+WALKS = ("random", *DIRECTION_METHODS, "seeds", "linked")
 LAYERS = ("all", *(name for name in LAYER_NAMES if name != "all"))
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..latents import METHODS, Directions, Latents, edit, find_directions, sample, sample_latents
+from ..latents import DIRECTION_METHODS, Directions, Latents, edit, find_directions, sample, sample_latents
 from ..network import Generator
 from ..rendering import EASINGS, View, between
 from .scene import Keyframe, Scene, Shot, Walk
@@ -91,7 +91,7 @@ class Walker:
         """The first `count` directions, or all if there are fewer."""
         count = min(count, self.generator.config.w_dim)
         kind = "SeFa" if walk.kind == "Named" and not self.generator.directions else walk.kind
-        samples = {"samples": _SAMPLES} if kind == METHODS[0] else {}
+        samples = {"samples": _SAMPLES} if kind == DIRECTION_METHODS[0] else {}
         return self._cached(
             (kind, walk.layers, count),
             lambda: find_directions(self.generator, kind, layers=walk.layers, count=count, **samples),

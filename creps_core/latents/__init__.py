@@ -1,29 +1,32 @@
-"""Latents: from seeds, in batches, between each other, along directions, back from pictures, and in files.
+"""Latents: sampled from seeds, in batches, interpolated, moved along directions, projected from images, and in files.
 
 Read `sampling.py` first.
 """
 
-from .directions import METHODS, Directions, edit, find_directions, strip
+from .directions import DIRECTION_METHODS, Directions, direction_strip, edit, find_directions
 from .files import IF_DIFFERENT, load_directions, load_latents, save_directions, save_latents
-from .interpolation import CURVES, EASINGS, interpolate, random_walk
+from .interpolation import CURVES, INTERPOLATION_SPACES, LATENT_EASINGS, interpolate, random_walk
 from .mixing import mix_grid, mix_pairs
-from .projection import SPACES, project, projection_estimate
+from .projection import PROJECTION_SPACES, Projection, project, projection_estimate
 from .ranges import LAYER_NAMES, parse_seeds
 from .sampling import MAX_SEED, Latents, sample, sample_latents, seed_to_z, seeds_to_inputs, truncate_latents
-from .selection import average, concatenate, select
+from .selection import average_latents, concatenate, select
 
 __all__ = [
     "CURVES",
-    "EASINGS",
+    "DIRECTION_METHODS",
     "IF_DIFFERENT",
+    "INTERPOLATION_SPACES",
+    "LATENT_EASINGS",
     "LAYER_NAMES",
     "MAX_SEED",
-    "METHODS",
-    "SPACES",
+    "PROJECTION_SPACES",
     "Directions",
     "Latents",
-    "average",
+    "Projection",
+    "average_latents",
     "concatenate",
+    "direction_strip",
     "edit",
     "find_directions",
     "interpolate",
@@ -42,6 +45,5 @@ __all__ = [
     "seed_to_z",
     "seeds_to_inputs",
     "select",
-    "strip",
     "truncate_latents",
 ]

@@ -1,4 +1,4 @@
-"""Editing directions that need no labels: closed-form factorisation of the weights, and PCA of the styles.
+"""Editing directions found without labels: closed-form factorisation of the weights, and PCA of the styles.
 
 SeFa: Shen and Zhou, "Closed-Form Factorization of Latent Semantics in GANs", arXiv 2007.06600.
 GANSpace: Harkonen et al., "GANSpace: Discovering Interpretable GAN Controls", arXiv 2004.02546.
@@ -20,28 +20,28 @@ from ..network import FullyConnected, Generator, ModulatedLinear
 from .ranges import parse_indices, parse_layers
 from .sampling import Latents
 
-METHODS = ("SeFa", "PCA", "Named")
+DIRECTION_METHODS = ("SeFa", "PCA", "Named")
 MAX_DIRECTIONS = 512
 _DEVIATION_SAMPLES = 2048
-_PORTION = 1024
+_BATCH = 1024
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Ways to change a picture, the strongest first. All on the CPU."""
+    """Directions in w along which an image changes, the strongest first. All tensors on the CPU."""
 
     vectors: Tensor
-    """[K, w_dim] float32, of length 1."""
+    """[K, w_dim] float32, unit vectors."""
     steps: Tensor
-    """[K] float32: how far a strength of 1 goes along each."""
+    """[K] float32: length of a step of strength 1 along each."""
     layers: list[int]
-    """The styles that they were found for, and by default change."""
+    """Positions of the styles that they were found for and change by default."""
     method: str = ""
     fingerprint: str = ""
     name: str = ""
     """Of the generator, as in `Latents`."""
     titles: tuple[str, ...] = ()
-    """What each does, where that is known."""
+    """The effect of each, if it is known."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -56,30 +56,31 @@ def find_directions(
     samples: int = 4096,
     seed: int = 0,
 ) -> Directions:
-    """Directions of a generator, by one of two methods.
+    """Find editing directions of a generator.
 
-    `SeFa` takes the eigenvectors of A^T A with the largest eigenvalues, where A stacks the matrices that turn the
-    chosen styles into scales of features (each divided by its norm, so that wide layers do not drown the others):
-    these directions change the features most. `PCA` takes the principal components of sampled styles: along these
-    the generator itself varies most.
+    `SeFa` (SeFa, section 3) returns the eigenvectors of A^T A with the largest eigenvalues, where A stacks the affine
+    matrices that turn the chosen styles into scales of features, each divided by its norm so that wide layers do not
+    dominate: these directions change the features most. `PCA` (GANSpace) returns the principal components of sampled
+    styles: the generator itself varies most along these. `Named` returns the directions that are stored in the
+    generator with a name, as in the built-in `alpenglow`, with their own steps.
 
-    A strength of 1 is one standard deviation of sampled styles along the direction; for SeFa, which may find
-    directions in which they hardly vary, at least the deviation of an average direction. `Named` are those that a
-    generator knows by a name, as the built-in `alpenglow` does, in steps of its own.
+    A strength of 1 is one standard deviation of sampled styles along the direction; for SeFa, whose directions may
+    hardly vary in samples, at least the deviation along an average direction.
 
     Args:
         generator: on any device.
         method: `SeFa | PCA | Named`.
-        layers: styles to look at, and to change, see `parse_layers`. PCA finds the same directions for all.
-        count: how many; there are at most w_dim.
-        samples: for PCA, of the mapping; also for the standard deviations.
+        layers: styles to analyse and to change, see `parse_layers`. The directions of PCA do not depend on them.
+        count: number of directions, at most w_dim.
+        samples: number of sampled styles, for PCA and for the standard deviations.
         seed: of the samples.
 
     Raises:
-        ValueError: an argument is out of range, no weight depends on the chosen styles, or no direction has a name.
+        ValueError: an argument is out of range, no weight depends on the chosen styles, or there are no named
+            directions.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {list(METHODS)}, not {method!r}")
+    if method not in DIRECTION_METHODS:
+        raise ValueError(f"method must be one of {list(DIRECTION_METHODS)}, not {method!r}")
     config = generator.config
     if not 1 <= count <= MAX_DIRECTIONS:
         raise ValueError(f"count must be from 1 to {MAX_DIRECTIONS}, not {count}")
@@ -92,7 +93,7 @@ def find_directions(
     centred = w - w.mean(0)
     covariance = centred.mT @ centred / (len(w) - 1)
     if not covariance.isfinite().all():
-        raise ValueError(f"the styles of {generator.name} are not finite numbers: its weights are beyond all use")
+        raise ValueError(f"the styles of {generator.name} are not finite numbers: its weights are unusable")
     count = min(count, config.w_dim)
     vectors = _leading(covariance if method == "PCA" else _sensitivity(generator, chosen), count)
     steps = (vectors @ covariance * vectors).sum(1).clamp_min(0).sqrt()
@@ -112,14 +113,14 @@ def _named(generator: Generator, layers: list[int], count: int) -> Directions:
 
 
 def sample_w(generator: Generator, count: int, seed: int = 0) -> Tensor:
-    """Styles of random latents before they are repeated, [count, w_dim] float32 on the CPU."""
+    """Vectors w of random latents, [count, w_dim] float32 on the CPU."""
     config, mapping = generator.config, generator.mapping
     device = mapping.w_avg.device
     rng = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, 2])
     parts = []
     with torch.no_grad():
-        for start in range(0, count, _PORTION):
-            size = min(_PORTION, count - start)
+        for start in range(0, count, _BATCH):
+            size = min(_BATCH, count - start)
             z = torch.from_numpy(rng.randn(size, config.z_dim).astype(np.float32))
             c = None
             if generator.labels is not None:
@@ -140,12 +141,12 @@ def edit(
 
     Args:
         latents: N of them.
-        directions: K of the same generator, or of one that it was trained from.
-        strengths: index of a direction -> how far to go, in the units of `Directions`.
+        directions: K of the same generator, or of one that it was fine-tuned from.
+        strengths: index of a direction -> distance, in `Directions.steps`.
         layers: styles to change, see `parse_layers`; empty: those that the directions were found for.
 
     Raises:
-        ValueError: the directions do not fit the latents, there is no such direction, or `layers` is not understood.
+        ValueError: the directions do not match the latents, there is no such direction, or `layers` cannot be parsed.
     """
     chosen = _check(latents, directions, layers)
     ws = latents.ws.clone()
@@ -157,7 +158,7 @@ def edit(
     return latents.derived(ws, seeds=latents.seeds, labels=latents.labels, grid=latents.grid)
 
 
-def strip(
+def direction_strip(
     latents: Latents,
     directions: Directions,
     indices: str = "0:5",
@@ -166,16 +167,16 @@ def strip(
     columns: int = 7,
     layers: str = "",
 ) -> Latents:
-    """What directions do: a table with a row per latent and direction, and strengths from -reach to reach.
+    """Show the effect of directions: a table with a row per latent and direction, and strengths from -reach to reach.
 
     Args:
         latents, directions, layers: see `edit`.
         indices: of directions, see `parse_indices`.
         reach: the largest strength.
-        columns: how many strengths; with an odd number the middle one is 0.
+        columns: number of strengths; if it is odd, the middle one is 0.
 
     Raises:
-        ValueError: see `edit`, `parse_indices`; fewer than two columns.
+        ValueError: as `edit` and `parse_indices`, or there are fewer than two columns.
     """
     chosen = _check(latents, directions, layers)
     if columns < 2:
@@ -199,7 +200,7 @@ def _title(directions: Directions, index: int) -> str:
 
 
 def style_matrices(generator: Generator, layer: int) -> list[FullyConnected]:
-    """The affine layers that read a style: [features, w_dim] each."""
+    """The affine layers that read the style at position `layer`: weights [features, w_dim] each."""
     synthesis, config = generator.synthesis, generator.config
     found = [synthesis.b4.input.affine] if layer == 0 else []
     for i, level in enumerate(config.levels):
@@ -223,14 +224,14 @@ def _sensitivity(generator: Generator, layers: Sequence[int]) -> Tensor:
             if norm := weight.square().sum().item():
                 total += weight.mT @ weight / norm
     if not total.isfinite().all():
-        raise ValueError(f"the weights of {generator.name} are beyond all use: they overflow")
+        raise ValueError(f"the weights of {generator.name} are unusable: they overflow")
     if not total.any():
         raise ValueError(f"no weight of {generator.name} depends on the styles {list(layers)}: choose others")
     return total
 
 
 def _leading(matrix: Tensor, count: int) -> Tensor:
-    """Eigenvectors of the largest eigenvalues, [count, n], each with its largest entry positive."""
+    """Eigenvectors of the largest eigenvalues, [count, n], signed so that the largest entry of each is positive."""
     vectors = torch.linalg.eigh(matrix).eigenvectors.mT.flip(0)[:count]
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
     return vectors * largest.sign()

@@ -1,8 +1,7 @@
-"""Latents and directions as safetensors, with what they are and whose they are in the header."""
+"""Files of latents and directions: safetensors, whose header describes them and names their generator."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...common.errors import LatentsError, printable
+from ...common.files import Path_
 from ..checkpoints import (
     HEADER_KEY,
     SEAL,
@@ -24,21 +24,20 @@ from ..network import Generator
 from .directions import Directions
 from .sampling import Latents, Origin
 
-FORMAT_VERSION = 1
+LATENTS_FORMAT_VERSION = 1
 LATENTS_KEY, DIRECTIONS_KEY = "creps_latents", "creps_directions"
 IF_DIFFERENT = ("refuse", "adapt")
+"""What to do with latents or directions of another generator."""
 _HEADER_LIMIT = 1 << 24
-_MOST = 1 << 64  # of a seed
-_STYLES = 64  # more than any generator has
+_MAX_NUMBER = 1 << 64  # seeds are below it
+_MAX_STYLES = 64  # more than any generator has
 _OLD_FIELDS = ("version", "name", "fingerprint")  # of files without a seal
 _OLD_FIELDS += ("seeds", "labels", "grid", "num_ws", "w_dim", "layers", "method")
 _KINDS = {LATENTS_KEY: "latents", DIRECTIONS_KEY: "directions"}
 
-Path_ = str | os.PathLike[str]
-
 
 def save_latents(latents: Latents, path: Path_) -> None:
-    """Write latents atomically: ws (and z, psi, c where there are), name and fingerprint of the generator, seeds."""
+    """Write latents atomically: ws (and z, psi and c if present), name and fingerprint of the generator, seeds."""
     tensors = {"ws": latents.ws}
     if latents.origin is not None:
         tensors |= {"z": latents.origin.z, "psi": latents.origin.psi}
@@ -53,14 +52,14 @@ def load_latents(path: Path_, generator: Generator | None = None, if_different: 
     """Read latents.
 
     Args:
-        path: a file of `save_latents`.
-        generator: the one that they are wanted for; None takes them as they are.
-        if_different: when they were made with another generator, `refuse` them, or `adapt` them: taken as they are
-            where the shapes agree (of a fine-tuned generator they mean nearly the same); where only the number of
-            styles differs, cut off, or the last style repeated.
+        path: a file written by `save_latents`.
+        generator: the generator to use them with; None reads them unchanged.
+        if_different: what to do if they were made with another generator. `refuse` raises. `adapt` takes them
+            unchanged if the shapes are equal (in a fine-tuned generator they mean nearly the same); if only the number
+            of styles differs, it drops the last styles or repeats the last one.
 
     Raises:
-        LatentsError: the file cannot be used, or not for this generator; says why and what to do.
+        LatentsError: the file cannot be used, or not with this generator; says why and what to do.
         ValueError: unknown `if_different`.
     """
     if if_different not in IF_DIFFERENT:
@@ -90,13 +89,18 @@ def save_directions(directions: Directions, path: Path_) -> None:
 
 
 def load_directions(path: Path_, generator: Generator | None = None, if_different: str = "refuse") -> Directions:
-    """Read directions. Arguments and errors as `load_latents`; only the length of the styles must agree to adapt."""
+    """Read directions. Arguments and errors as for `load_latents`; to adapt them, w_dim must be equal."""
     if if_different not in IF_DIFFERENT:
         raise ValueError(f"if_different must be one of {list(IF_DIFFERENT)}, not {if_different!r}")
     tensors, header = _load(path, DIRECTIONS_KEY, ("vectors", "steps"))
     vectors, steps = tensors["vectors"], tensors["steps"]
     layers = _list(header, "layers", int)
-    if vectors.ndim != 2 or 0 in vectors.shape or steps.shape != vectors.shape[:1] or not 0 < len(layers) <= _STYLES:
+    if (
+        vectors.ndim != 2
+        or 0 in vectors.shape
+        or steps.shape != vectors.shape[:1]
+        or not 0 < len(layers) <= _MAX_STYLES
+    ):
         raise LatentsError.about(path, "the directions in it are damaged")
     method = str(header.get("method", ""))
     titles = tuple(_list(header, "titles", str)) if header.get("titles") else ()
@@ -120,7 +124,7 @@ def _fitted(latents: Latents, generator: Generator, if_different: str, path: Pat
     ws, missing = latents.ws[:, : config.num_ws], config.num_ws - num_ws
     if missing > 0:
         ws = torch.cat([ws, ws[:, -1:].expand(-1, missing, -1)], 1)
-    # z belongs to the other mapping; the seeds would mean other pictures here.
+    # z belongs to the other mapping network, and the seeds give other images here.
     return Latents(
         ws.contiguous(),
         fingerprint=fingerprint(generator),
@@ -131,7 +135,7 @@ def _fitted(latents: Latents, generator: Generator, if_different: str, path: Pat
 
 
 def _refuse(found: Latents | Directions, generator: Generator, if_different: str, path: Path_, w_dim: int) -> None:
-    """Raise unless what was made with another generator may and can be adapted to this one."""
+    """Raise unless latents or directions of another generator may and can be adapted to this one."""
     made_with = f"made with {printable(found.name or 'an unknown generator', 60)}"
     wanted = generator.config.w_dim
     if w_dim != wanted:
@@ -144,14 +148,14 @@ def _refuse(found: Latents | Directions, generator: Generator, if_different: str
         raise LatentsError.about(
             path,
             f"{made_with}, not with {generator.name}",
-            "Load the generator that they were made with, or choose `adapt` to use them all the same",
+            "Load the generator that they were made with, or choose `adapt` to use them anyway",
         )
 
 
 def _save(
     path: Path_, key: str, owner: Latents | Directions, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]
 ) -> None:
-    header = {"version": FORMAT_VERSION, "name": owner.name, "fingerprint": owner.fingerprint, **fields}
+    header = {"version": LATENTS_FORMAT_VERSION, "name": owner.name, "fingerprint": owner.fingerprint, **fields}
     stored = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
     write_tensors(path, stored, key, {**header, "sha256": digest(None, stored)})
 
@@ -166,7 +170,7 @@ def _load(path: Path_, key: str, names: Sequence[str]) -> tuple[dict[str, Tensor
             raise file.refuse(
                 f"holds {other or 'something else'}, not {_KINDS[key]} of this pack", "Choose another file"
             )
-        header = read_header(file, key, _HEADER_LIMIT, FORMAT_VERSION, _OLD_FIELDS, _check_fields)
+        header = read_header(file, key, _HEADER_LIMIT, LATENTS_FORMAT_VERSION, _OLD_FIELDS, _check_fields)
         for name in names:
             if name not in file.entries:
                 raise file.refuse(f"{name} is missing")
@@ -181,7 +185,7 @@ def _load(path: Path_, key: str, names: Sequence[str]) -> tuple[dict[str, Tensor
 
 
 def _check_fields(header: dict[str, Any]) -> None:
-    """Raise ValueError unless the fields of a header are what they must be."""
+    """Raise ValueError unless the fields of a header have the right types."""
     if not all(isinstance(header[name], str) for name in ("name", "fingerprint")):
         raise ValueError("a field has the wrong type")
 
@@ -194,11 +198,11 @@ def _origin(tensors: Mapping[str, Tensor], ws: Tensor) -> Origin | None:
 
 
 def _list(header: Mapping[str, Any], name: str, kind: type, count: int | None = None) -> list[Any]:
-    """A list of the header; empty if it is not one, or not one per latent."""
+    """A list in the header; empty if it is missing or has other types or, with `count`, another length."""
     values = header.get(name)
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
         return []
-    if kind is int and not all(0 <= value < _MOST for value in values):
+    if kind is int and not all(0 <= value < _MAX_NUMBER for value in values):
         return []
     return values if count in (None, len(values)) else []
 

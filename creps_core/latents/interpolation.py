@@ -1,4 +1,4 @@
-"""Ways through the space of latents: between keys, and random ones that return to where they began."""
+"""Paths through latent space: interpolation between keys, and random walks in a loop."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import torch
 from torch import Tensor
 
 from ..network import Generator, Label
-from ..rendering import render
+from ..rendering import EASINGS, render
 from .sampling import Latents, Origin, check_belongs, from_origin, sample_latents
 
 CURVES = ("linear", "spherical", "cubic")
-SPACES = ("z", "ws")
-MAX_FRAMES = 1 << 16
+INTERPOLATION_SPACES = ("ws", "z")
+MAX_LATENT_FRAMES = 1 << 16
 
-_EASINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "linear": lambda t: t,
-    "smooth": lambda t: t * t * (3 - 2 * t),
-    "ease-in": lambda t: t * t,
-    "ease-out": lambda t: t * (2 - t),
+_SEGMENT_EASINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": EASINGS["linear"],
+    "smooth": EASINGS["ease in and out"],
+    "ease-in": EASINGS["ease in"],
+    "ease-out": EASINGS["ease out"],
 }
 EVEN = "even"
-EASINGS = (*_EASINGS, EVEN)
-_LOOK = 48  # side of the pictures by which an even pace is found
-_LOOKS = 2, 1024  # per frame, and about how many at most
-_PORTION = 64  # at a time
+LATENT_EASINGS = (*_SEGMENT_EASINGS, EVEN)
+"""Easings of a segment between two keys; `even` is one of the path as a whole, see `interpolate`."""
+_PROBE_SIDE = 48  # of the images that the distances of an even path are measured on
+_PROBES_PER_FRAME, _MAX_PROBES = 2, 1024
+_BATCH = 64
 
 
 def interpolate(
@@ -40,25 +41,25 @@ def interpolate(
     easing: str = "linear",
     closed: bool = False,
 ) -> Latents:
-    """A path through some latents.
+    """Interpolate between latents.
 
     Args:
-        generator: the one that they belong to.
-        keys: K latents, which the path passes in their order; at least two.
-        frames: per segment, from one key to the next. An open path has `(K - 1) * frames + 1` latents, the last key
-            included; a closed one `K * frames`, and its first latent follows its last as any other.
-        space: `ws` blends the styles, directly from picture to picture; `z` goes through the mapping, so that every
-            latent on the way is as likely as a sampled one.
-        curve: see `path`.
-        easing: see `path`, or `even`: the pictures change by about as much in every step (found by looking at
-            small ones). The path as a whole is timed so: a key is near a frame, not one.
+        generator: of the latents.
+        keys: K latents, which the path passes in this order; at least two.
+        frames: per segment, from one key to the next. An open path has `(K - 1) * frames + 1` latents, including the
+            last key; a closed path has `K * frames`, and its last latent leads to its first.
+        space: `ws` interpolates the styles; `z` interpolates z and applies the mapping network, so that every latent on
+            the path is as likely as a sampled one.
+        curve: see `latent_curve`.
+        easing: see `latent_curve`; or `even`, which changes the image by about the same amount in every step (measured
+            on small renders, in RMS). It times the path as a whole, so a key lies near a frame, not exactly on one.
         closed: return to the first key.
 
     Raises:
         ValueError: an argument is out of range, or `space` is z and the latents have none.
     """
-    if space not in SPACES:
-        raise ValueError(f"space must be one of {list(SPACES)}, not {space!r}")
+    if space not in INTERPOLATION_SPACES:
+        raise ValueError(f"space must be one of {list(INTERPOLATION_SPACES)}, not {space!r}")
     check_belongs(generator, keys)
     if space == "z" and keys.origin is None:
         raise ValueError(
@@ -67,47 +68,48 @@ def interpolate(
         )
     if easing == EVEN:
         times = _even_times(generator, keys, frames, space, curve, closed)
-        return _through(generator, keys, space, curve, closed, times)
-    return _through(generator, keys, space, curve, closed, _times(len(keys), frames, easing, closed))
+    else:
+        times = _times(len(keys), frames, easing, closed)
+    return _latents_at(generator, keys, space, curve, closed, times)
 
 
-def _through(generator: Generator, keys: Latents, space: str, curve: str, closed: bool, times: Tensor) -> Latents:
+def _latents_at(generator: Generator, keys: Latents, space: str, curve: str, closed: bool, times: Tensor) -> Latents:
     if space == "ws":
         centre = generator.mapping.w_avg.to("cpu") if curve == "spherical" else None
         return keys.derived(_at(keys.ws, times, curve, closed, centre))
     origin = keys.origin
     assert origin is not None
-    on_the_way = Origin(  # labels, and how much to truncate, are no points in a space
+    path = Origin(  # labels and truncation are always interpolated linearly
         _at(origin.z, times, curve, closed),
         _at(origin.psi, times, "linear", closed),
         None if origin.c is None else _at(origin.c, times, "linear", closed),
     )
-    return keys.derived(from_origin(generator, on_the_way), origin=on_the_way)
+    return keys.derived(from_origin(generator, path), origin=path)
 
 
 def _even_times(generator: Generator, keys: Latents, frames: int, space: str, curve: str, closed: bool) -> Tensor:
-    """Moments of the frames at which a path has come the same way on, as its pictures go."""
-    wanted = _times(len(keys), frames, "linear", closed)
+    """Times of frames between which the image changes by equal amounts, [F] float64, in segments."""
+    linear = _times(len(keys), frames, "linear", closed)
     segments = len(keys) if closed else len(keys) - 1
-    per_frame, most = _LOOKS
-    looks = min(per_frame * frames, max(most // segments, per_frame))
-    moments = torch.arange(segments * looks + 1, dtype=torch.float64) / looks
-    way = [torch.zeros(1, dtype=torch.float64)]
+    probes = min(_PROBES_PER_FRAME * frames, max(_MAX_PROBES // segments, _PROBES_PER_FRAME))
+    times = torch.arange(segments * probes + 1, dtype=torch.float64) / probes
+    distances = [torch.zeros(1, dtype=torch.float64)]
     last = None
-    for portion in moments.split(_PORTION):
-        ws = _through(generator, keys, space, curve, closed, portion).ws
-        seen = render(generator, ws, height=_LOOK, width=_LOOK, supersample=2).clamp(-1, 1).cpu().double()
-        seen = seen if last is None else torch.cat([last, seen])
-        way.append(seen.diff(dim=0).square().mean((1, 2, 3)).sqrt())
-        last = seen[-1:]
-    length = torch.cat(way).cumsum(0)
+    for batch in times.split(_BATCH):
+        ws = _latents_at(generator, keys, space, curve, closed, batch).ws
+        images = render(generator, ws, height=_PROBE_SIDE, width=_PROBE_SIDE, supersample=2)
+        images = images.clamp(-1, 1).cpu().double()
+        images = images if last is None else torch.cat([last, images])
+        distances.append(images.diff(dim=0).square().mean((1, 2, 3)).sqrt())
+        last = images[-1:]
+    length = torch.cat(distances).cumsum(0)
     if length[-1] == 0:
-        return wanted
-    goals = torch.arange(len(wanted), dtype=torch.float64) * (length[-1] / (segments * frames))
-    return torch.from_numpy(np.interp(goals.numpy(), length.numpy(), moments.numpy()))
+        return linear
+    goals = torch.arange(len(linear), dtype=torch.float64) * (length[-1] / (segments * frames))
+    return torch.from_numpy(np.interp(goals.numpy(), length.numpy(), times.numpy()))
 
 
-def path(
+def latent_curve(
     keys: Tensor,
     *,
     frames: int,
@@ -120,12 +122,12 @@ def path(
 
     Args:
         keys: [K, ..., D], K >= 2.
-        frames: points per segment; the key at its end belongs to the next.
-        curve: `linear`; `spherical`, along great circles around `centre`, the distance from it changing evenly;
-            `cubic`, which passes the keys without a corner (Catmull-Rom: the tangent at a key is half the way from
-            the key before to the key after).
-        easing: how fast a segment is passed: `linear` evenly, `smooth` slowly at both ends, `ease-in` slowly at its
-            beginning, `ease-out` at its end.
+        frames: points per segment; the key at the end of a segment belongs to the next one.
+        curve: `linear`; `spherical`, along great circles around `centre`, while the distance from it is interpolated
+            linearly; `cubic`, smooth at the keys (Catmull-Rom spline: the tangent at a key is half the difference of
+            its neighbours).
+        easing: speed within a segment: `linear` is constant, `smooth` slow at both ends, `ease-in` slow at the start,
+            `ease-out` slow at the end.
         closed: return to the first key.
         centre: [D], of the sphere; None for the origin.
 
@@ -139,27 +141,27 @@ def path(
 
 
 def _times(count: int, frames: int, easing: str, closed: bool) -> Tensor:
-    """When the frames are, in segments: [F] float64."""
-    if easing not in _EASINGS:
-        raise ValueError(f"easing must be one of {list(EASINGS)}, not {easing!r}")
+    """Times of the frames, [F] float64, in segments."""
+    if easing not in _SEGMENT_EASINGS:
+        raise ValueError(f"easing must be one of {list(LATENT_EASINGS)}, not {easing!r}")
     if count < 2:
         raise ValueError(f"a path needs at least two latents, not {count}")
     segments = count if closed else count - 1
-    if frames < 1 or segments * frames > MAX_FRAMES:
-        raise ValueError(f"{segments} segments of {frames} frames: from 1 to {MAX_FRAMES} in all are possible")
-    t = _EASINGS[easing](torch.arange(frames, dtype=torch.float64) / frames)
+    if frames < 1 or segments * frames > MAX_LATENT_FRAMES:
+        raise ValueError(f"{segments} segments of {frames} frames: from 1 to {MAX_LATENT_FRAMES} in all are possible")
+    t = _SEGMENT_EASINGS[easing](torch.arange(frames, dtype=torch.float64) / frames)
     times = (torch.arange(segments, dtype=torch.float64)[:, None] + t).flatten()
     return times if closed else torch.cat([times, times.new_tensor([segments])])
 
 
 def _at(keys: Tensor, times: Tensor, curve: str, closed: bool, centre: Tensor | None = None) -> Tensor:
-    """Points of a curve through keys [K, ..., D] at times, in segments; a closed one ends where it began."""
+    """Points of a curve through keys [K, ..., D] at times [F] in segments; a closed curve returns to its first key."""
     if curve not in CURVES:
         raise ValueError(f"curve must be one of {list(CURVES)}, not {curve!r}")
     count = len(keys)
     if closed:
         around = torch.stack([keys[(i - 1) % count] for i in range(count + 3)])
-    else:  # a straight run into the first key and out of the last
+    else:  # straight into the first key and out of the last
         around = torch.cat([2 * keys[:1] - keys[1:2], keys, 2 * keys[-1:] - keys[-2:-1]])
     segments = len(around) - 3
     number = times.floor().long().clamp(0, segments - 1)
@@ -178,24 +180,24 @@ def random_walk(
     truncation_psi: float = 1.0,
     truncation_cutoff: int | None = None,
 ) -> Latents:
-    """A random way that ends where it began.
+    """A random walk in a closed loop.
 
-    In z every coordinate is a periodic Gaussian process (its Fourier series has random coefficients, as strong as
-    the kernel exp(-(lag / smoothness)^2 / 2) says): at every moment z is distributed as if it had been sampled.
+    Every coordinate of z is a periodic Gaussian process with the covariance exp(-(lag / smoothness)^2 / 2), as a
+    Fourier series with random coefficients: each z on the walk has the distribution of a sampled one.
 
     Args:
-        generator: it is for.
-        seed: of the walk, and of the latent that it stays near when `reach` is below 1.
+        generator: to walk through.
+        seed: of the walk, and of the latent that it stays near if `reach` is below 1.
         frames: of the loop.
-        smoothness: after so many frames little likeness is left; the larger, the slower the walk.
-        reach: 1 walks freely, 0 stands still at the latent of the seed.
+        smoothness: standard deviation of the covariance, in frames; the larger, the slower the walk.
+        reach: 1 walks freely, 0 stays at the latent of the seed.
         label, truncation_psi, truncation_cutoff: see `sample`.
 
     Raises:
         ValueError: an argument is out of range.
     """
-    if not 1 <= frames <= MAX_FRAMES:
-        raise ValueError(f"frames must be from 1 to {MAX_FRAMES}, not {frames}")
+    if not 1 <= frames <= MAX_LATENT_FRAMES:
+        raise ValueError(f"frames must be from 1 to {MAX_LATENT_FRAMES}, not {frames}")
     if not (smoothness > 0 and math.isfinite(smoothness)):
         raise ValueError(f"smoothness must be a positive number of frames, not {smoothness}")
     if not 0 <= reach <= 1:
@@ -212,12 +214,12 @@ def random_walk(
 
 
 def periodic_noise(seed: int, frames: int, smoothness: float, dims: int) -> Tensor:
-    """A smooth loop of noise, [frames, dims] float32: every value is normally distributed with variance 1."""
+    """Smooth periodic noise, [frames, dims] float32: every value is normally distributed with variance 1."""
     k = np.arange(frames // 2 + 1)
-    # The spectrum of the kernel; both its ends count once, the others stand for k and -k.
+    # The spectrum of the covariance. The first and last terms count once, the others for both k and -k.
     power = np.exp(-2 * (math.pi * smoothness / frames * k) ** 2)
     power /= power[0] + 2 * power[1:].sum()
-    rng = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, 1])  # not the stream of the seed's own latent
+    rng = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, 1])  # another stream than that of the seed's latent
     phase = 2 * math.pi * np.outer(np.arange(frames), k) / frames
     scale = np.sqrt(np.where(k == 0, 1, 2) * power)[:, None]
     a, b = rng.randn(2, len(k), dims) * scale
@@ -225,7 +227,7 @@ def periodic_noise(seed: int, frames: int, smoothness: float, dims: int) -> Tens
 
 
 def _segment(keys: list[Tensor], t: Tensor, curve: str, centre: Tensor | None) -> Tensor:
-    """Points t [F, 1...] of the way from the second of four keys to the third."""
+    """Points between the second and the third of four keys, at t [F, 1...] in 0..1."""
     before, a, b, after = keys
     if curve == "linear":
         return torch.lerp(a, b, t)
@@ -243,6 +245,6 @@ def _great_circle(a: Tensor, b: Tensor, t: Tensor, centre: Tensor) -> Tensor:
     angle = torch.arccos(cosine)
     sine = angle.sin()
     turned = (torch.sin((1 - t) * angle) * unit_a + torch.sin(t * angle) * unit_b) / sine.clamp_min(1e-6)
-    # Without a plane to turn in (the same direction, or the opposite one) the way is straight.
+    # Equal and opposite directions define no plane to rotate in: interpolate linearly.
     direction = torch.where(sine > 1e-4, turned, torch.lerp(unit_a, unit_b, t))
     return centre + direction * torch.lerp(length_a, length_b, t)

@@ -1,4 +1,4 @@
-"""Style mixing: some styles of one latent, the others of another."""
+"""Style mixing (StyleGAN, arXiv 1812.04948, section 3.1): some styles of one latent, the rest of another."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .selection import check_alike
 
 
 def mix(a: Tensor, b: Tensor, layers: Sequence[int], amount: float = 1.0) -> Tensor:
-    """a with some styles of b.
+    """Replace some styles of a by those of b.
 
     Args:
         a, b: [..., num_ws, w_dim], of shapes that broadcast.
         layers: positions of the styles to take from b.
-        amount: 1 takes them, between 0 and 1 blends them.
+        amount: 1 takes the styles of b; between 0 and 1 they are interpolated linearly.
 
     Returns:
-        Their broadcast shape.
+        The mixed styles, of the broadcast shape.
 
     Raises:
         ValueError: amount is not finite.
@@ -36,10 +36,10 @@ def mix(a: Tensor, b: Tensor, layers: Sequence[int], amount: float = 1.0) -> Ten
 
 
 def mix_pairs(a: Latents, b: Latents, layers: str, amount: float = 1.0) -> Latents:
-    """Mix latent i of a with latent i of b; a single one goes with all of the other batch.
+    """Mix latent i of a with latent i of b; a batch of one is mixed with every latent of the other.
 
     Args:
-        a, b: of one generator.
+        a, b: latents of one generator.
         layers: the styles to take from b, see `parse_layers`.
         amount: see `mix`.
 
@@ -48,16 +48,18 @@ def mix_pairs(a: Latents, b: Latents, layers: str, amount: float = 1.0) -> Laten
     """
     check_alike([a, b])
     if len(a) != len(b) and 1 not in (len(a), len(b)):
-        raise ValueError(f"{len(a)} latents cannot be paired with {len(b)}: give as many, or one of them")
+        raise ValueError(
+            f"{len(a)} latents cannot be paired with {len(b)}: give two batches of equal length, or a single latent"
+        )
     ws = mix(a.ws, b.ws, parse_layers(layers, a.ws.shape[1]), amount)
     titles = [batch.titles() * (len(ws) // len(batch)) for batch in (a, b)]
     return _mixed(a, b, ws, labels=[f"{x} + {y}" for x, y in zip(*titles, strict=True)])
 
 
 def mix_grid(a: Latents, b: Latents, layers: str, amount: float = 1.0) -> Latents:
-    """Mix every latent of a with every one of b: a table with a row per latent of a, row by row.
+    """Mix every latent of a with every latent of b: a table with a row per latent of a, stored row by row.
 
-    Arguments and errors as `mix_pairs`, but for the numbers, which may be any.
+    Arguments and errors as for `mix_pairs`, but the batches may have any length.
     """
     check_alike([a, b])
     ws = mix(a.ws[:, None], b.ws[None], parse_layers(layers, a.ws.shape[1]), amount)

@@ -1,7 +1,7 @@
-"""A picture -> the latent whose picture is most like it, by gradient descent through the generator.
+"""Projection: find the latent whose image is most like a given image, by gradient descent through the generator.
 
-Candidates are pictures of seeds; the best few are followed at a small size, the best of them at larger ones. Every
-comparison is made at several scales, of values and of gradients, at the same points of the frame: any size is exact.
+The images of many seeds are candidates. The best few are optimised at a small size, the best of those at larger sizes.
+Every comparison covers several scales, of values and of gradients, at the same points of the frame: any size is exact.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from ..rendering import WHOLE_FRAME, Window, fit_window, render, sample_position
 from .directions import sample_w
 from .sampling import MAX_SEED, Latents, sample
 
-SPACES = ("w", "ws")
+PROJECTION_SPACES = ("w", "ws")
 _FIRST_SIDE = 32
 _SCALES = 4
 _RATE = 0.05  # of Adam, in standard deviations of w
-_PRIOR = 1e-4  # of the squared distance from the average, so that what the picture leaves open stays usual
-_GOOD_ENOUGH = 2e-5  # the mean squared error of a picture of 8 bits, whose fractions were cut off
-_NEAR = 25.0  # decibels from which on a start needs no search
-_BYTES_PER_PIXEL = 2900  # per channel of the pixel feature, of one start with what backward needs
+_PRIOR = 1e-4  # weight of the squared distance from the average, which decides what the image does not
+_GOOD_ENOUGH = 2e-5  # mean squared error of truncation to 8 bits
+_NEAR = 25.0  # PSNR in dB above which a start is refined at the last size only
+_BYTES_PER_PIXEL = 2900  # per channel of the pixel features, for one start, including what backward needs
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-Progress = Callable[[int, int, Tensor], None]
+ImageLoss = Callable[[Tensor, Tensor], Tensor]
+"""(images, targets), [K, C, h, w] in -1..1 each -> [K]."""
+ProjectionProgress = Callable[[int, int, Tensor], None]
+"""Called as `progress(done, total, image)` with the current image [C, h, w] in -1..1."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """What came of it, one entry per picture."""
+    """Result of `project`, one entry per image."""
 
     latents: Latents
     psnr: list[float]
-    """In decibels, of pictures in 0..1 at the size of the last comparison."""
+    """In dB, of images in 0..1, at the size of the last comparison."""
 
 
 def project(
@@ -55,29 +57,29 @@ def project(
     starts: int = 4,
     seed: int = 0,
     start: Tensor | None = None,
-    perceptual: Loss | None = None,
-    progress: Progress | None = None,
+    perceptual: ImageLoss | None = None,
+    progress: ProjectionProgress | None = None,
 ) -> Projection:
-    """Find latents that look like pictures.
+    """Project images: find latents whose images are most like them.
 
     Args:
-        generator: on any device, with or without inference tensors: a copy of it is worked with.
-        pictures: [N, C, H, W] in -1..1, C of 1, 3 or 4; what is transparent has no colour, and does not count.
-        fit: how they lie in the frame, as in `render`: rendering the result at their size with this `fit` gives the
-            likeness of the whole picture.
-        space: `w`, one style for all layers: stays among the pictures of the generator; `ws`, a style per layer, freed
-            at the last size: comes nearer to pictures that are not its own.
-        steps: of Adam, for each picture.
-        side: of the last and largest comparison, in pixels of the longer side; a smaller picture is compared whole.
-        candidates: pictures of the seeds `seed`, `seed + 1`... to begin with. A picture of one of them is recognised.
-        starts: how many of them are followed.
-        start: [num_ws, w_dim], begin there instead; in `w` at the mean of its styles.
-        perceptual: a further loss, called with two batches [K, C, h, w] in -1..1, yields [K].
-        progress: called as `progress(done, total, picture)` with the present likeness [C, h, w]; what it raises ends
-            the work within one step.
+        generator: on any device, with or without inference tensors; the search uses a copy.
+        pictures: images [N, C, H, W] in -1..1, C of 1, 3 or 4; transparent pixels are ignored.
+        fit: how the images lie in the frame, as in `render`: the result, rendered at their size with this `fit`, shows
+            the whole image.
+        space: `w`, one style for all layers, stays within the generator's distribution; `ws`, a style per layer,
+            optimised separately at the last size, comes closer to other images.
+        steps: of Adam, per image.
+        side: longer side of the last and largest comparison, in pixels; smaller images are compared at their own size.
+        candidates: how many seeds, from `seed` on, to start from. The image of one of these seeds is recognised.
+        starts: how many of the best candidates are optimised.
+        seed: the first candidate.
+        start: [num_ws, w_dim], start here instead; with `w` at the mean of its styles.
+        perceptual: a loss to add.
+        progress: an exception from it ends the work within one step.
 
     Returns:
-        The latents on the CPU, and how near they come.
+        The latents on the CPU, and their PSNR.
 
     Raises:
         ValueError: an argument is out of range.
@@ -86,9 +88,8 @@ def project(
     with torch.inference_mode(False), torch.enable_grad():
         tensors = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
         copy = build_generator(generator.config, tensors).with_training_metadata_of(generator)
-        search = _Search(copy, space, steps, side, perceptual)
-        search.candidates, search.starts, search.seed = candidates, starts, seed
-        search.begin = None if start is None else start.clone()
+        start = None if start is None else start.clone()
+        search = _Search(copy, _Options(space, steps, side, candidates, starts, seed, start, perceptual))
         found = []
         for i, picture in enumerate(pictures.detach().float().split(1)):
 
@@ -107,17 +108,24 @@ def projection_estimate(config: GeneratorConfig, side: int) -> int:
     return _BYTES_PER_PIXEL * config.biline_channels * side**2
 
 
-class _Search:
-    """Coarse to fine, from many starts to one."""
+class _Options(NamedTuple):
+    """Arguments of `project`."""
 
+    space: str
+    steps: int
+    side: int
     candidates: int
     starts: int
     seed: int
-    begin: Tensor | None
+    start: Tensor | None
+    perceptual: ImageLoss | None
 
-    def __init__(self, generator: Generator, space: str, steps: int, side: int, perceptual: Loss | None):
-        self.generator, self.space, self.steps, self.side = generator, space, steps, side
-        self.perceptual = perceptual
+
+class _Search:
+    """Searches from coarse to fine, from many starts to one."""
+
+    def __init__(self, generator: Generator, options: _Options):
+        self.generator, self.options = generator, options
         self.device = generator.mapping.w_avg.device
         w = sample_w(generator, 2048)
         self.mean, self.std = w.mean(0).to(self.device), w.std(0).clamp_min(1e-4).to(self.device)
@@ -127,17 +135,17 @@ class _Search:
         height, width = picture.shape[2:]
         window = fit_window(WHOLE_FRAME, height, width, fit, self.generator.aspect)
         target = _Target.of(picture.to(self.device), self.generator.config.img_channels)
-        sizes = _sizes(height, width, self.side)
+        sizes = _sizes(height, width, self.options.side)
         u = self._candidates(target.resampled(*sizes[0]), window, report)
         u, near = self._nearest(u, target.resampled(*sizes[-1]), window)
-        if near > _NEAR:  # the small sizes, where blur makes a difference, would only lead away
+        if near > _NEAR:  # the blur of the small sizes would only lead away
             sizes = sizes[-1:]
-        shares = _shares(self.steps, len(sizes))
+        counts = _steps_per_size(self.options.steps, len(sizes))
         done = 0
-        likeness, psnr = target.picture, 0.0
-        for stage, (size, steps) in enumerate(zip(sizes, shares, strict=True)):
+        image, psnr = target.picture, 0.0
+        for stage, (size, steps) in enumerate(zip(sizes, counts, strict=True)):
             last = stage == len(sizes) - 1
-            if last and self.space == "ws":
+            if last and self.options.space == "ws":
                 u = u.expand(-1, self.generator.config.num_ws, -1)
             wanted = target.resampled(*size)
             y, x = (sample_positions(window[k], window[k + 2], size[k]) for k in (0, 1))
@@ -146,18 +154,18 @@ class _Search:
             def tell(step: int, likeness: Tensor, begun: int = begun) -> None:
                 report(begun + step, likeness)
 
-            u, likeness = self._descend(u, wanted, y, x, steps, 1 if last else -(-len(u) // 2), tell)
+            u, image = self._descend(u, wanted, y, x, steps, 1 if last else -(-len(u) // 2), tell)
             done += steps
-            psnr = wanted.psnr(likeness)
-        report(done, likeness)
+            psnr = wanted.psnr(image)
+        report(done, image)
         return (self.mean + self.std * u[0]).expand(self.generator.config.num_ws, -1), psnr
 
     def _candidates(self, target: _Target, window: Window, report: Callable[[int, Tensor], None]) -> Tensor:
-        """Where to start, in standard deviations from the average: [K, 1, w_dim]; or [1, num_ws, w_dim] as given."""
-        if self.begin is not None:
-            u = ((self.begin.to(self.device) - self.mean) / self.std)[None]
-            return u if self.space == "ws" else u.mean(1, keepdim=True)
-        seeds = [(self.seed + i) % (MAX_SEED + 1) for i in range(self.candidates)]
+        """The starts in standard deviations from the average, [K, 1, w_dim]; [1, num_ws, w_dim] if one was given."""
+        if self.options.start is not None:
+            u = ((self.options.start.to(self.device) - self.mean) / self.std)[None]
+            return u if self.options.space == "ws" else u.mean(1, keepdim=True)
+        seeds = [(self.options.seed + i) % (MAX_SEED + 1) for i in range(self.options.candidates)]
         ws = sample(self.generator, seeds)
         height, width = target.picture.shape[2:]
         pictures = render(
@@ -169,11 +177,11 @@ class _Search:
             progress=lambda done, total: report(0, target.picture[0]),
         )
         losses = torch.cat([self._loss(part, target) for part in pictures.split(64)])
-        best = losses.topk(min(self.starts, len(losses)), largest=False).indices
+        best = losses.topk(min(self.options.starts, len(losses)), largest=False).indices
         return (ws[best, :1] - self.mean) / self.std
 
     def _nearest(self, u: Tensor, target: _Target, window: Window) -> tuple[Tensor, float]:
-        """The starts, or only the best of them if it is near already, and its PSNR."""
+        """The starts, or only the best one if it is above `_NEAR`, and the best PSNR."""
         height, width = target.picture.shape[2:]
         ws = (self.mean + self.std * u).expand(-1, self.generator.config.num_ws, -1)
         pictures = render(self.generator, ws, height=height, width=width, window=window)
@@ -191,11 +199,11 @@ class _Search:
         keep: int,
         tell: Callable[[int, Tensor], None],
     ) -> tuple[Tensor, Tensor]:
-        """Adam from every start; the `keep` best places that were passed, and the likeness [C, h, w] of the best."""
+        """Run Adam from every start; returns the `keep` best points on the way, and the image [C, h, w] of the best."""
         u = u.detach().clone().requires_grad_()
         optimiser = torch.optim.Adam([u], betas=(0.9, 0.99))
         best = torch.full((len(u),), math.inf, device=self.device)
-        place, likeness = u.detach().clone(), target.picture.expand(len(u), -1, -1, -1).clone()
+        found, images = u.detach().clone(), target.picture.expand(len(u), -1, -1, -1).clone()
         for step in range(steps + 1):
             ws = (self.mean + self.std * u).expand(-1, self.generator.config.num_ws, -1)
             picture = self.generator.synthesis(ws, y, x)
@@ -203,24 +211,24 @@ class _Search:
             with torch.no_grad():
                 better = losses < best
                 best = torch.where(better, losses, best)
-                place[better], likeness[better] = u[better], picture[better]
+                found[better], images[better] = u[better], picture[better]
                 leader = int(best.argmin())
             if step == steps or target.error(picture[leader].detach()) < _GOOD_ENOUGH:
                 break
-            tell(step, likeness[leader])
+            tell(step, images[leader])
             optimiser.param_groups[0]["lr"] = _RATE * min(1.0, 2 * (1 - step / steps))
             optimiser.zero_grad()
             (losses.sum() + _PRIOR * u.square().mean((1, 2)).sum()).backward()
             optimiser.step()
         order = best.argsort()[:keep]
-        return place[order], likeness[order[0]]
+        return found[order], images[order[0]]
 
     def _loss(self, picture: Tensor, target: _Target) -> Tensor:
         """Squared differences of values and gradients, averaged over scales, [K]."""
-        difference = target.difference(picture)  # scaling and taking gradients are linear
+        difference = target.difference(picture)  # scaling and differences are linear, so they apply to the difference
         total = difference.new_zeros(len(difference))
-        if self.perceptual is not None:
-            total = total + self.perceptual(picture, target.picture.expand_as(picture))
+        if self.options.perceptual is not None:
+            total = total + self.options.perceptual(picture, target.picture.expand_as(picture))
         scales = min(_SCALES, 1 + int(math.log2(min(difference.shape[2:]))) // 2)
         for scale in range(scales):
             if scale:
@@ -231,17 +239,17 @@ class _Search:
 
 
 class _Target(NamedTuple):
-    """The picture to be found, and how much each of its values counts."""
+    """The image to find, and the weight of each of its values."""
 
     picture: Tensor  # [1, C, H, W] in -1..1
-    weight: Tensor | None = None  # [1, C, H, W] in 0..1; None: all alike
+    weight: Tensor | None = None  # [1, C, H, W] in 0..1; None: all equal
 
     @classmethod
     def of(cls, picture: Tensor, channels: int) -> _Target:
-        """From a picture with 1, 3 or 4 channels.
+        """From an image [1, 1, 3 or 4, H, W], for a generator with this number of channels.
 
         Raises:
-            ValueError: there is nothing to see.
+            ValueError: the image is fully transparent.
         """
         target = _to_channels(picture, channels)
         if picture.shape[1] < 4 or bool((picture[:, 3] >= 1).all()):
@@ -255,7 +263,7 @@ class _Target(NamedTuple):
         return cls(target, weight)
 
     def resampled(self, height: int, width: int) -> _Target:
-        """At another size; what counts for nothing does not bleed into the rest."""
+        """At another size; values of weight 0 do not bleed into the others."""
         if self.weight is None:
             return _Target(_resampled(self.picture, height, width))
         weight = _resampled(self.weight, height, width).clamp(0, 1)
@@ -263,29 +271,29 @@ class _Target(NamedTuple):
         return _Target(weighted / weight.clamp_min(1e-4), weight)
 
     def difference(self, pictures: Tensor) -> Tensor:
-        """[K, C, H, W], weighted."""
+        """The weighted difference, [K, C, H, W]."""
         difference = pictures - self.picture
         return difference if self.weight is None else difference * self.weight
 
     def error(self, picture: Tensor) -> Tensor:
-        """The mean squared difference from a picture [C, H, W] where it counts."""
+        """Weighted mean squared difference from an image [C, H, W]."""
         squares = (picture - self.picture[0]).square()
         if self.weight is None:
             return squares.mean()
         return (squares * self.weight[0]).sum() / self.weight.sum()
 
     def psnr(self, picture: Tensor) -> float:
-        """The likeness of a picture [C, H, W] in decibels."""
+        """PSNR of an image [C, H, W] in dB."""
         return 10 * math.log10(4 / max(self.error(picture).item(), 1e-12))
 
 
 def _mean_square(x: Tensor) -> Tensor:
-    """[K, ...] -> [K]; 0 of nothing."""
+    """[K, ...] -> [K]; 0 for empty rows."""
     return x.square().flatten(1).sum(1) / max(1, x[0].numel())
 
 
 def _resampled(picture: Tensor, height: int, width: int) -> Tensor:
-    """Scale down to samples at the same points of the frame: corners stay corners, after a blur against aliasing."""
+    """Scale down to samples of the same window, after a blur against aliasing: corner samples stay corner samples."""
     for axis, size in ((2, height), (3, width)):
         sigma = 0.4 * picture.shape[axis] / size
         if picture.shape[axis] == size:
@@ -303,7 +311,7 @@ def _resampled(picture: Tensor, height: int, width: int) -> Tensor:
 
 
 def _sizes(height: int, width: int, side: int) -> list[tuple[int, int]]:
-    """Sizes of the comparisons, doubling up to `side` or the picture's own."""
+    """Sizes of the comparisons, (height, width), doubling up to `side` or the size of the image."""
     longest = max(height, width)
     sides = [min(side, longest)]
     while sides[0] >= 2 * _FIRST_SIDE:
@@ -311,8 +319,8 @@ def _sizes(height: int, width: int, side: int) -> list[tuple[int, int]]:
     return [(max(2, round(height * s / longest)), max(2, round(width * s / longest))) for s in sides]
 
 
-def _shares(steps: int, stages: int) -> list[int]:
-    """Steps per size: the small ones are cheap and decide."""
+def _steps_per_size(steps: int, stages: int) -> list[int]:
+    """Steps per size: most at the small sizes, which are cheap and decide."""
     first = [round(steps * 0.4 * 0.75**i) for i in range(stages - 1)]
     return [*first, steps - sum(first)] if sum(first) < steps else [steps] + [0] * (stages - 1)
 
@@ -330,9 +338,11 @@ def _check(pictures: Tensor, space: str, **numbers: int) -> None:
     if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or min(pictures.shape) < 1:
         raise ValueError(f"pictures must have the shape [N, 1, 3 or 4, H, W], not {list(pictures.shape)}")
     if min(pictures.shape[2:]) < 2:
-        raise ValueError(f"a picture of {pictures.shape[3]} x {pictures.shape[2]} pixels shows too little")
-    if space not in SPACES:
-        raise ValueError(f"space must be one of {list(SPACES)}, not {space!r}")
+        raise ValueError(
+            f"an image of {pictures.shape[3]} x {pictures.shape[2]} pixels is too small: at least 2 x 2 are needed"
+        )
+    if space not in PROJECTION_SPACES:
+        raise ValueError(f"space must be one of {list(PROJECTION_SPACES)}, not {space!r}")
     for name, value in numbers.items():
         lowest = 8 if name == "side" else 1
         if value < lowest:

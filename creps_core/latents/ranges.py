@@ -1,6 +1,7 @@
-"""Lists of numbers as people write them: "1, 5, 10-13" of seeds, "0, 2, -1, 3:7" of a batch, "coarse, 8" of styles.
+"""Parse lists of numbers: seeds ("1, 5, 10-13"), indices of a batch ("0, 2, -1, 3:7"), styles ("coarse, 8").
 
-All of them take both kinds of ranges: `3-6` with both ends, and slices as Python has them, `3:7`, without the last.
+All of them accept two kinds of ranges: `3-6`, which includes both ends, and Python's slices, `3:7`, which exclude the
+end.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ _NUMBER = re.compile(r"-?\d+")
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds from a list of numbers and ranges: `"1, 5, 10-13"` is [1, 5, 10, 11, 12, 13].
+    """Parse seeds and ranges of seeds: `"1, 5, 10-13"` is [1, 5, 10, 11, 12, 13].
 
-    Commas, semicolons, spaces and line ends separate; both ends of `10-13` belong to it, `"5-3"` runs downwards; of
-    `10:14` the end is left out, and it may have a step, `0:100:10`.
+    Items are separated by commas, semicolons, spaces or line ends. `10-13` includes both ends, `"5-3"` counts down;
+    `10:14` excludes its end, and may have a step, `0:100:10`.
 
     Raises:
-        ValueError: not a number or a range, a seed above 2^64 - 1, more than 4096 seeds, or none; names the part.
+        ValueError: an item is no number or range, a seed is above 2^64 - 1, there are more than 4096 seeds, or none;
+            names the item.
     """
     seeds: list[int] = []
     for part in _parts(text):
@@ -34,26 +36,26 @@ def parse_seeds(text: str) -> list[int]:
         elif match := _SLICE.fullmatch(part):
             start, stop, step = _slice(match, part)
             if stop is None or (start or 0) < 0 or stop < 0:
-                raise ValueError(f"{part!r} is no range of seeds: write 0-3, or 0:4, which leaves out its end")
+                raise ValueError(f"{part!r} is not a range of seeds: write 0-3, or 0:4, which excludes its end")
             seeds += _counted(range(start or 0, stop, step or 1), part, "seeds")
         elif part.isdecimal():
             seeds.append(int(part))
         else:
             raise ValueError(
                 f"{part!r} is neither a seed nor a range of seeds; write for instance 1, 5, 10-13, or 10:14, "
-                "which leaves out its end"
+                "which excludes its end"
             )
     return _checked(seeds, "seeds", text)
 
 
 def parse_indices(text: str, length: int) -> list[int]:
-    """Positions in a batch of `length`, each from 0 to length - 1, in the order in which they are written.
+    """Parse positions in a batch of `length`, each from 0 to length - 1, in the order in which they are written.
 
-    `"0, 2, -1, 3:7"`: negative numbers count from the end, slices are those of Python (the end is left out, any part
-    may be missing, `::-1` reverses); both ends of `3-6` belong to it. A position that is written twice is taken twice.
+    `"0, 2, -1, 3:7"`: negative numbers count from the end; slices are Python's (the end is excluded, any part may be
+    missing, `::-1` reverses); `3-6` includes both ends. A position that is written twice is returned twice.
 
     Raises:
-        ValueError: not an index or a range, outside the batch, or nothing is left; names the part.
+        ValueError: an item is no index or range, is outside the batch, or nothing is selected; names the item.
     """
     indices: list[int] = []
     for part in _parts(text):
@@ -64,8 +66,8 @@ def parse_indices(text: str, length: int) -> list[int]:
         found = _range(part, "latents") or ([int(part)] if _NUMBER.fullmatch(part) else [])
         if not found:
             raise ValueError(
-                f"{part!r} is neither an index nor a range; write for instance 0, 2, -1, 3-6, or 3:7, which leaves "
-                "out its end"
+                f"{part!r} is neither an index nor a range; write for instance 0, 2, -1, 3-6, or 3:7, which "
+                "excludes its end"
             )
         for index in found:
             if not -length <= index < length:
@@ -75,14 +77,14 @@ def parse_indices(text: str, length: int) -> list[int]:
 
 
 def parse_layers(text: str, num_ws: int) -> list[int]:
-    """Positions of style vectors, 0 to num_ws - 1, sorted, each once.
+    """Parse positions of style vectors, 0 to num_ws - 1; returned sorted, each once.
 
-    `"coarse"`, `"middle"` and `"fine"` are a third of the styles each, `"all"` is all of them; `"0-3, 6"` counts them
-    (both ends of it belong to it; `0:4` is the same as Python has it; negative numbers count from the end: -1 is the
-    style of the pixel blocks).
+    `"coarse"`, `"middle"` and `"fine"` are a third of the styles each, `"all"` is all of them. `"0-3, 6"` names
+    positions: `0-3` includes both ends, `0:4` is the same as a Python slice, and negative numbers count from the end
+    (-1 is the style of the pixel blocks).
 
     Raises:
-        ValueError: an unknown name, a style that there is not, or no style at all; names the part.
+        ValueError: an item is no name or position, the generator has no such style, or none is named; names the item.
     """
     layers: set[int] = set()
     for part in _parts(text.replace("+", ",")):
@@ -98,8 +100,8 @@ def parse_layers(text: str, num_ws: int) -> list[int]:
         found = _range(part, "styles") or ([int(part)] if _NUMBER.fullmatch(part) else [])
         if not found:
             raise ValueError(
-                f"{part!r} is no style: write {', '.join(LAYER_NAMES)}, a number or a range, for instance 0-3, 6, or "
-                "0:4, which leaves out its end"
+                f"{part!r} is not a style: write {', '.join(LAYER_NAMES)}, a number or a range, for instance 0-3, 6, "
+                "or 0:4, which excludes its end"
             )
         if not all(-num_ws <= layer < num_ws for layer in found):
             raise ValueError(f"{part!r} is outside the {num_ws} styles of this generator, 0 to {num_ws - 1}")
@@ -110,7 +112,7 @@ def parse_layers(text: str, num_ws: int) -> list[int]:
 
 
 def named_layers(name: str, num_ws: int) -> range:
-    """The styles of `coarse | middle | fine | all`: thirds, rounded; every name has one if there are three."""
+    """The styles of `coarse | middle | fine | all`: rounded thirds, none of them empty if there are three styles."""
     if name == "all":
         return range(num_ws)
     third = LAYER_NAMES.index(name)
@@ -118,7 +120,7 @@ def named_layers(name: str, num_ws: int) -> range:
 
 
 def _range(part: str, what: str) -> Sequence[int]:
-    """The numbers of `3-6`, or downwards of `6-3`; none where it is something else."""
+    """The numbers of `3-6`, or of `6-3` counting down; none if `part` is no such range."""
     match = _RANGE.fullmatch(part)
     if match is None:
         return []
@@ -142,7 +144,7 @@ def _counted(numbers: range, part: str, what: str) -> range:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """The items of a list; a dash between spaces, and a colon, join what stands beside them."""
+    """The items of a list; a colon, and a dash between spaces, join their neighbours to one item."""
     joined = re.sub(r"\s+-\s+", "-", re.sub(r"\s*:\s*", ":", text))
     return (part for part in re.split(r"[,;\s]+", joined) if part)
 
@@ -153,5 +155,5 @@ def _checked(values: Sequence[int], what: str, text: str) -> list[int]:
     if len(values) > MAX_COUNT:
         raise ValueError(f"{len(values)} {what} are too many: at most {MAX_COUNT}")
     if what == "seeds" and (highest := max(values)) > MAX_SEED:
-        raise ValueError(f"{highest} is no seed: seeds go from 0 to 2^64 - 1")
+        raise ValueError(f"{highest} is not a seed: seeds go from 0 to 2^64 - 1")
     return list(values)

@@ -19,10 +19,10 @@ MAX_SEED = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Origin:
-    """What the mapping made ws from: `ws == torch.lerp(w_avg, mapping(z, c), psi[..., None])`."""
+    """The inputs of the mapping network for ws: `ws == torch.lerp(w_avg, mapping(z, c), psi[..., None])`."""
 
     z: Tensor  # [N, z_dim] float32
-    psi: Tensor  # [N, num_ws] float32: how far each style is truncated, 1 not at all
+    psi: Tensor  # [N, num_ws] float32: truncation of each style, 1 for none
     c: Tensor | None = None  # [N, c_dim] float32, of a generator with classes
 
     def __getitem__(self, index: list[int]) -> Origin:
@@ -34,41 +34,41 @@ class Latents:
     """A batch of N latents, all tensors on the CPU."""
 
     ws: Tensor
-    """[N, num_ws, w_dim] float32, the styles: all that rendering needs."""
+    """[N, num_ws, w_dim] float32, the style vectors: all that rendering needs."""
     seeds: list[int] = field(default_factory=list)
-    """One per latent; empty when they are not, or no longer, those of seeds."""
+    """One per latent; empty if the latents do not come from seeds, or were changed since."""
     fingerprint: str = ""
-    """Of the generator that they belong to (see `creps_core.fingerprint`); empty when that is not known."""
+    """Of the generator that they belong to (see `checkpoints.fingerprint`); empty if it is unknown."""
     name: str = ""
     """Of that generator, for messages."""
     origin: Origin | None = None
-    """For work in z; None when there is no z: after averaging, mixing, editing or projection."""
+    """For work in z; None if there is no z: after averaging, mixing, editing or projection."""
     labels: list[str] = field(default_factory=list)
-    """One per latent: what a contact sheet writes below it. Empty: the seeds."""
+    """One per latent, written below its image on a contact sheet. Empty: the seeds are."""
     grid: tuple[list[str], list[str]] | None = None
-    """Titles of rows and columns, when the batch is a table, row by row."""
+    """Titles of rows and columns if the batch is a table, stored row by row."""
 
     def __len__(self) -> int:
         return len(self.ws)
 
     def titles(self) -> list[str]:
-        """What to write below each latent: its label, else its seed, else its place in the batch."""
+        """A title of each latent: its label, else its seed, else its index in the batch."""
         if self.labels:
             return list(self.labels)
         return [f"seed {seed}" for seed in self.seeds] or [f"#{i}" for i in range(len(self))]
 
     def derived(self, ws: Tensor, **fields) -> Latents:
-        """Other styles for the same generator: neither seeds nor origin, labels or grid are kept, unless given."""
+        """A copy with other styles of the same generator; seeds, origin, labels and grid are dropped unless given."""
         return dataclasses.replace(
             self, **{"ws": ws, "seeds": [], "origin": None, "labels": [], "grid": None, **fields}
         )
 
 
 def seed_to_z(seed: int, z_dim: int) -> Tensor:
-    """The latent of a seed, [z_dim] float32, normally distributed.
+    """The latent z of a seed, [z_dim] float32, normally distributed.
 
-    Below 2^32 it is `numpy.random.RandomState(seed).randn(z_dim)`, as in the authors' tools, so a seed means the
-    same picture there and here. Larger seeds, up to 2^64 - 1, seed the same generator with the pair
+    Below 2^32 it is `numpy.random.RandomState(seed).randn(z_dim)`, as in the authors' tools, so a seed gives the
+    same image there and here. Larger seeds, up to 2^64 - 1, seed the same random generator with the pair
     (low 32 bits, high 32 bits).
 
     Raises:
@@ -88,14 +88,14 @@ def sample(
     truncation_psi: float = 1.0,
     truncation_cutoff: int | None = None,
 ) -> Tensor:
-    """Style vectors of some seeds, [len(seeds), num_ws, w_dim] float32 on the generator's device.
+    """Sample style vectors ws, [len(seeds), num_ws, w_dim] float32 on the generator's device.
 
     Args:
         generator: the generator that will render them.
         seeds: see `seed_to_z`.
-        label: class, name of one, or numbers, for a generator with labels, ignored by one without. None draws one by
-            the seed, as often as it is among the pictures that the generator was trained on; where these are not known,
-            as of official checkpoints, `seed % classes`.
+        label: the index or name of a class, or the numbers of a label; a generator without labels ignores it. None
+            draws a label by the seed, with its frequency among the training images; if that is unknown, as for official
+            checkpoints, it is `seed % classes`.
         truncation_psi, truncation_cutoff: see `Mapping.forward`.
 
     Raises:
@@ -111,7 +111,7 @@ def sample(
 def seeds_to_inputs(
     generator: Generator, seeds: Sequence[int], label: Label | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """z [N, z_dim] and the label vectors c [N, c_dim] (None without classes) of seeds; see `sample`."""
+    """z [N, z_dim] and label vectors c [N, c_dim] (None for a generator without labels) of seeds; see `sample`."""
     config = generator.config
     z = torch.stack([seed_to_z(seed, config.z_dim) for seed in seeds])
     if not config.c_dim:
@@ -132,7 +132,7 @@ def sample_latents(
     truncation_psi: float = 1.0,
     truncation_cutoff: int | None = None,
 ) -> Latents:
-    """`sample` with everything that later work on the latents needs. Arguments and errors as there."""
+    """`sample`, returned with what later operations on latents need. Arguments and errors as there."""
     truncation = {"truncation_psi": truncation_psi, "truncation_cutoff": truncation_cutoff}
     ws = sample(generator, seeds, label=label, **truncation).cpu()
     z, c = seeds_to_inputs(generator, seeds, label)
@@ -149,7 +149,7 @@ def from_origin(generator: Generator, origin: Origin) -> Tensor:
     """The styles ws [N, num_ws, w_dim] of an origin, on the CPU.
 
     Raises:
-        ValueError: it is not one of this generator: the shapes differ.
+        ValueError: it belongs to another generator: the shapes differ.
     """
     mapping = generator.mapping
     device = mapping.w_avg.device
@@ -166,17 +166,17 @@ def from_origin(generator: Generator, origin: Origin) -> Tensor:
 def truncate_latents(
     generator: Generator, latents: Latents, psi: float, cutoff: int | None = None, towards: Latents | None = None
 ) -> Latents:
-    """Move latents towards the average one, or towards a chosen one.
+    """Move latents towards the average latent, or towards a given one.
 
     Args:
-        generator: the one that they belong to; its w_avg is the average.
-        latents: any.
-        psi: 1 leaves them where they are, 0 moves them all the way; beyond 0..1 is allowed.
-        cutoff: only the first so many styles; None for all.
-        towards: one latent, or as many as there are in `latents`; None for the average. Then there is no z any more.
+        generator: of the latents; its w_avg is the average.
+        latents: N of them.
+        psi: 1 leaves the latents unchanged, 0 moves them all the way; values outside 0..1 are allowed.
+        cutoff: number of styles to move, from the first; None for all.
+        towards: one latent, or N, one for each; None for the average. The result of a given one has no z.
 
     Raises:
-        ValueError: the shapes or the numbers of latents do not fit.
+        ValueError: the shapes or the numbers of latents do not match.
     """
     check_belongs(generator, latents)
     require_finite("psi", psi)

@@ -1,4 +1,4 @@
-"""Batches of latents: pick, reorder, repeat, concatenate, average."""
+"""Batches of latents: select, reorder, repeat, concatenate, average."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .sampling import Latents, Origin
 
 
 def select(latents: Latents, indices: Sequence[int] | str, repeat: int = 1) -> Latents:
-    """Some of a batch, in a new order.
+    """Select latents of a batch, in any order.
 
     Args:
         latents: N of them.
-        indices: positions 0..N-1, any order, any number of times; or a text for `parse_indices`.
-        repeat: the whole selection so many times in a row.
+        indices: positions 0..N-1, in any order, any number of times; or a text for `parse_indices`.
+        repeat: how many times to repeat the whole selection.
 
     Raises:
-        ValueError: a position is outside the batch, or none is named.
+        ValueError: a position is outside the batch, or there is none.
     """
     if isinstance(indices, str):
         indices = parse_indices(indices, len(latents))
@@ -37,10 +37,10 @@ def select(latents: Latents, indices: Sequence[int] | str, repeat: int = 1) -> L
 
 
 def concatenate(batches: Sequence[Latents]) -> Latents:
-    """Several batches, one after the other. What not all of them have (seeds, z, the generator) the result lacks.
+    """Concatenate batches. The result has seeds, z and a generator's fingerprint only if all batches have them.
 
     Raises:
-        ValueError: there is none, or the shapes of the styles differ: different generators.
+        ValueError: there is no batch, or the shapes of the styles differ: different generators.
     """
     check_alike(batches)
     ws = torch.cat([batch.ws for batch in batches])
@@ -56,13 +56,13 @@ def concatenate(batches: Sequence[Latents]) -> Latents:
     )
 
 
-def average(latents: Latents) -> Latents:
-    """The mean of a batch, one latent."""
+def average_latents(latents: Latents) -> Latents:
+    """The mean of a batch in ws, a batch of one latent."""
     return latents.derived(latents.ws.mean(0, keepdim=True), labels=[f"mean of {len(latents)}"])
 
 
 def check_alike(batches: Sequence[Latents]) -> None:
-    """Raise ValueError unless there are batches, and all of them have styles of one shape."""
+    """Raise ValueError unless there is a batch, and all batches have styles of one shape."""
     if not batches:
         raise ValueError("there are no latents")
     shapes = {tuple(batch.ws.shape[1:]): batch.name or "a generator" for batch in batches}
@@ -72,7 +72,7 @@ def check_alike(batches: Sequence[Latents]) -> None:
 
 
 def _common(texts: Sequence[str]) -> str:
-    """The text that all are; empty if they differ."""
+    """The text if all are equal; empty if they differ."""
     return texts[0] if len(set(texts)) == 1 else ""
 
 

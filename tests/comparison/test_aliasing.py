@@ -26,8 +26,8 @@ def waves(size: int, parts: list[tuple[float, int, int]]) -> Tensor:
 def measured(parts: list[tuple[float, int, int]], *, small: Tensor | None = None) -> dict[int, float]:
     aliasing = Aliasing([SMALL, MIDDLE, LARGE])
     for size in (SMALL, MIDDLE):
-        aliasing.look(size, waves(size, parts) if small is None or size == MIDDLE else small)
-    aliasing.look(LARGE, waves(LARGE, parts))
+        aliasing.add(size, waves(size, parts) if small is None or size == MIDDLE else small)
+    aliasing.add(LARGE, waves(LARGE, parts))
     return aliasing.decibels()
 
 
@@ -65,9 +65,9 @@ def test_of_a_generator_and_its_pictures():
 
     def look(size: int, picture: Tensor) -> None:
         seen.append(size)
-        aliasing.look(size, picture)
+        aliasing.add(size, picture)
 
-    assert scale_consistency(generator, ws, sizes, look=look) == scale_consistency(generator, ws, sizes)
+    assert scale_consistency(generator, ws, sizes, on_image=look) == scale_consistency(generator, ws, sizes)
     assert seen == [17, 33, 65] * 2
     assert -60 < aliasing.decibels()[17] < 0
     found = scale(generator, [0, 1], smallest=17, largest=65)

@@ -1,4 +1,4 @@
-"""Measures against their definitions and scikit-image, the choice of places, the sheet; scale consistency."""
+"""Measures against their definitions and scikit-image, the choice of regions, the sheet; scale consistency."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfyui_creps.creps_core import load_builtin, sample
 from comfyui_creps.creps_core.comparison import (
-    MOST_PLACES,
+    MAX_REGIONS,
     compare,
     consistency_report,
     grid,
@@ -17,7 +17,7 @@ from comfyui_creps.creps_core.comparison import (
     scale_consistency,
     sizes_up_to,
 )
-from comfyui_creps.creps_core.comparison.compare import find_places, resized
+from comfyui_creps.creps_core.comparison.compare import find_regions, resized
 from comfyui_creps.creps_core.comparison.measures import finest_detail, psnr, spectrum, ssim
 from comfyui_creps.creps_core.comparison.sheet import BACKGROUND
 from networks import make_generator, make_ws
@@ -106,20 +106,20 @@ def test_pictures_of_other_sizes_are_resized_by_pillow():
 # Places
 
 
-def test_places_are_where_pictures_differ_most_and_do_not_overlap():
+def test_regions_are_where_pictures_differ_most_and_do_not_overlap():
     native = torch.full((100, 140, 3), 0.5)
     other = native.clone()
     other[60:75, 100:115] += 0.4
     other[10:20, 10:20] += 0.2
-    places = find_places(native, [other], 3, 32)
-    for (top, left, bottom, right), (y, x) in zip(places[:2], ((60, 100), (10, 10)), strict=True):
+    regions = find_regions(native, [other], 3, 32)
+    for (top, left, bottom, right), (y, x) in zip(regions[:2], ((60, 100), (10, 10)), strict=True):
         assert top <= y < bottom
         assert left <= x < right
-    for i, a in enumerate(places):
+    for i, a in enumerate(regions):
         assert a[2] - a[0] == a[3] - a[1] == 32
-        for b in places[:i]:
+        for b in regions[:i]:
             assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
-    assert len(find_places(native, [other], MOST_PLACES, 90)) == 1  # no room for more
+    assert len(find_regions(native, [other], MAX_REGIONS, 90)) == 1  # no room for more
 
 
 # The sheet
@@ -129,7 +129,7 @@ def test_places_are_where_pictures_differ_most_and_do_not_overlap():
 def test_a_sheet_has_everything_in_it(size: tuple[int, int]):
     native = (waves(*size, 7) + 0.1 * noise(*size)).clamp(0, 1)
     small = resized(native, size[0] // 4, size[1] // 4)
-    found = compare(native, {"small": small, "the same": native}, places=2, zoom=8)
+    found = compare(native, {"small": small, "the same": native}, regions=2, zoom=8)
     assert found.sheet.dtype == np.uint8
     assert found.sheet.shape[2] == 3
     assert found.sheet.shape[1] >= 1200
@@ -147,12 +147,12 @@ def test_a_sheet_has_everything_in_it(size: tuple[int, int]):
     assert "small" in found.report
 
 
-def test_places_by_hand():
+def test_regions_by_hand():
     native = noise(64, 96)
-    found = compare(native, {"a": noise(64, 96, 1)}, places=[(0.5, 0.5), (0.0, 1.0)], zoom=32)
-    side = found.places[0][2] - found.places[0][0]
-    assert found.places[1] == (0, 96 - side, side, 96)
-    assert found.places[0][0] == pytest.approx(32 - side / 2, abs=1)
+    found = compare(native, {"a": noise(64, 96, 1)}, regions=[(0.5, 0.5), (0.0, 1.0)], zoom=32)
+    side = found.regions[0][2] - found.regions[0][0]
+    assert found.regions[1] == (0, 96 - side, side, 96)
+    assert found.regions[0][0] == pytest.approx(32 - side / 2, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_places_by_hand():
         ({"others": {}}, "nothing to compare"),
         ({"native": noise(31, 64)}, "at least 32"),
         ({"zoom": 0}, "zoom"),
-        ({"places": [(0.5, 1.5)]}, "1.5"),
+        ({"regions": [(0.5, 1.5)]}, "1.5"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict, message: str):

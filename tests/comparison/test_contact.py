@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_creps.creps_core.comparison import cells, contact_sheet
+from comfyui_creps.creps_core.comparison import cell_boxes, contact_sheet
 from comfyui_creps.creps_core.latents import Latents
 
 
@@ -17,7 +17,7 @@ def test_cells_hold_the_pictures(columns: int, grid, labels: list[str]):
     pictures = colours.expand(6, 40, 56, 3)
     latents = Latents(torch.zeros(6, 2, 4), seeds=list(range(6)), labels=labels, grid=grid)
     sheet = contact_sheet(pictures, latents, columns=columns)
-    found = cells(sheet, pictures, latents, columns=columns)
+    found = cell_boxes(sheet, pictures, latents, columns=columns)
     assert len(found) == 6
     for (left, top, width, height), colour in zip(found, colours, strict=True):
         assert (width, height) == (56, 40)

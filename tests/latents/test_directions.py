@@ -9,13 +9,13 @@ import torch
 from comfyui_creps.creps_core import render, sample
 from comfyui_creps.creps_core.checkpoints import blend_weights, fingerprint, swap_levels
 from comfyui_creps.creps_core.latents import (
+    direction_strip,
     edit,
     find_directions,
     mix_grid,
     mix_pairs,
     sample_latents,
     select,
-    strip,
     truncate_latents,
 )
 from comfyui_creps.creps_core.latents.directions import sample_w, style_matrices
@@ -54,7 +54,7 @@ def test_how_far_must_be_a_finite_number(number: float):
         lambda: mix_grid(latents, latents, "fine", number),
         lambda: mix_pairs(latents, latents, "fine", number),
         lambda: edit(latents, directions, {0: number}),
-        lambda: strip(latents, directions, "0", reach=number),
+        lambda: direction_strip(latents, directions, "0", reach=number),
         lambda: truncate_latents(GENERATOR, latents, number),
         lambda: truncate_latents(GENERATOR, latents, number, towards=latents),
         lambda: blend_weights(GENERATOR, GENERATOR, number),
@@ -97,7 +97,7 @@ def test_editing():
     wanted = 1.5 * directions.steps[2] * directions.vectors[2] - directions.steps[0] * directions.vectors[0]
     assert torch.allclose(moved.ws[:, :3] - latents.ws[:, :3], wanted.expand(2, 3, -1), atol=1e-5)
     assert torch.equal(moved.ws[:, 3:], latents.ws[:, 3:])
-    table = strip(latents, directions, "1, 3", columns=5)
+    table = direction_strip(latents, directions, "1, 3", columns=5)
     assert table.grid is not None
     assert table.grid[1] == ["-3", "-1.5", "0", "+1.5", "+3"]
     assert table.ws.shape == (2 * 2 * 5, NUM_WS, 16)
@@ -107,7 +107,7 @@ def test_editing():
     for call, match in (
         (lambda: edit(latents, directions, {4: 1.0}), "no direction 4"),
         (lambda: edit(sample_latents(make_generator(w_dim=8), [0]), directions, {0: 1.0}), "different generators"),
-        (lambda: strip(latents, directions, columns=1), "two columns"),
+        (lambda: direction_strip(latents, directions, columns=1), "two columns"),
         (lambda: find_directions(GENERATOR, "UMAP"), "method"),
         (lambda: find_directions(GENERATOR, count=0), "count"),
     ):

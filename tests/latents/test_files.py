@@ -12,7 +12,7 @@ from comfyui_creps.common.errors import LatentsError
 from comfyui_creps.creps_core import save_generator
 from comfyui_creps.creps_core.checkpoints import fingerprint, load_generator
 from comfyui_creps.creps_core.latents import (
-    average,
+    average_latents,
     find_directions,
     load_directions,
     load_latents,
@@ -34,7 +34,7 @@ def test_latents_survive_a_file(tmp_path: Path):
     file = tmp_path / "new" / "latents.safetensors"
     for latents in (
         sample_latents(CLASSES, [4, 1 << 40], truncation_psi=0.7),
-        average(sample_latents(CLASSES, [4, 5])),
+        average_latents(sample_latents(CLASSES, [4, 5])),
         mix_grid(sample_latents(CLASSES, [1]), sample_latents(CLASSES, [2, 3]), "fine"),
     ):
         save_latents(latents, file)

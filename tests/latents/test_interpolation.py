@@ -8,14 +8,14 @@ import torch
 from comfyui_creps.creps_core import Generator, load_builtin, render, sample
 from comfyui_creps.creps_core.latents import (
     CURVES,
-    EASINGS,
-    average,
+    LATENT_EASINGS,
+    average_latents,
     concatenate,
     interpolate,
     random_walk,
     sample_latents,
 )
-from comfyui_creps.creps_core.latents.interpolation import path, periodic_noise
+from comfyui_creps.creps_core.latents.interpolation import latent_curve, periodic_noise
 from networks import make_generator
 
 GENERATOR = make_generator()
@@ -24,31 +24,32 @@ OTHER = make_generator(img_resolution=64)
 
 
 @pytest.mark.parametrize("curve", CURVES)
-@pytest.mark.parametrize("easing", [easing for easing in EASINGS if easing != "even"])
+@pytest.mark.parametrize("easing", [easing for easing in LATENT_EASINGS if easing != "even"])
 @pytest.mark.parametrize("closed", [False, True])
 def test_paths_pass_their_keys(curve: str, easing: str, closed: bool):
     keys = torch.randn(4, 3, 16, generator=torch.Generator().manual_seed(0))
-    points = path(keys, frames=5, curve=curve, easing=easing, closed=closed)
+    points = latent_curve(keys, frames=5, curve=curve, easing=easing, closed=closed)
     assert len(points) == (20 if closed else 16)
     assert (points[::5] - keys).abs().max() < 1e-5
 
 
 def test_curves():
     keys = torch.randn(5, 16, dtype=torch.float64)
-    fine = path(keys, frames=1000, closed=True)  # no corner, also not where it closes
+    fine = latent_curve(keys, frames=1000, closed=True)  # no corner, also not where it closes
     speed = torch.cat([fine, fine[:1]]).diff(dim=0)
     assert (speed - speed.roll(1, 0)).norm(dim=1).max() < 0.01 * speed.norm(dim=1).max()
     line = torch.arange(4, dtype=torch.float64)[:, None]
-    assert torch.allclose(path(line, frames=4)[:, 0], torch.arange(13, dtype=torch.float64) / 4)
-    ball = path(torch.nn.functional.normalize(keys, dim=1) * 3 + 1, frames=7, curve="spherical", centre=torch.ones(16))
+    assert torch.allclose(latent_curve(line, frames=4)[:, 0], torch.arange(13, dtype=torch.float64) / 4)
+    sphere = torch.nn.functional.normalize(keys, dim=1) * 3 + 1
+    ball = latent_curve(sphere, frames=7, curve="spherical", centre=torch.ones(16))
     assert torch.allclose((ball - 1).norm(dim=1), torch.full((29,), 3.0, dtype=torch.float64))
-    opposite = path(torch.stack([keys[0], -keys[0], -keys[0]]), frames=4, curve="spherical")
+    opposite = latent_curve(torch.stack([keys[0], -keys[0], -keys[0]]), frames=4, curve="spherical")
     assert opposite.isfinite().all()
     for wrong in ({"frames": 0}, {"frames": 5, "curve": "x"}, {"frames": 5, "easing": "x"}, {"frames": 1 << 20}):
         with pytest.raises(ValueError, match=r"frames|curve|easing"):
-            path(keys, **wrong)
+            latent_curve(keys, **wrong)
     with pytest.raises(ValueError, match="at least two"):
-        path(keys[:1], frames=3)
+        latent_curve(keys[:1], frames=3)
 
 
 @pytest.mark.parametrize("generator", [GENERATOR, CLASSES], ids=["plain", "classes"])
@@ -62,7 +63,7 @@ def test_interpolation_in_both_spaces(generator: Generator):
     again = interpolate(generator, interpolate(generator, keys, frames=1, space="z"), frames=2, space="z")
     assert len(again) == 5
     with pytest.raises(ValueError, match="no z"):
-        interpolate(generator, average(keys), frames=2, space="z")
+        interpolate(generator, average_latents(keys), frames=2, space="z")
     with pytest.raises(ValueError, match="styles"):
         interpolate(OTHER, keys, frames=2)
 

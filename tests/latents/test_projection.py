@@ -110,7 +110,7 @@ def test_channels_start_and_a_loss_of_ones_own():
     ("arguments", "message"),
     [
         ({"pictures": torch.zeros(3, 8, 8)}, "shape"),
-        ({"pictures": torch.zeros(1, 3, 1, 8)}, "too little"),
+        ({"pictures": torch.zeros(1, 3, 1, 8)}, "too small"),
         ({"space": "s"}, "space"),
         ({"steps": 0}, "steps"),
         ({"side": 4}, "side"),

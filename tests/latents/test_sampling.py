@@ -8,7 +8,7 @@ from comfyui_creps.creps_core import sample, truncate
 from comfyui_creps.creps_core.checkpoints import fingerprint
 from comfyui_creps.creps_core.comparison import contact_sheet
 from comfyui_creps.creps_core.latents import (
-    average,
+    average_latents,
     concatenate,
     mix_grid,
     parse_seeds,
@@ -131,7 +131,7 @@ def test_select_concatenate_average():
     assert len(both) == len(both.seeds) == 12
     assert both.fingerprint == latents.fingerprint
     assert both.origin is not None
-    mean = average(both)
+    mean = average_latents(both)
     assert torch.equal(mean.ws, both.ws.mean(0, keepdim=True))
     assert (mean.seeds, mean.origin) == ([], None)
     mixed = concatenate([mean, latents])

@@ -20,6 +20,7 @@ import pytest
 import torch
 from comfyui_creps.common.files import lock_file
 from comfyui_creps.creps_core import cli, render, save_generator
+from comfyui_creps.creps_core.commands import render as render_command
 from comfyui_creps.creps_core.rendering import (
     AreaPreview,
     find_partial_renders,
@@ -439,16 +440,14 @@ def test_missing_tifffile_is_explained(tmp_path: Path, monkeypatch, caplog):
     assert cli.main(["render", "--size", "8x8", "--out", str(tmp_path / "p.png")]) == 0
 
 
-@pytest.mark.parametrize(
-    ("resume", "message"), [("--resume", "went on from row 256"), ("--no-resume", "p.tif: g, seed")]
-)
+@pytest.mark.parametrize(("resume", "message"), [("--resume", "from row 256"), ("--no-resume", "p.tif: g, seed")])
 def test_command_line(resume: str, message: str, tmp_path: Path, monkeypatch, caplog):
     monkeypatch.setattr(large, "JOURNAL_SECONDS", 0)
     save_generator(GENERATOR, tmp_path / "g.safetensors")
     command = ["render", "--checkpoint", str(tmp_path / "g.safetensors"), "--size", "64x500", "--bits", "16"]
     command += ["--out", str(tmp_path / "p.tif"), resume]
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "_progress_line", lambda pixels: stop_at(0.9))
+        patch.setattr(render_command, "_progress_line", lambda pixels: stop_at(0.9))
         with pytest.raises(Cancelled):
             cli.main(command)
     caplog.clear()
@@ -461,9 +460,9 @@ def test_command_line(resume: str, message: str, tmp_path: Path, monkeypatch, ca
 
 def test_progress_line(monkeypatch, caplog):
     now = [100.0]
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(render_command.time, "monotonic", lambda: now[0])
     caplog.set_level("INFO", "CREPS")
-    show = cli._progress_line(10**8)
+    show = render_command._progress_line(10**8)
     show(500, 1000)  # half of it an earlier run did
     now[0] += 100
     show(600, 1000)
