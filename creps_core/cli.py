@@ -22,9 +22,9 @@ log = logging.getLogger("CREPS")
 
 def _train(args: argparse.Namespace) -> None:
     """`creps train` with the metrics of snapshots, which lie in a folder above training."""
-    from .evaluation import judge_of_run
+    from .evaluation import snapshot_metrics_of
 
-    run_training(args, judge_of_run)
+    run_training(args, snapshot_metrics_of)
 
 
 COMMANDS = (

@@ -1,8 +1,8 @@
-"""How good a generator is, as numbers."""
+"""Metrics of a generator."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import comfy.model_management as mm
@@ -12,13 +12,18 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..creps_core.evaluation import (
-    Real,
-    Wanted,
+    METRICS,
+    EvaluationRequest,
+    Metric,
+    RealImages,
+    WeightFiles,
+    Workspace,
     evaluate,
     evaluation_plot,
     every_metric,
     generator_set,
     parse_metrics,
+    task_progress,
 )
 from ..creps_core.latents import MAX_SEED
 from ..creps_core.rendering import memory_estimate
@@ -27,13 +32,14 @@ from . import bridge, runs
 from .sockets import Model, ModelSocket
 
 WEIGHTS_FOLDER = "creps_metrics"
-"""In ComfyUI's models: files of weights under their published names."""
+"""In ComfyUI's models folder: weight files under their published names."""
 _ALL = "all"
-_NETWORKS = 1 << 30  # bytes, of the library's networks at work
+_WITHOUT_WEIGHTS = [kind.name for kind in METRICS.values() if not kind.needs_weights]
+_NETWORK_BYTES = 1 << 30  # memory of torch-fidelity's networks
 
 
 class EvaluateGenerator(io.ComfyNode):
-    """A generator and pictures -> numbers."""
+    """Measures a generator, against real images if there are any; returns a report and a plot."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -41,8 +47,8 @@ class EvaluateGenerator(io.ComfyNode):
             node_id="CREPS_EvaluateGenerator",
             display_name="Evaluate CREPS Generator",
             category="CREPS/train",
-            description="Measures how near a generator's pictures are to real ones, and how much they are the same at "
-            "every size. FID, KID and others need files of weights, which are not downloaded; the rest needs none.",
+            description="Measures how close a generator's pictures are to real ones, and whether they are the same at "
+            "every size. FID, KID and others need weight files, which are not downloaded; the rest need none.",
             search_aliases=[
                 "creps metrics",
                 "fid",
@@ -54,32 +60,32 @@ class EvaluateGenerator(io.ComfyNode):
             ],
             is_output_node=True,
             inputs=[
-                ModelSocket.Input("model", tooltip="The generator to judge."),
+                ModelSocket.Input("model", tooltip="The generator to measure."),
                 io.String.Input(
                     "folder",
                     default="",
-                    tooltip="Folder or zip of real pictures, best of such as it was not trained on: a path, or a name "
-                    "inside ComfyUI's input folder. Empty: only what needs none.",
+                    tooltip="Folder or zip of real pictures, ideally not those that it was trained on: a path, or a "
+                    "name inside ComfyUI's input folder. Empty: only metrics that need no pictures.",
                 ),
                 io.String.Input(
                     "metrics",
                     default=_ALL,
-                    tooltip="all: whatever this machine has the weights for. Or some of fid,kid,prc,isc,ppl,swd,scale, "
-                    "of which the last two need none.",
+                    tooltip="all: every metric whose weights this machine has. Or some of "
+                    f"{','.join(METRICS)}, of which {' and '.join(_WITHOUT_WEIGHTS)} need no weights.",
                 ),
                 io.Int.Input(
                     "count",
                     default=1000,
                     min=10,
                     max=1_000_000,
-                    tooltip="Generated pictures. The papers take 50,000; numbers of other counts do not compare.",
+                    tooltip="Generated pictures. The papers use 50,000; values of other counts do not compare.",
                 ),
                 io.Boolean.Input(
                     "mirror",
                     default=False,
                     optional=True,
-                    tooltip="Compare with the real pictures flipped left to right as well: of a generator that was "
-                    "trained so.",
+                    tooltip="Compare with the real pictures flipped left to right as well, for a generator that was "
+                    "trained with mirrored pictures.",
                 ),
                 io.Int.Input(
                     "largest",
@@ -88,7 +94,7 @@ class EvaluateGenerator(io.ComfyNode):
                     max=8192,
                     optional=True,
                     advanced=True,
-                    tooltip="For scale: sizes from 64 pixels per side up to this one are compared.",
+                    tooltip="For scale: compares sizes from 64 pixels per side up to this one.",
                 ),
                 io.Int.Input(
                     "side",
@@ -97,7 +103,7 @@ class EvaluateGenerator(io.ComfyNode):
                     max=4096,
                     optional=True,
                     advanced=True,
-                    tooltip="Size at which pictures are compared. 0: what the generator was trained at.",
+                    tooltip="Size at which pictures are compared. 0: the generator's training resolution.",
                 ),
                 io.Combo.Input(
                     "crop",
@@ -105,7 +111,8 @@ class EvaluateGenerator(io.ComfyNode):
                     default="center",
                     optional=True,
                     advanced=True,
-                    tooltip="How real pictures become square: cut out of the middle, or squeezed; as in the training.",
+                    tooltip="How real pictures become square: center cuts out the middle, resize squeezes. Choose "
+                    "the same as in training.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -115,12 +122,12 @@ class EvaluateGenerator(io.ComfyNode):
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     optional=True,
                     advanced=True,
-                    tooltip="Of the first generated picture; the others follow.",
+                    tooltip="Seed of the first generated picture; the others count up from it.",
                 ),
             ],
             outputs=[
-                io.String.Output(display_name="report", tooltip="The numbers, and what each may be compared with."),
-                io.Image.Output(display_name="plot", tooltip="The numbers as a picture."),
+                io.String.Output(display_name="report", tooltip="The values, and what each may be compared with."),
+                io.Image.Output(display_name="plot", tooltip="The values as plots."),
             ],
         )
 
@@ -140,47 +147,52 @@ class EvaluateGenerator(io.ComfyNode):
         asked = every_metric(count) if metrics.strip().lower() == _ALL else parse_metrics(metrics, count)
         config = model.generator.config
         size = side or config.img_resolution
-        real = None
+        reals = None
         if folder.strip():
             aspect = "{}:{}".format(*model.generator.aspect)
             options = {"side": size, "channels": config.img_channels, "crop": crop, "aspect": aspect, "mirror": mirror}
-            progress = _progress()
             path = Path(runs.source(folder, None))
-            real = Real(path, **options, progress=lambda done, total: progress("opening pictures", done, total))
-        biggest = max(size, largest if any(metric.kind == "scale" for metric in asked) else 0)
-        memory = memory_estimate(config, biggest, biggest) + 12 * config.img_channels * biggest**2 + _NETWORKS
-        generator = bridge.on_device(model, memory)
+            reals = RealImages(path, **options, progress=task_progress(_progress(), "opening pictures"))
+        generator = bridge.on_device(model, _memory(model, asked, size, largest))
         try:
-            found = evaluate(
-                generator_set(generator, real, side=size, first=seed),
-                real,
-                asked,
-                wanted=Wanted(folder=Path(folder_paths.models_dir) / WEIGHTS_FOLDER),
-                device=model.patcher.load_device,
-                folder=Path(folder_paths.get_temp_directory()) / "creps_unfinished",
-                cache=cache_folder() / "metrics",
-                largest=largest,
-                progress=_progress(),
+            evaluation = evaluate(
+                EvaluationRequest(
+                    generator_set(generator, reals, side=size, first=seed), reals, asked, largest=largest
+                ),
+                WeightFiles(folder=Path(folder_paths.models_dir) / WEIGHTS_FOLDER),
+                model.patcher.load_device,
+                Workspace(
+                    Path(folder_paths.get_temp_directory()) / "creps_unfinished",
+                    cache_folder() / "metrics",
+                    progress=_progress(),
+                ),
             )
         finally:
-            if real is not None:
-                real.close()
+            if reals is not None:
+                reals.close()
             mm.soft_empty_cache()
-        plot = torch.from_numpy(evaluation_plot(found).copy()).unsqueeze(0)
+        plot = torch.from_numpy(evaluation_plot(evaluation).copy()).unsqueeze(0)
         image = plot.to(mm.intermediate_device(), mm.intermediate_dtype()) / 255
-        return io.NodeOutput(str(found), image, ui=ui.PreviewText(str(found)))
+        return io.NodeOutput(str(evaluation), image, ui=ui.PreviewText(str(evaluation)))
+
+
+def _memory(model: Model, metrics: Sequence[Metric], side: int, largest: int) -> int:
+    """Bytes to reserve for rendering, the images and the networks of metrics."""
+    config = model.generator.config
+    side = max(side, largest if any(metric.kind.largest_size for metric in metrics) else 0)
+    return memory_estimate(config, side, side) + 12 * config.img_channels * side**2 + _NETWORK_BYTES
 
 
 def _progress() -> Callable[[str, int, int], None]:
-    """Moves the node's bar, says what is worked on, and raises ComfyUI's interrupt when the user cancels."""
-    bar, spoken = comfy.utils.ProgressBar(1), ""
+    """Updates the node's progress bar and status text, and raises ComfyUI's interrupt when the user cancels."""
+    bar, shown_task = comfy.utils.ProgressBar(1), ""
 
-    def progress(what: str, done: int, total: int) -> None:
-        nonlocal spoken
+    def progress(task: str, done: int, total: int) -> None:
+        nonlocal shown_task
         mm.throw_exception_if_processing_interrupted()
-        if what != spoken:
-            spoken = what
-            bridge.say(what)
+        if task != shown_task:
+            shown_task = task
+            bridge.say(task)
         bar.update_absolute(done, max(total, 1))
 
     return progress

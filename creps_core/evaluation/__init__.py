@@ -1,26 +1,30 @@
-"""How good is a generator? As a distance between sets of pictures, and by the nearest real ones.
+"""Metrics of generators: distances between sets of images, the nearest training images, scale consistency.
 
-Read `distance.py` first for what needs no weights, `measure.py` for the metrics of the papers: their numbers are
-torch-fidelity's, behind the door `fidelity.py`. `evaluate.py` puts them together, `snapshots.py` measures while a run
-trains.
+Start with `metrics.py`, the table of all metrics. `evaluate.py` measures them; `measure.py` those of torch-fidelity,
+whose interface is `fidelity.py`; `sliced_wasserstein.py` needs no weights. `snapshots.py` measures a training run.
 """
 
-from .evaluate import Evaluation, evaluate, every_metric, generator_set
-from .measure import Wanted
-from .metrics import KINDS, parse_metrics
+from .evaluate import Evaluation, evaluate, generator_set
+from .metrics import METRICS, Metric, every_metric, parse_metrics
+from .networks import WeightFiles
 from .plot import evaluation_plot
-from .sets import Real
-from .snapshots import judge_of_run
+from .request import EvaluationRequest, Workspace, task_progress
+from .sets import RealImages
+from .snapshots import snapshot_metrics_of
 
 __all__ = [
-    "KINDS",
+    "METRICS",
     "Evaluation",
-    "Real",
-    "Wanted",
+    "EvaluationRequest",
+    "Metric",
+    "RealImages",
+    "WeightFiles",
+    "Workspace",
     "evaluate",
     "evaluation_plot",
     "every_metric",
     "generator_set",
-    "judge_of_run",
     "parse_metrics",
+    "snapshot_metrics_of",
+    "task_progress",
 ]

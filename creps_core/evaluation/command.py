@@ -1,4 +1,4 @@
-"""`creps evaluate`: how far a generator's pictures are from real ones, by several measures, and whether it copies."""
+"""`creps evaluate`: metrics of a generator against real images, and whether it copies training images."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
     from ..network import Generator
     from ..training import Process
-    from .measure import Wanted
     from .metrics import Metric
-    from .sets import PictureSet, Real
+    from .sets import ImageSet, RealImages
 
 log = logging.getLogger("CREPS")
 
-GRID = 8  # columns and rows
-RESULT, TABLE = "metrics.json", "distances.json"
-_COUNT = 4096  # pictures of each kind, for distances
+_GRID = 8  # columns and rows of grid.png
+_METRICS_FILE, _DISTANCES_FILE = "metrics.json", "distances.json"
+_COUNT = 4096  # images of each kind, for distances
+_LOG_INTERVAL = 10.0  # seconds
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
+    """Add the arguments of `creps evaluate`."""
     p = parser
     g = p.add_mutually_exclusive_group(required=True)
     g.add_argument("--checkpoint", type=Path, metavar="FILE", help="official .pkl, our .safetensors, or a snapshot")
     g.add_argument("--builtin", metavar="NAME", help="built-in generator")
-    g.add_argument("--pictures", type=Path, metavar="PATH", help="folder or zip of pictures to judge instead")
+    g.add_argument("--pictures", type=Path, metavar="PATH", help="folder or zip of pictures to measure instead")
     p.add_argument("--data", type=Path, metavar="PATH", help="folder or zip that it was trained on")
-    p.add_argument("--held-out", type=Path, metavar="PATH", help="folder or zip of such pictures kept from it")
+    p.add_argument("--held-out", type=Path, metavar="PATH", help="folder or zip of others like them, kept from it")
     p.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="for the numbers as JSON, and the pictures"
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder for the values as JSON, and the pictures"
     )
     p.add_argument(
         "--metrics",
         metavar="NAME,NAME...",
-        help="fid, kid, prc (precision and recall), isc, ppl: as the papers measure, by torch-fidelity; swd, scale: "
-        "without any weights. fid5k is fid with 5,000 pictures. Default: the table of distances, and copies",
+        help="fid, kid, prc (precision and recall), isc, ppl: as in the papers, by torch-fidelity; swd, scale: need no "
+        "weights. fid5k is fid with 5,000 pictures. Default: the table of distances, and copies",
     )
     p.add_argument(
         "--count",
@@ -54,52 +54,64 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"pictures of each kind, fewer where the data have fewer; default {_COUNT} for distances, 50000 for the "
         "metrics of the papers",
     )
-    p.add_argument("--sides", type=_sides, default=(64, 128), metavar="N,N...", help="of distances; default 64,128")
-    p.add_argument("--crop", default="center", choices=("center", "resize"), help="cut out the middle, or squeeze")
+    p.add_argument(
+        "--sides", type=_sides, default=(64, 128), metavar="N,N...", help="sizes for distances; default 64,128"
+    )
+    p.add_argument(
+        "--crop", default="center", choices=("center", "resize"), help="center: cut out the middle; resize: squeeze"
+    )
     p.add_argument(
         "--normalise",
         default="reference",
         choices=("reference", "own"),
-        help="reference: in deviations of the held-out pictures, palette and contrast count; own: as in the paper, "
-        "each set by its own mean and deviation; default reference",
+        help="reference (default): in deviations of the held-out pictures, so palette and contrast count; own: each "
+        "set by its own mean and deviation, as in the paper",
     )
-    p.add_argument("--nearest", type=int, default=16, metavar="N", help="pictures to find the nearest of; default 16")
-    p.add_argument("--grid-side", type=int, default=128, help="of each of the 8 x 8 pictures of grid.png")
-    p.add_argument("--seed", type=int, default=0, help="the first of the pictures, and of all that is chosen at random")
+    p.add_argument(
+        "--nearest",
+        type=int,
+        default=16,
+        metavar="N",
+        help="number of nearest pictures; default 16",
+    )
+    p.add_argument("--grid-side", type=int, default=128, help="size of each of the 8 x 8 pictures of grid.png")
+    p.add_argument("--seed", type=int, default=0, help="seed of the first picture, and of all random choices")
     p.add_argument("--device", help="cpu, cuda...; default: a GPU if there is one")
     m = p.add_argument_group("metrics of the papers", "Their weights are not part of this package; docs/evaluation.md.")
     m.add_argument("--inception", type=Path, metavar="FILE", help="torch-fidelity's Inception, for fid, kid, prc, isc")
     m.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's VGG-16, for prc as in the papers, and ppl")
     m.add_argument("--lpips", type=Path, metavar="FILE", help="torch-fidelity's LPIPS, for ppl")
-    m.add_argument("--download", action="store_true", help="fetch what is missing of them, from where it is published")
+    m.add_argument("--download", action="store_true", help="download missing weight files from their publishers")
     m.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        help="compare with flipped real pictures too; default: as in the run.json beside the checkpoint, else no",
+        help="compare with mirrored real pictures too; default: as in the run.json beside the checkpoint, else no",
     )
-    m.add_argument("--side", type=int, help="of the pictures; default: what the generator was trained at")
+    m.add_argument("--side", type=int, help="size of the pictures; default: the generator's training resolution")
     m.add_argument("--precision", default="auto", choices=RENDER_PRECISIONS)
-    m.add_argument("--largest", type=int, default=8192, help="size for scale; default 8192")
+    m.add_argument("--largest", type=int, default=8192, help="largest size for scale; default 8192")
     m.add_argument("--cache", type=Path, metavar="FOLDER", help="for statistics of real pictures; default: the user's")
 
 
 def _run(args: argparse.Namespace) -> str:
-    """Evaluate, from the command's arguments; writes the files and returns the tables."""
+    """Run the command: write its files and return the tables."""
     from ...common.devices import device_of
-    from .metrics import Metric, parse_metrics
+    from .metrics import METRICS, Metric, parse_metrics
 
     for name, least in (("count", 1), ("nearest", 1), ("grid_side", 1), ("seed", 0), ("side", 8), ("largest", 127)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    metrics = parse_metrics(args.metrics, args.count) if args.metrics else [Metric("swd", args.count or _COUNT)]
+    metrics = (
+        parse_metrics(args.metrics, args.count) if args.metrics else [Metric(METRICS["swd"], args.count or _COUNT)]
+    )
     _check_sources(args, metrics)
     device = device_of(args.device)
-    for name in (RESULT, TABLE, "nearest.png", "grid.png"):
+    for name in (_METRICS_FILE, _DISTANCES_FILE, "nearest.png", "grid.png"):
         check_target(args.out / name)
     if not args.metrics:
-        return _distances(args, _generator(args, device), metrics[0].count)
-    return _measured(args, metrics, device)
+        return _run_distances(args, _load(args, device), metrics[0].count)
+    return _run_metrics(args, metrics, device)
 
 
 EVALUATE_COMMAND = Command(
@@ -108,29 +120,31 @@ EVALUATE_COMMAND = Command(
 
 
 def _check_sources(args: argparse.Namespace, metrics: Sequence[Metric]) -> None:
-    """Raises ValueError: pictures are missing that are needed, or the same for two purposes."""
+    """Raises ValueError: images are missing, or the same ones are given for two purposes."""
     if args.metrics is None and (args.data is None or args.held_out is None):
-        raise ValueError("give --data and --held-out: the pictures that it was trained on, and such as it has not seen")
+        raise ValueError(
+            "give --data and --held-out: the pictures that it was trained on, and others that it has not seen"
+        )
     if args.metrics is None and args.pictures:
         raise ValueError("--pictures is for --metrics: distances and copies are those of a generator")
-    if args.data is None and any(metric.about.reals for metric in metrics):
-        names = ", ".join(metric.name for metric in metrics if metric.about.reals)
+    if args.data is None and any(metric.kind.needs_reals for metric in metrics):
+        names = ", ".join(metric.name for metric in metrics if metric.kind.needs_reals)
         raise ValueError(f"give --data, the real pictures that {names} compares with")
     if args.data and args.held_out and args.data.resolve() == args.held_out.resolve():
         raise ValueError(
-            "--data and --held-out are the same pictures; held-out ones are such as the training has not seen"
+            "--data and --held-out are the same pictures; held-out ones are those that the training has not seen"
         )
 
 
-def _generator(args: argparse.Namespace, device: torch.device) -> Generator:
+def _load(args: argparse.Namespace, device: torch.device) -> Generator:
     from ..checkpoints import load_builtin, load_generator
 
     generator = load_generator(args.checkpoint) if args.checkpoint else load_builtin(args.builtin)
     return generator.to(device)
 
 
-def _measured(args: argparse.Namespace, metrics: Sequence[Metric], device: torch.device) -> str:
-    """The metrics by name: their numbers, and why there are none of the others."""
+def _run_metrics(args: argparse.Namespace, metrics: Sequence[Metric], device: torch.device) -> str:
+    """Measure the metrics of `--metrics`, on all processes of torchrun."""
     import torch
 
     from ..training import join, leave
@@ -145,7 +159,7 @@ def _measured(args: argparse.Namespace, metrics: Sequence[Metric], device: torch
         try:
             return _measure(args, metrics, device, process)
         except KeyboardInterrupt:
-            log.info("stopped; the same command goes on")
+            log.info("stopped; the same command resumes")
             raise
     finally:
         leave()
@@ -154,24 +168,25 @@ def _measured(args: argparse.Namespace, metrics: Sequence[Metric], device: torch
 def _measure(args: argparse.Namespace, metrics: Sequence[Metric], device: torch.device, process: Process) -> str:
     from ...kernels import cache_folder
     from .evaluate import evaluate
+    from .networks import WeightFiles
+    from .request import EvaluationRequest, Workspace
 
     start = time.monotonic()
-    generator = None if args.pictures else _generator(args, device)
-    judged, real = _sets(args, generator)
+    generator = None if args.pictures else _load(args, device)
+    images, reals = _image_sets(args, generator)
     found = evaluate(
-        judged,
-        real,
-        metrics,
-        wanted=_wanted(args),
-        device=device,
-        folder=args.out / "unfinished",
-        cache=args.cache or cache_folder() / "metrics",
-        held_out=args.held_out,
-        sides=args.sides,
-        normalise=args.normalise,
-        largest=args.largest,
-        process=process,
-        progress=progress_log(),
+        EvaluationRequest(
+            images,
+            reals,
+            metrics,
+            held_out=args.held_out,
+            sides=args.sides,
+            normalise=args.normalise,
+            largest=args.largest,
+        ),
+        WeightFiles(args.inception, args.vgg, args.lpips, download=args.download),
+        device,
+        Workspace(args.out / "unfinished", args.cache or cache_folder() / "metrics", process, progress_logger()),
     )
     if not process.is_first:
         return ""
@@ -180,31 +195,31 @@ def _measure(args: argparse.Namespace, metrics: Sequence[Metric], device: torch.
         **found.to_dict(),
         "seconds": round(time.monotonic() - start, 1),
     }
-    write_json(args.out / RESULT, result)
+    write_json(args.out / _METRICS_FILE, result)
     return str(found)
 
 
-def _sets(args: argparse.Namespace, generator: Generator | None) -> tuple[PictureSet, Real | None]:
-    """What is judged, and what it is compared with."""
+def _image_sets(args: argparse.Namespace, generator: Generator | None) -> tuple[ImageSet, RealImages | None]:
+    """The images to measure, and those to compare with."""
     from .evaluate import generator_set
-    from .sets import Real
+    from .sets import RealImages
 
     if generator is None and args.side is None:
         raise ValueError("give --side, the size at which --pictures are compared with the real ones")
     side = args.side or (generator.config.img_resolution if generator else 0)
-    real = None
+    reals = None
     if args.data is not None:
         aspect = ":".join(map(str, generator.aspect)) if generator else "1:1"
         channels = generator.config.img_channels if generator else 3
-        mirror = args.mirror if args.mirror is not None else _trained_mirrored(args.checkpoint)
-        real = Real(args.data, side=side, channels=channels, crop=args.crop, aspect=aspect, mirror=mirror)
+        mirror = args.mirror if args.mirror is not None else _trained_with_mirror(args.checkpoint)
+        reals = RealImages(args.data, side=side, channels=channels, crop=args.crop, aspect=aspect, mirror=mirror)
     if generator is None:
-        return Real(args.pictures, side=side, crop=args.crop), real
-    return generator_set(generator, real, side=side, first=args.seed, precision=args.precision), real
+        return RealImages(args.pictures, side=side, crop=args.crop), reals
+    return generator_set(generator, reals, side=side, first=args.seed, precision=args.precision), reals
 
 
-def _trained_mirrored(checkpoint: Path | None) -> bool:
-    """Whether the run that a checkpoint lies in shows flipped pictures too."""
+def _trained_with_mirror(checkpoint: Path | None) -> bool:
+    """Whether the run in whose folder a checkpoint lies trains with mirrored images."""
     try:
         run = read_json(checkpoint.parent / "run.json") if checkpoint else {}
     except (OSError, ValueError):
@@ -213,64 +228,59 @@ def _trained_mirrored(checkpoint: Path | None) -> bool:
     return isinstance(data, dict) and data.get("mirror") is True
 
 
-def _wanted(args: argparse.Namespace) -> Wanted:
-    from .measure import Wanted
-
-    return Wanted(args.inception, args.vgg, args.lpips, download=args.download)
-
-
-def _distances(args: argparse.Namespace, generator: Generator, count: int) -> str:
-    """The table of distances, and copies; writes their files."""
+def _run_distances(args: argparse.Namespace, generator: Generator, count: int) -> str:
+    """Measure distances and search for copies."""
     from ..training import sample_grid
-    from .unseen import Unseen, row_to_dict, table, verdict
+    from .distance_table import format_distance_table
+    from .held_out import HeldOutComparison, describe_copies
 
-    unseen = Unseen(generator, args.data, args.held_out, args.crop, args.seed)
-    spoken = progress_log()
-    rows, enlarged = unseen.distances(
+    comparison = HeldOutComparison(generator, args.data, args.held_out, args.crop, args.seed)
+    progress = progress_logger()
+    report = comparison.distances(
         args.sides,
         count,
         normalise=args.normalise,
-        progress=lambda done, total: spoken("generated pictures", done, total),
+        progress=lambda done, total: progress("generated pictures", done, total),
     )
     log.info("nearest pictures")
-    copies, sheet = unseen.copies(args.nearest, min(args.sides))
+    copies, sheet = comparison.copies(args.nearest, min(args.sides))
     result = {
         "generator": generator.name,
         "normalise": args.normalise,
         "seed": args.seed,
-        "distances": [row_to_dict(row) for row in rows],
+        "distances": [row.to_dict() for row in report.rows],
         "nearest": copies,
-        "enlarged": enlarged,
+        "enlarged": report.enlarged,
     }
-    write_json(args.out / TABLE, result)
+    write_json(args.out / _DISTANCES_FILE, result)
     write_png(args.out / "nearest.png", sheet)
-    write_png(args.out / "grid.png", sample_grid(generator, args.grid_side, GRID, GRID))
-    return f"{table(rows)}\n\n{verdict(copies)}"
+    write_png(args.out / "grid.png", sample_grid(generator, args.grid_side, _GRID, _GRID))
+    return f"{format_distance_table(report.rows)}\n\n{describe_copies(copies)}"
 
 
-def progress_log() -> Callable[[str, int, int], None]:
-    """Says every ten seconds how far it is, and how much time is left of what is worked on."""
-    said = time.monotonic()
-    what, first, start = "", 0, said
+def progress_logger() -> Callable[[str, int, int], None]:
+    """A callback progress(task, done, total) that logs the progress and the time left every ten seconds."""
+    last_log = time.monotonic()
+    task, first, start = "", 0, last_log
 
-    def progress(of: str, done: int, total: int) -> None:
-        nonlocal said, what, first, start
+    def progress(name: str, done: int, total: int) -> None:
+        nonlocal last_log, task, first, start
         now = time.monotonic()
-        if of != what:
-            what, first, start = of, done, now
+        if name != task:
+            task, first, start = name, done, now
             if done and done < total:
-                log.info("%s: going on from %s of %s", of, f"{done:,}", f"{total:,}")
-        if now - said > 10 and done < total:
-            said = now
+                log.info("%s: resuming at %s of %s", name, f"{done:,}", f"{total:,}")
+        if now - last_log > _LOG_INTERVAL and done < total:
+            last_log = now
             rate = (done - first) / max(now - start, 1e-9)
             left = f", {rate:.1f} per second, {duration((total - done) / rate)} left" if rate else ""
-            log.info("%s: %s of %s%s", of, f"{done:,}", f"{total:,}", left)
+            log.info("%s: %s of %s%s", name, f"{done:,}", f"{total:,}", left)
 
     return progress
 
 
 def _sides(text: str) -> tuple[int, ...]:
-    """64,128"""
+    """Parse "64,128"."""
     try:
         sides = tuple(int(part) for part in text.split(","))
     except ValueError:

@@ -1,69 +1,65 @@
-"""Perceptual path length in w at the end points, as StyleGAN2's `ppl2_wend`: how far pictures jump when w moves.
+"""Perceptual path length in w at the end points, as StyleGAN2's `ppl2_wend`: how much images change per step in w.
 
     PPL = E[ LPIPS(G(w0), G(lerp(w0, w1, e))) ] / e^2,   w0 = mapping(z0, c), w1 = mapping(z1, c), e = 1e-4
 
-over the pairs between the first and the last percentile. Pictures are reduced by area to 256 pixels, not rounded to 8
-bits, and the seeds of pair i are 2i and 2i + 1; the label is that of 2i. LPIPS is the library's.
+over the pairs between the 1st and the 99th percentile. Images are reduced by area to 256 pixels and not rounded to 8
+bits. The seeds of pair i are 2i and 2i + 1, its label is that of seed 2i. LPIPS is torch-fidelity's.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ...common.float32 import float32_products
 from ..latents import seeds_to_inputs
 from ..rendering import render
-from .pieces import Step
-from .sets import Generated
+from .chunks import RowsDone
+from .sets import GeneratedImages
 
 EPSILON = 1e-4
-SIDE = 256
-STEP = "step"
-"""The name of the column."""
-_DISCARDED = 1, 99  # percentiles
+LPIPS_SIDE = 256
+STEP_COLUMN = "step"
+_KEPT = 1, 99  # percentiles
 _BATCH = 8  # pairs
 
 
-class PathLengths:
-    """The steps of pairs of seeds."""
+class PathSteps:
+    """LPIPS of small steps between pairs of seeds."""
 
-    def __init__(self, generated: Generated, lpips: Any, epsilon: float = EPSILON):
+    def __init__(self, generated: GeneratedImages, lpips: Callable[[Tensor, Tensor], Tensor], epsilon: float = EPSILON):
         """
         Args:
-            generated: whose pictures; their precision is float32 here.
-            lpips: takes two batches float32 [N, 3, H, W] of 0..255; see `fidelity.make_lpips`.
-            epsilon: of the step.
+            generated: whose images; rendered in float32 here.
+            lpips: returns the N distances of two batches float32 [N, 3, H, W], 0..255; see `fidelity.Lpips`.
+            epsilon: size of the step.
         """
         self.generated, self.lpips, self.epsilon = generated, lpips, epsilon
 
-    def rows(self, start: int, stop: int, step: Step = lambda done: None) -> dict[str, Tensor]:
-        """{"step": float64 [stop - start]}: LPIPS over e^2 of some pairs."""
+    def rows(self, start: int, stop: int, rows_done: RowsDone = lambda done: None) -> dict[str, Tensor]:
+        """{"step": float64 [stop - start]}, LPIPS / e^2 of the pairs `start` to `stop` - 1."""
         parts = []
         for first in range(start, stop, _BATCH):
             parts.append(self._steps(first, min(first + _BATCH, stop)))
-            step(first + len(parts[-1]) - start)
-        return {STEP: torch.cat(parts)}
+            rows_done(first + len(parts[-1]) - start)
+        return {STEP_COLUMN: torch.cat(parts)}
 
     def _steps(self, start: int, stop: int) -> Tensor:
         generated = self.generated
         begin, end = self.ends(start, stop)
         ws = torch.cat([begin, torch.lerp(begin, end, self.epsilon)])
         side = generated.side
-        pictures = render(generated.generator, ws, height=side, width=side, precision="float32")
-        pictures = (pictures[:, :3].expand(-1, 3, -1, -1) + 1) * 127.5
-        if side > SIDE:
-            pictures = adaptive_avg_pool2d(pictures, SIDE)
-        with torch.no_grad(), float32_products(pictures.device, tf32=False):
-            found = self.lpips(*pictures.chunk(2))
-        return found.double().flatten().cpu() / self.epsilon**2
+        images = render(generated.generator, ws, height=side, width=side, precision="float32")
+        images = (images[:, :3].expand(-1, 3, -1, -1) + 1) * 127.5
+        if side > LPIPS_SIDE:
+            images = adaptive_avg_pool2d(images, LPIPS_SIDE)
+        return self.lpips(*images.chunk(2)).double().cpu() / self.epsilon**2
 
     def ends(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """The styles w0 and w1 of some pairs, [N, num_ws, w_dim] each."""
+        """The styles w0 and w1 of the pairs `start` to `stop` - 1, [N, num_ws, w_dim] each."""
         generated = self.generated
         firsts = [generated.first + 2 * pair for pair in range(start, stop)]
         generator = generated.generator
@@ -76,10 +72,10 @@ class PathLengths:
             return generator.mapping(z0.to(device), c), generator.mapping(z1.to(device), c)
 
 
-def path_length(steps: Tensor) -> tuple[float, float]:
-    """PPL of the steps of pairs, and their standard deviation, without those beyond the first and last percentile."""
+def perceptual_path_length(steps: Tensor) -> tuple[float, float]:
+    """Mean (the PPL) and standard deviation of the steps between the 1st and the 99th percentile."""
     values = steps.numpy()
-    low = np.percentile(values, _DISCARDED[0], method="lower")
-    high = np.percentile(values, _DISCARDED[1], method="higher")
+    low = np.percentile(values, _KEPT[0], method="lower")
+    high = np.percentile(values, _KEPT[1], method="higher")
     kept = values[(values >= low) & (values <= high)]
     return float(kept.mean()), float(kept.std())

@@ -1,29 +1,28 @@
-"""The same picture at every size, as numbers that need no weights: for any generator."""
+"""Scale consistency: whether a generator renders the same image at every size. Needs no weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..comparison import Agreement, Aliasing, scale_consistency, sizes_up_to
 from ..latents import sample
 from ..network import Generator
-from ..rendering import Progress
 
-SMALLEST, LARGEST = 64, 8192
+SMALLEST_SIZE, LARGEST_SIZE = 64, 8192
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How a generator's pictures agree from size to size.
+class ScaleReport:
+    """Agreement of a generator's images between sizes.
 
     Attributes:
-        latents: seeds looked at.
+        latents: number of latents.
         agreements: of neighbouring sizes n and 2n - 1, and of the first with the last; see `scale_consistency`.
-        aliasing: by size, in dB; see `Aliasing`, which has the formula.
-        largest: the size that aliasing is measured against.
+        aliasing: by size, in dB; `Aliasing` has the formula.
+        largest: the size that aliasing is measured against, in pixels.
     """
 
     latents: int
@@ -32,7 +31,7 @@ class Scale:
     largest: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, which has no infinite numbers: None is one."""
+        """For JSON, which has no infinity: None stands for it."""
 
         def finite(value: float) -> float | None:
             return value if math.isfinite(value) else None
@@ -43,6 +42,10 @@ class Scale:
             "aliasing": {str(size): finite(value) for size, value in self.aliasing.items()},
             "aliasing_against": self.largest,
         }
+
+    def json_fields(self) -> dict[str, Any]:
+        """Its fields of `metrics.json`."""
+        return {"scale": self.to_dict()}
 
     def __str__(self) -> str:
         lines = [
@@ -59,24 +62,24 @@ class Scale:
         return "\n".join(lines)
 
 
-def scale(
+def measure_scale(
     generator: Generator,
     seeds: Sequence[int],
     *,
-    smallest: int = SMALLEST,
-    largest: int = LARGEST,
+    smallest: int = SMALLEST_SIZE,
+    largest: int = LARGEST_SIZE,
     precision: str = "auto",
-    progress: Progress | None = None,
-) -> Scale:
-    """Render seeds at sizes n, 2n - 1, ... up to the largest at most, and compare them.
+    progress: Callable[[int, int], None] | None = None,
+) -> ScaleReport:
+    """Render seeds at sizes n, 2n - 1, ... up to the largest, and compare them.
 
-    The pictures of the largest size lie in memory: 0.8 GB at 8192, and as much again for their waves.
+    The images of the largest size are kept in memory: 0.8 GB at 8192, and as much again for their spectrum.
 
     Args:
         generator: on any device.
         seeds: of the latents.
         smallest, largest: pixels per side, 3 or more.
-        precision, progress: as of `render`.
+        precision, progress: see `render`.
 
     Raises:
         ValueError: there are no two sizes between them.
@@ -86,4 +89,4 @@ def scale(
     agreements = scale_consistency(
         generator, sample(generator, seeds), sizes, precision=precision, progress=progress, on_image=aliasing.add
     )
-    return Scale(len(seeds), agreements, aliasing.decibels(), sizes[-1])
+    return ScaleReport(len(seeds), agreements, aliasing.decibels(), sizes[-1])

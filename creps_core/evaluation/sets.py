@@ -1,4 +1,4 @@
-"""Sets of pictures that metrics are computed of: generated ones, and those of a folder or archive."""
+"""Sets of images that metrics are computed of: generated ones, and those of a folder or archive."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from ..rendering import probe_precision, render
 
 log = logging.getLogger("CREPS")
 
-_GREY = 127.5  # behind transparent pictures
+_GREY = 127.5  # background of transparent images
 
 
-class PictureSet(ABC):
-    """Pictures by their numbers."""
+class ImageSet(ABC):
+    """A set of images by index."""
 
     identity: dict[str, Any]
-    """All that they depend on, for JSON."""
+    """Everything that the images depend on, for JSON."""
     facts: dict[str, Any]
-    """What a report says of them."""
+    """Description of the images in a report, for JSON."""
 
     @abstractmethod
     def count(self) -> int | None:
-        """How many there are; None: as many as are asked for."""
+        """Number of images; None: unlimited."""
 
     @abstractmethod
-    def pictures(self, start: int, stop: int) -> Tensor:
-        """Some of them, uint8 [stop - start, 3, side, side]."""
+    def images(self, start: int, stop: int) -> Tensor:
+        """Images `start` to `stop` - 1, uint8 [stop - start, 3, side, side]."""
 
 
-class Generated(PictureSet):
-    """Pictures of a generator: the i-th is that of the seed `first` + i, not truncated, whole, as a square."""
+class GeneratedImages(ImageSet):
+    """Images of a generator: image i is that of seed `first` + i, not truncated, the whole frame as a square."""
 
     def __init__(
         self,
@@ -56,20 +56,20 @@ class Generated(PictureSet):
     ):
         """
         Args:
-            generator: on any device; its labels are drawn as often as among the pictures that it was trained on.
-            side: of the pictures.
-            first: seed.
-            precision: as of `render`.
-            labels: to be drawn instead, where it does not know how often its own occurred.
-            name: its identity, for a generator that changes; "": by its weights.
+            generator: on any device. Its labels are drawn with their frequencies in its training set.
+            side: of the images, in pixels.
+            first: first seed.
+            precision: see `render`.
+            labels: frequencies to use where the generator does not know its own.
+            name: identity of a generator whose weights change; "": a hash of its weights.
         """
-        known = generator.labels or labels
+        drawn_from = generator.labels or labels
         self.generator, self.side, self.first, self.precision = generator, side, first, precision
-        self._own, self._labels = generator.labels, known
+        self._own_labels, self._labels = generator.labels, drawn_from
         drawn = "none"
         if generator.config.c_dim:
-            drawn = "drawn by the seed, as often as in the data set" if known else "seed modulo classes"
-        values = [] if known is None else [known.values.tolist(), known.counts.tolist()]
+            drawn = "drawn by the seed, as often as in the data set" if drawn_from else "seed modulo classes"
+        values = [] if drawn_from is None else [drawn_from.values.tolist(), drawn_from.counts.tolist()]
         self.identity = {
             "generator": name or fingerprint(generator),
             "side": side,
@@ -81,23 +81,23 @@ class Generated(PictureSet):
         self.facts = {"resolution": side, "rendered_in": self._precision(), "first_seed": first, "labels": drawn}
 
     def count(self) -> None:
-        """As many as are asked for."""
+        """Unlimited."""
 
     @contextmanager
     def drawing_labels(self) -> Iterator[None]:
-        """Meanwhile the generator draws the labels of this set."""
+        """Inside the `with` block the generator draws the labels of this set."""
         self.generator.labels = self._labels
         try:
             yield
         finally:
-            self.generator.labels = self._own
+            self.generator.labels = self._own_labels
 
-    def pictures(self, start: int, stop: int) -> Tensor:
-        """See `PictureSet`."""
-        return three_channels(self.raw(start, stop))
+    def images(self, start: int, stop: int) -> Tensor:
+        """See `ImageSet`."""
+        return as_rgb(self.native_images(start, stop))
 
-    def raw(self, start: int, stop: int) -> Tensor:
-        """`pictures` with the channels of the generator."""
+    def native_images(self, start: int, stop: int) -> Tensor:
+        """As `images`, with the channels of the generator."""
         with self.drawing_labels():
             ws = sample(self.generator, range(self.first + start, self.first + stop))
         out = torch.empty(len(ws), self.generator.config.img_channels, self.side, self.side, dtype=torch.uint8)
@@ -111,10 +111,10 @@ class Generated(PictureSet):
         return str(probe_precision(self.generator).precision) if on_gpu else "float32"
 
 
-class Real(PictureSet):
-    """Pictures of a folder or archive, cut as in training; with `mirror`, then all of them flipped left to right.
+class RealImages(ImageSet):
+    """Images of a folder or archive, cropped as in training; with `mirror`, then all of them flipped left to right.
 
-    They are opened when the first one is asked for: features that were kept need none.
+    The dataset is opened on first access: cached features need no images.
     """
 
     def __init__(
@@ -132,12 +132,13 @@ class Real(PictureSet):
         """
         Args:
             path: folder or zip.
-            side, channels, crop, aspect, mirror: as of `open_dataset`.
-            opened: where they are open already, with these options.
-            progress: called as progress(done, total) while they are opened.
+            side: resolution of `open_dataset`.
+            channels, crop, aspect, mirror: see `open_dataset`.
+            opened: the dataset, if it is open already with these options.
+            progress: called as progress(done, total) while it is opened.
 
         Raises:
-            DatasetError: there is no such thing.
+            DatasetError: there is no such folder or archive.
         """
         self.path, self.mirror = path, mirror
         self._options: dict[str, Any] = {
@@ -148,53 +149,53 @@ class Real(PictureSet):
             "mirror": mirror,
             "max_pictures": opened.options["max_pictures"] if opened else None,
         }
-        self._progress, self._opened = progress, opened
+        self._progress, self._dataset = progress, opened
         self.identity = {"files": opened.fingerprint if opened else stamp(path), **self._options}
         self.facts = {"pictures_of": path.name, "resolution": side, "crop": crop}
 
-    def opened(self) -> ImageDataset:
-        """The pictures. Raises DatasetError: none can be used."""
-        if self._opened is None:
+    def dataset(self) -> ImageDataset:
+        """The dataset, opened on the first call. Raises DatasetError: no image can be used."""
+        if self._dataset is None:
             log.info("opening %s", self.path)
-            self._opened = open_dataset(self.path, progress=self._progress, **self._options)
-            log.info("%s", self._opened.report)
-        return self._opened
+            self._dataset = open_dataset(self.path, progress=self._progress, **self._options)
+            log.info("%s", self._dataset.report)
+        return self._dataset
 
     def count(self) -> int:
-        """With the mirrored ones."""
-        return len(self.opened())
+        """Number of images, including mirrored ones."""
+        return len(self.dataset())
 
-    def pictures(self, start: int, stop: int) -> Tensor:
-        """See `PictureSet`."""
-        return three_channels(self.opened().images(range(start, stop)))
+    def images(self, start: int, stop: int) -> Tensor:
+        """See `ImageSet`."""
+        return as_rgb(self.dataset().images(range(start, stop)))
 
     def close(self) -> None:
         """Close the archive, if one is open."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        if self._dataset is not None:
+            self._dataset.close()
+            self._dataset = None
 
     def labels(self) -> LabelSet | None:
-        """The labels in its `dataset.json`, and how often each occurs; None: there are none."""
+        """The labels of its `dataset.json` with their frequencies; None: there are none."""
         try:
-            pictures = open_dataset(self.path, use_labels="file", **self._options)
+            labelled = open_dataset(self.path, use_labels="file", **self._options)
         except DatasetError as error:
             log.warning("%s", error)
             return None
-        pictures.close()
-        found = pictures.label_counts()
+        labelled.close()
+        found = labelled.label_counts()
         if found is None:
             return None
         values, counts = found
-        return LabelSet(torch.from_numpy(values), torch.from_numpy(counts), pictures.class_names)
+        return LabelSet(torch.from_numpy(values), torch.from_numpy(counts), labelled.class_names)
 
 
-def three_channels(pictures: Tensor) -> Tensor:
-    """uint8 [N, C, H, W] with three channels: grey ones thrice, transparent ones before grey."""
-    channels = pictures.shape[1]
+def as_rgb(images: Tensor) -> Tensor:
+    """uint8 [N, C, H, W] with three channels: grey is repeated, transparent images are composited on mid-grey."""
+    channels = images.shape[1]
     if channels == 1:
-        return pictures.expand(-1, 3, -1, -1).contiguous()
+        return images.expand(-1, 3, -1, -1).contiguous()
     if channels == 4:
-        alpha = pictures[:, 3:].float() / 255
-        return (pictures[:, :3] * alpha + _GREY * (1 - alpha)).round().to(torch.uint8)
-    return pictures
+        alpha = images[:, 3:].float() / 255
+        return (images[:, :3] * alpha + _GREY * (1 - alpha)).round().to(torch.uint8)
+    return images

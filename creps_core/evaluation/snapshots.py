@@ -1,13 +1,13 @@
-"""`creps train --metrics`: what is measured of a run's snapshots."""
+"""`creps train --metrics`: metrics of a run's snapshots."""
 
 from __future__ import annotations
 
 import argparse
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...common.errors import TrainingError
 from ..training import Judge
@@ -17,110 +17,99 @@ if TYPE_CHECKING:
 
     from ..data import ImageDataset
     from ..training import Run, Trainer
-    from .measure import Networks
     from .metrics import Metric
+    from .networks import FeatureNetworks
+    from .sets import RealImages
 
-NONE = "none"
-_MOST = 1024  # pictures of sliced Wasserstein distances: 150 MB at 128 pixels
-_FILES = ("inception", "vgg", "lpips")
+NO_METRICS = "none"
+_WEIGHT_FILES = ("inception", "vgg", "lpips")
 
 
-def judge_of_run(args: argparse.Namespace, run: Run, device: torch.device) -> Judge | None:
-    """What measures the snapshots of a run, from the arguments of `creps train`, else as before; None: nothing does.
+def snapshot_metrics_of(args: argparse.Namespace, run: Run, device: torch.device) -> Judge | None:
+    """The metrics of a run's snapshots, from the arguments of `creps train`, else as in the run so far; None: none.
 
-    What is asked for is noted in `run.info`, for `run.json`.
+    The options are stored in `run.info`, for `run.json`.
 
     Raises:
         TrainingError: a metric cannot be measured here; says why.
         ValueError: there is no such metric.
     """
-    asked = {name: getattr(args, name) for name in ("metrics", "held_out", *_FILES)}
-    given = {name: str(value) if name == "metrics" else str(value.absolute()) for name, value in asked.items() if value}
+    names = ("metrics", "held_out", *_WEIGHT_FILES)
+    arguments = {name: getattr(args, name) for name in names}
+    given = {
+        name: str(value) if name == "metrics" else str(value.absolute()) for name, value in arguments.items() if value
+    }
     before = run.description()[0].get("metrics")
-    known = {name: value for name, value in before.items() if name in asked and isinstance(value, str)} if isinstance(
-        before, dict
-    ) else {}  # fmt: skip
-    wish = {**known, **given}
-    if wish.get("metrics", NONE) == NONE:
-        if "held_out" in given and "metrics" not in wish:
+    stored = before if isinstance(before, dict) else {}
+    options = {name: value for name, value in stored.items() if name in names and isinstance(value, str)} | given
+    if options.get("metrics", NO_METRICS) == NO_METRICS:
+        if "held_out" in given and "metrics" not in options:
             raise ValueError("--held-out is for --metrics: say what to measure, such as --metrics swd")
         return None
-    run.info["metrics"] = wish
-    return make_judge(wish, run, device, download=args.download)
+    run.info["metrics"] = options
+    return make_snapshot_metrics(options, run, device, download=args.download)
 
 
-def make_judge(wish: dict[str, str], run: Run, device: torch.device, *, download: bool = False) -> Judge:
-    """A judge that measures what the wish says: metrics, held_out, and files of weights by their kinds."""
-    from .measure import Wanted, ready
+def make_snapshot_metrics(options: dict[str, str], run: Run, device: torch.device, *, download: bool = False) -> Judge:
+    """The metrics of options "metrics", "held_out", and weight files by kind. Raises as `snapshot_metrics_of`."""
+    from .measure import prepare_metrics
     from .metrics import parse_metrics
+    from .networks import WeightFiles
 
-    metrics = [
-        replace(metric, count=min(metric.count, _MOST)) if metric.kind == "swd" else metric
-        for metric in parse_metrics(wish["metrics"])
-    ]
-    if any(metric.kind == "scale" for metric in metrics):
-        raise ValueError("scale says nothing of a training: pictures are the same at every size whatever is learnt")
-    held_out = Path(wish["held_out"]) if "held_out" in wish else None
+    metrics = []
+    for metric in parse_metrics(options["metrics"]):
+        if metric.kind.not_in_training:
+            raise ValueError(metric.kind.not_in_training)
+        limit = metric.kind.training_count
+        metrics.append(metric if limit is None else replace(metric, count=min(metric.count, limit)))
+    held_out = Path(options["held_out"]) if "held_out" in options else None
     if held_out is not None and not held_out.exists():
         raise ValueError(f"--held-out: there is no {held_out}")
-    files = {kind: Path(wish[kind]) for kind in _FILES if kind in wish}
-    usable, networks, refused = ready(metrics, Wanted(**files, download=download), device)
+    files = {kind: Path(options[kind]) for kind in _WEIGHT_FILES if kind in options}
+    usable, networks, refused = prepare_metrics(metrics, WeightFiles(**files, download=download), device)
     if refused:
         raise TrainingError("; ".join(f"{name} {reason}" for name, reason in refused.items()))
-    judge = _SnapshotJudge(usable, networks, run, held_out)
-    first = metrics[0]
-    name = {"prc": "precision"}.get(first.kind, first.name)
-    return Judge(name, first.about.lower, held_out is not None, judge.measure)
+    measurement = _SnapshotMeasurement(usable, networks, run, held_out)
+    return Judge(metrics[0].column, metrics[0].kind.lower_is_better, held_out is not None, measurement.measure)
 
 
-class _SnapshotJudge:
-    """Measures a trainer's moving average against held-out or training pictures."""
+@dataclass(eq=False)
+class _SnapshotMeasurement:
+    """Measures a trainer's moving average against held-out or training images."""
 
-    def __init__(self, metrics: Sequence[Metric], networks: Networks, run: Run, held_out: Path | None):
-        self.metrics, self.networks, self.run, self.held_out = metrics, networks, run, held_out
-        self._real: Any = None
+    metrics: Sequence[Metric]
+    networks: FeatureNetworks
+    run: Run
+    held_out: Path | None
+    _reals: RealImages | None = None
 
-    def measure(self, trainer: Trainer, pictures: ImageDataset) -> dict[str, float]:
-        """Of all metrics: their numbers by name, {} in processes but the first."""
+    def measure(self, trainer: Trainer, dataset: ImageDataset) -> dict[str, float]:
+        """Values by name; {} in processes other than the first."""
         from ...kernels import cache_folder
-        from .measure import measure
-        from .sets import Generated, Real
+        from .measure import measure_metrics
+        from .request import Workspace
+        from .sets import GeneratedImages
 
         generator = copy.deepcopy(trainer.G_ema).eval().requires_grad_(False)
-        side = pictures.resolution
-        if self._real is None:
-            options = {name: pictures.options[name] for name in ("crop", "aspect", "mirror")}
-            if self.held_out is not None:
-                self._real = Real(self.held_out, side=side, channels=pictures.channels, **options)
-            else:
-                source = Path(self.run.info.get("data_source", ""))
-                self._real = Real(source, side=side, channels=pictures.channels, **options, opened=pictures)
-        judged = Generated(generator, side=side, name=f"snapshot {trainer.num_images}")
-        findings = measure(
-            judged,
-            self._real,
-            self.metrics,
-            self.networks,
-            folder=self.run.unfinished,
-            cache=cache_folder() / "metrics",
-            process=trainer.process,
-        )
+        images = GeneratedImages(generator, side=dataset.resolution, name=f"snapshot {trainer.num_images}")
+        if self._reals is None:
+            self._reals = self._open_reals(dataset)
+        workspace = Workspace(self.run.unfinished, cache_folder() / "metrics", trainer.process)
         values: dict[str, float] = {}
-        for finding in findings:
+        for finding in measure_metrics(images, self._reals, self.metrics, self.networks, workspace):
             values |= {name: value for name, value in finding.values.items() if name != "deviation"}
         for metric in self.metrics:
-            if metric.kind == "swd" and trainer.process.is_first:
-                values[metric.name] = self._distance(judged, metric.count)
+            if metric.kind.snapshot_value is not None and trainer.process.is_first:
+                values[metric.column] = metric.kind.snapshot_value(images, self._reals, metric.count)
         trainer.process.wait()
-        ordered = [name for metric in self.metrics for name in values if name == metric.name]
-        return {name: values[name] for name in [*ordered, *(name for name in values if name not in ordered)]}
+        names = [metric.column for metric in self.metrics if metric.column in values]
+        return {name: values[name] for name in dict.fromkeys([*names, *values])}
 
-    def _distance(self, judged: Any, most: int) -> float:
-        """The mean sliced Wasserstein distance over the levels, of as many pictures as there are real ones."""
-        from .distance import describe, sliced_wasserstein
+    def _open_reals(self, dataset: ImageDataset) -> RealImages:
+        from .sets import RealImages
 
-        real = self._real.opened()
-        count = min(most, len(real.names))
-        reference = describe(real.images(range(start, min(start + 64, count))) for start in range(0, count, 64))
-        made = describe(judged.raw(start, min(start + 64, count)) for start in range(0, count, 64))
-        return sliced_wasserstein(reference, made).mean
+        options = {name: dataset.options[name] for name in ("crop", "aspect", "mirror")}
+        options |= {"side": dataset.resolution, "channels": dataset.channels}
+        if self.held_out is not None:
+            return RealImages(self.held_out, **options)
+        return RealImages(Path(self.run.info.get("data_source", "")), **options, opened=dataset)

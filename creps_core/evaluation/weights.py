@@ -1,7 +1,7 @@
-"""Files of weights that the metrics of torch-fidelity need: where they come from, and how they are read.
+"""Weight files that the metrics of torch-fidelity need: where they come from, and how they are read.
 
-Nothing is downloaded unless it is asked for, and nothing in a file is executed: what the library would unpickle is read
-here as plain tensors, and handed to it as such.
+Nothing is downloaded without a request, and nothing in a file is executed: what the library would unpickle is read here
+as plain tensors and passed on as such.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ log = logging.getLogger("CREPS")
 
 
 class WeightsError(ValueError):
-    """A file of weights that is missing or cannot be used: says which, and what to do."""
+    """A weight file that is missing or cannot be used: says which one, and what to do."""
 
 
 @dataclass(frozen=True)
-class Published:
-    """A file that its authors publish."""
+class PublishedFile:
+    """A weight file as its authors publish it."""
 
     name: str
     title: str
@@ -39,22 +39,22 @@ class Published:
 
 
 _RELEASE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
-FILES: dict[str, Published] = {
-    "inception": Published(
+PUBLISHED_FILES: dict[str, PublishedFile] = {
+    "inception": PublishedFile(
         "weights-inception-2015-12-05-6726825d.pth",
         "Inception of 2015-12-05",
         f"{_RELEASE}/weights-inception-2015-12-05-6726825d.pth",
         "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
         91,
     ),
-    "vgg": Published(
+    "vgg": PublishedFile(
         "vgg16-397923af.pth",
         "VGG-16 of ImageNet",
         "https://download.pytorch.org/models/vgg16-397923af.pth",
         "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
         528,
     ),
-    "lpips": Published(
+    "lpips": PublishedFile(
         "weights-vgg16-lpips.pth",
         "LPIPS 0.1 for VGG-16",
         f"{_RELEASE}/weights-vgg16-lpips.pth",
@@ -66,13 +66,13 @@ FILES: dict[str, Published] = {
 
 @dataclass(frozen=True)
 class Weights:
-    """A file that was read.
+    """The content of a weight file.
 
     Attributes:
-        state: tensors by their names.
+        state: tensors by name.
         sha256: of the file.
-        label: for people: what it is.
-        published: whether it is the authors' file.
+        label: description for reports.
+        published: whether it is the authors' file, by its digest.
     """
 
     state: dict[str, Tensor]
@@ -81,17 +81,17 @@ class Weights:
     published: bool
 
 
-def find(kind: str, given: Path | None = None, *, folder: Path | None = None, download: bool = False) -> Path:
-    """The file of weights of a kind.
+def find_weights(kind: str, given: Path | None = None, *, folder: Path | None = None, download: bool = False) -> Path:
+    """The path of a weight file.
 
     Args:
-        kind: of `FILES`.
-        given: what the user named; nothing else is looked for.
-        folder: where it may lie under its published name, before torch's own folder of downloads is looked into.
-        download: fetch it into that folder where it is missing.
+        kind: a key of PUBLISHED_FILES.
+        given: the file that the user named, if any; then no other place is searched.
+        folder: searched for the published name, before torch's download folder.
+        download: download a missing file into torch's folder.
 
     Raises:
-        WeightsError: it is not there, or cannot be fetched; says where it is published.
+        WeightsError: it is missing or cannot be downloaded; says where it is published.
     """
     if given is not None:
         if not given.is_file():
@@ -99,7 +99,7 @@ def find(kind: str, given: Path | None = None, *, folder: Path | None = None, do
         return given
     import torch
 
-    published = FILES[kind]
+    published = PUBLISHED_FILES[kind]
     kept = Path(torch.hub.get_dir()) / "checkpoints" / published.name
     for path in [*([folder / published.name] if folder else []), kept]:
         if path.is_file():
@@ -119,15 +119,15 @@ def find(kind: str, given: Path | None = None, *, folder: Path | None = None, do
     return kept
 
 
-def read(kind: str, path: Path) -> Weights:
-    """Read a file of weights: a state dict as of `torch.save`, or .safetensors.
+def read_weights(kind: str, path: Path) -> Weights:
+    """Read a weight file: a state dict saved by `torch.save`, or .safetensors.
 
     Raises:
         WeightsError: it is something else.
     """
     import torch
 
-    published = FILES[kind]
+    published = PUBLISHED_FILES[kind]
     try:
         digest = _sha256(path)
         if path.suffix == ".safetensors":
@@ -135,10 +135,10 @@ def read(kind: str, path: Path) -> Weights:
 
             state = load_file(path)
         else:
-            with warnings.catch_warnings():  # about pickles of other versions than torch writes
+            with warnings.catch_warnings():  # about pickles of older versions
                 warnings.simplefilter("ignore")
                 state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what it comes across
+    except Exception as error:  # torch raises nearly anything
         reason = printable(str(error).split("\n")[0] or type(error).__name__, 120)
         raise WeightsError(
             f"{path}: cannot be read as weights ({reason}); give a state dict of {published.title}"
@@ -153,6 +153,6 @@ def read(kind: str, path: Path) -> Weights:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open_file(path) as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.comparison import Aliasing, scale_consistency, sizes_up_to
-from comfyui_creps.creps_core.evaluation.scale import scale
+from comfyui_creps.creps_core.evaluation.scale import measure_scale
 from networks import make_generator, make_ws
 from torch import Tensor
 
@@ -70,7 +70,7 @@ def test_of_a_generator_and_its_pictures():
     assert scale_consistency(generator, ws, sizes, on_image=look) == scale_consistency(generator, ws, sizes)
     assert seen == [17, 33, 65] * 2
     assert -60 < aliasing.decibels()[17] < 0
-    found = scale(generator, [0, 1], smallest=17, largest=65)
+    found = measure_scale(generator, [0, 1], smallest=17, largest=65)
     assert [a.larger for a in found.agreements] == [33, 65, 65]
     assert min(a.psnr for a in found.agreements) > 90
     assert found.aliasing[33] < found.aliasing[17]

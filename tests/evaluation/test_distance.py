@@ -11,15 +11,13 @@ import pytest
 import torch
 from comfyui_creps.creps_core import save_generator
 from comfyui_creps.creps_core.cli import main
-from comfyui_creps.creps_core.evaluation import distance
-from comfyui_creps.creps_core.evaluation.distance import (
-    PatchStatistics,
-    describe,
-    distance_table,
-    fakes,
-    laplacian_pyramid,
-    level_sides,
-    nearest,
+from comfyui_creps.creps_core.evaluation.distance_table import distance_table, generate_images
+from comfyui_creps.creps_core.evaluation.nearest import find_nearest
+from comfyui_creps.creps_core.evaluation.patch_statistics import PatchStatistics, describe
+from comfyui_creps.creps_core.evaluation.pyramid import laplacian_pyramid, level_sides, resampling_matrices
+from comfyui_creps.creps_core.evaluation.sliced_wasserstein import (
+    NORMALISATIONS,
+    Distances,
     random_directions,
     sliced_wasserstein,
     wasserstein,
@@ -30,7 +28,7 @@ from scenes import scenes, write
 from torch import Tensor
 
 
-def compare(reference: Tensor, other: Tensor, **options) -> distance.Distances:
+def compare(reference: Tensor, other: Tensor, **options) -> Distances:
     options = {"directions": 32, "repeats": 1, **options}
     return sliced_wasserstein(describe(reference), describe(other), **options)
 
@@ -62,7 +60,7 @@ def test_distances_are_those_between_sorted_samples(count: int):
 
 def test_identical_sets_are_at_no_distance():
     pictures = scenes(40, 0)
-    for normalise in distance.NORMALISATIONS:
+    for normalise in NORMALISATIONS:
         found = compare(pictures, pictures, normalise=normalise)
         assert found.levels == {32: 0.0, 16: 0.0}
         assert found.mean == 0
@@ -168,7 +166,7 @@ def test_pyramids_hold_the_whole_picture(side: int, sides: list[int]):
     assert level_sides(side) == sides == [level.shape[-1] for level in levels]
     again = levels[-1]
     for level in levels[-2::-1]:
-        _, enlarge = distance._filters(level.shape[-1])
+        _, enlarge = resampling_matrices(level.shape[-1])
         again = level + enlarge @ again @ enlarge.T
     assert torch.allclose(again, pictures, atol=1e-5)
     # A slope is smooth: but for the border the highest level has nothing of it.
@@ -214,7 +212,7 @@ def test_the_table_compares_as_many_generated_pictures_as_reals():
 
     def held_out(side: int) -> Tensor:
         asked.append(side)
-        return torch.cat(list(fakes(generator, range(100, 140), side)))
+        return torch.cat(list(generate_images(generator, range(100, 140), side)))
 
     rows = distance_table(
         generator,
@@ -227,26 +225,28 @@ def test_the_table_compares_as_many_generated_pictures_as_reals():
     )
     assert asked == [16, 24]
     assert [(row.side, row.count, row.held_out) for row in rows] == [(16, 66, 40), (24, 66, 40)]
-    assert all(row.reals.mean > 1.5 * row.fakes.mean for row in rows)  # here the generator is what has been held out
+    assert all(
+        row.training.mean > 1.5 * row.generated.mean for row in rows
+    )  # here the generator is what has been held out
     assert done == [(64, 132), (66, 132), (130, 132), (132, 132)]
-    whole, parts = (torch.cat(list(fakes(generator, range(5), 16, batch=size))) for size in (5, 2))
+    whole, parts = (torch.cat(list(generate_images(generator, range(5), 16, batch=size))) for size in (5, 2))
     assert torch.equal(whole, parts)
 
 
 def test_nearest_finds_a_copy_and_a_mirrored_one():
     pictures = scenes(200, 0, 64)
     wanted = torch.stack([pictures[150], pictures[37].flip(2), scenes(1, 9, 64)[0]])
-    found = nearest(wanted, iter(pictures.split(60)))
-    assert found.place[:2].tolist() == [150, 37]
+    found = find_nearest(wanted, iter(pictures.split(60)))
+    assert found.position[:2].tolist() == [150, 37]
     assert found.mirrored[:2].tolist() == [False, True]
     assert found.distance[:2].tolist() == [0, 0]
     small = torch.nn.functional.avg_pool2d(torch.cat([pictures, wanted[2:]]).float() / 255, 2)
     one, other = ((small[:-1] - each).square().mean((1, 2, 3)) for each in (small[-1], small[-1].flip(2)))
     assert found.distance[2].item() == pytest.approx(min(one.min().item(), other.min().item()), rel=1e-4)
     with pytest.raises(ValueError, match="near"):
-        nearest(wanted, [])
+        find_nearest(wanted, [])
     with pytest.raises(ValueError, match="among"):
-        nearest(wanted, pictures[..., :32, :32])
+        find_nearest(wanted, pictures[..., :32, :32])
 
 
 @pytest.fixture

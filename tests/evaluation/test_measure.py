@@ -13,11 +13,14 @@ import pytest
 import torch
 from comfyui_creps.creps_core import save_generator
 from comfyui_creps.creps_core.cli import main
-from comfyui_creps.creps_core.evaluation import fidelity, measure, sets, weights
-from comfyui_creps.creps_core.evaluation.metrics import Metric, parse_metrics
-from comfyui_creps.creps_core.evaluation.path_length import PathLengths, path_length
-from comfyui_creps.creps_core.evaluation.pieces import Step, collect
-from comfyui_creps.creps_core.evaluation.sets import Generated
+from comfyui_creps.creps_core.evaluation import fidelity, sets, weights
+from comfyui_creps.creps_core.evaluation.chunks import RowsDone, collect_rows
+from comfyui_creps.creps_core.evaluation.measure import measure_metrics, prepare_metrics
+from comfyui_creps.creps_core.evaluation.metrics import METRICS, Metric, parse_metrics
+from comfyui_creps.creps_core.evaluation.networks import FeatureNetworks, WeightFiles
+from comfyui_creps.creps_core.evaluation.path_length import PathSteps, perceptual_path_length
+from comfyui_creps.creps_core.evaluation.request import Workspace
+from comfyui_creps.creps_core.evaluation.sets import GeneratedImages, RealImages
 from comfyui_creps.creps_core.network import LabelSet
 from comfyui_creps.creps_core.training import Process
 from networks import make_generator
@@ -35,7 +38,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     generator = make_generator()
     save_generator(generator, tmp_path / "g.safetensors")
     write(tmp_path / "reals", scenes(REALS, 0))
-    fakes = Generated(generator, side=32).pictures(0, FAKES)
+    fakes = GeneratedImages(generator, side=32).images(0, FAKES)
     write(tmp_path / "fakes", fakes)
     return tmp_path
 
@@ -118,10 +121,10 @@ def test_with_a_network_that_has_learnt(place: Path, monkeypatch: pytest.MonkeyP
     name = fidelity_library.register_efficientnet(monkeypatch)
     network = torch_fidelity.registry.FEATURE_EXTRACTORS_REGISTRY[name](name, ["features"]).eval()
     extractor = fidelity.Extractor(network, name, ("features",), name, "0", False)
-    networks = measure.Networks({"fid": extractor, "kid": extractor, "prc": extractor})
-    judged, real = (sets.Real(place / folder, side=32) for folder in ("fakes", "reals"))
+    networks = FeatureNetworks({"fid": extractor, "kid": extractor, "prc": extractor})
+    images, reals = (RealImages(place / folder, side=32) for folder in ("fakes", "reals"))
     metrics = parse_metrics("fid,kid,prc", FAKES)
-    numbers = measure.measure(judged, real, metrics, networks, folder=place / "a", cache=place / "b")
+    numbers = measure_metrics(images, reals, metrics, networks, Workspace(place / "a", place / "b"))
     theirs = torch_fidelity.calculate_metrics(
         input1=str(place / "fakes"),
         input2=str(place / "reals"),
@@ -149,9 +152,11 @@ def test_frechet_distance_of_gaussians():
     one = {"mu": m, "sigma": turn * a @ turn.T}
     two = {"mu": n, "sigma": turn * b @ turn.T}
     wanted = ((m - n) ** 2).sum() + ((a**0.5 - b**0.5) ** 2).sum()
-    assert fidelity.frechet(one, two) == pytest.approx(wanted, rel=1e-9)
+    assert fidelity.frechet_distance(one, two) == pytest.approx(wanted, rel=1e-9)
     normal = torch.from_numpy(rng.normal(size=(200_000, 3)).astype(np.float32))
-    found = fidelity.frechet(fidelity.moments(normal * 2 + 1), fidelity.moments(normal.flip(0)))
+    found = fidelity.frechet_distance(
+        fidelity.feature_moments(normal * 2 + 1), fidelity.feature_moments(normal.flip(0))
+    )
     assert found == pytest.approx(3 + 3, rel=0.02)
 
 
@@ -161,8 +166,8 @@ def test_a_data_set_split_in_two(place: Path, inception: Path):
     write(place / "one", pictures[::2])
     write(place / "two", pictures[1::2])
 
-    def distance(judged: str, real: str) -> float:
-        words = ["--pictures", judged, "--data", real, "--side", 32, "--out", "split", "--inception", inception]
+    def distance(images: str, reals: str) -> float:
+        words = ["--pictures", images, "--data", reals, "--side", 32, "--out", "split", "--inception", inception]
         words = [str(place / word) if word in ("one", "two", "fakes", "split") else str(word) for word in words]
         assert main(["evaluate", *words, "--metrics", "fid", "--device", "cpu"]) == 0
         result = json.loads((place / "split" / "metrics.json").read_text())
@@ -208,11 +213,11 @@ def test_labels_are_drawn_as_in_the_data_set(place: Path, inception: Path, capsy
     """Of a generator that does not know how often it saw each."""
     labels = {"labels": [[f"{n:03}.png", 0 if n < 54 else 2] for n in range(REALS)]}
     (place / "reals" / "dataset.json").write_text(json.dumps(labels))
-    known = sets.Real(place / "reals", side=32).labels()
+    known = RealImages(place / "reals", side=32).labels()
     assert known is not None
     assert known.counts.tolist() == [54, 6]
     generator = make_generator(c_dim=3)
-    set_ = Generated(generator, side=8, labels=known)
+    set_ = GeneratedImages(generator, side=8, labels=known)
     with set_.drawing_labels():
         assert isinstance(generator.labels, LabelSet)
         drawn = torch.stack([generator.labels.draw(seed, 3) for seed in range(500)]).mean(0)
@@ -231,9 +236,9 @@ def test_what_is_said_of_a_number(place: Path, inception: Path, capsys):
     assert "against all 60 of reals; 32 x 32, 8 bits; rendered in float32" in text
     assert text.count("Compare it only with") == 4
     facts = {"published_weights": True, "extractor": fidelity.INCEPTION}
-    assert "only with fid5k" in measure.comparable(Metric("fid", 5000), facts)
-    assert "may be compared with the papers' (fid50k_full)" in measure.comparable(Metric("fid", 50_000), facts)
-    assert "VGG-16" in measure.comparable(Metric("prc", 50_000), facts)
+    assert "only with fid5k" in Metric(METRICS["fid"], 5000).comparison(facts)
+    assert "may be compared with the papers' (fid50k_full)" in Metric(METRICS["fid"], 50_000).comparison(facts)
+    assert "VGG-16" in Metric(METRICS["prc"], 50_000).comparison(facts)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -242,7 +247,7 @@ def test_other_channels(place: Path, inception: Path, channels: int):
     save_generator(make_generator(img_channels=channels), place / "g.safetensors")
     one = evaluate(place, "--metrics", "fid", "--count", 20, "--inception", inception)["metrics"][0]["fid20"]
     clear = torch.tensor([200, 100, 0, 0] if channels == 4 else [77], dtype=torch.uint8).view(1, channels, 1, 1)
-    assert sets.three_channels(clear).flatten().tolist() == ([128] * 3 if channels == 4 else [77] * 3)
+    assert sets.as_rgb(clear).flatten().tolist() == ([128] * 3 if channels == 4 else [77] * 3)
     assert one > 0
 
 
@@ -271,22 +276,22 @@ def test_real_pictures_are_not_read_again(place: Path, inception: Path, monkeypa
 
 def test_stopped_work_goes_on(place: Path, inception: Path, monkeypatch: pytest.MonkeyPatch, caplog):
     caplog.set_level("INFO", "CREPS")
-    monkeypatch.setattr(collect, "__kwdefaults__", {**(collect.__kwdefaults__ or {}), "piece": 16})
+    monkeypatch.setattr(collect_rows, "__kwdefaults__", {**(collect_rows.__kwdefaults__ or {}), "chunk": 16})
     metric = ["--metrics", "fid,isc", "--count", FAKES, "--inception", inception]
     whole = evaluate(place, *metric, out="whole")
     made: list[int] = []
-    render = Generated.pictures
+    render = GeneratedImages.images
 
-    def some(self: Generated, start: int, stop: int) -> torch.Tensor:
+    def some(self: GeneratedImages, start: int, stop: int) -> torch.Tensor:
         made.append(start)
         if len(made) == 3:
             raise KeyboardInterrupt
         return render(self, start, stop)
 
-    monkeypatch.setattr(Generated, "pictures", some)
+    monkeypatch.setattr(GeneratedImages, "images", some)
     command = ["evaluate", "--checkpoint", place / "g.safetensors", "--data", place / "reals", "--out", place / "out"]
     assert main([str(word) for word in (*command, *metric, "--device", "cpu")]) == 130
-    assert "the same command goes on" in caplog.text
+    assert "the same command resumes" in caplog.text
     assert not (place / "out" / "metrics.json").exists()
     assert evaluate(place, *metric)["metrics"] == whole["metrics"]
     assert made == [0, 16, 32, 32]
@@ -300,11 +305,11 @@ def test_processes_share_the_work(tmp_path: Path):
             barrier.wait(60)
 
     def run(rank: int) -> None:
-        def work(start: int, stop: int, step: Step) -> dict[str, torch.Tensor]:
+        def work(start: int, stop: int, rows_done: RowsDone) -> dict[str, torch.Tensor]:
             shares[rank].append(start)
             return {"n": torch.arange(start, stop)}
 
-        results[rank] = collect(work, 103, tmp_path, ("n",), process=Half(rank, 2), piece=10)
+        results[rank] = collect_rows(work, 103, tmp_path, ("n",), process=Half(rank, 2), chunk=10)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
@@ -314,7 +319,7 @@ def test_processes_share_the_work(tmp_path: Path):
     assert torch.equal(results[0]["n"], torch.arange(103))
     assert results[1] == {}
     assert shares == {0: list(range(0, 103, 20)), 1: list(range(10, 103, 20))}
-    more = collect(lambda start, stop, step: {"n": torch.arange(start, stop)}, 130, tmp_path, ("n",), piece=10)
+    more = collect_rows(lambda start, stop, step: {"n": torch.arange(start, stop)}, 130, tmp_path, ("n",), chunk=10)
     assert torch.equal(more["n"], torch.arange(130))
 
 
@@ -325,7 +330,7 @@ def test_path_lengths_are_the_librarys(monkeypatch: pytest.MonkeyPatch):
     from torch_fidelity import registry
 
     generator = make_generator()
-    paths = PathLengths(Generated(generator, side=16), lambda a, b: (a - b).square().mean((1, 2, 3)), 1e-2)
+    paths = PathSteps(GeneratedImages(generator, side=16), lambda a, b: (a - b).square().mean((1, 2, 3)), 1e-2)
     steps = paths.rows(0, 20)["step"]
     ends = [w.flatten(1) for w in paths.ends(0, 20)]
 
@@ -362,7 +367,7 @@ def test_path_lengths_are_the_librarys(monkeypatch: pytest.MonkeyPatch):
     )["perceptual_path_length_raw"]
     assert steps.tolist() == pytest.approx(theirs.tolist(), rel=1e-3)
     many = torch.arange(1000.0).double()
-    assert path_length(many)[0] == pytest.approx(many[9:991].mean().item())  # of the percentiles 1 to 99
+    assert perceptual_path_length(many)[0] == pytest.approx(many[9:991].mean().item())  # of the percentiles 1 to 99
 
 
 def lpips_files(folder: Path) -> tuple[Path, Path]:
@@ -390,7 +395,9 @@ def test_path_lengths_of_the_command(place: Path):
     found = evaluate(place, "--metrics", "ppl6", "--side", 64, *files)["metrics"][0]
     assert found["ppl6"] > 0
     assert (found["seeds"], found["rendered_in"]) == ("0 to 11, in pairs", "float32")
-    lpips = fidelity.make_lpips(weights.read("lpips", lpips_file), weights.read("vgg", vgg_file), torch.device("cpu"))
+    lpips = fidelity.make_lpips(
+        weights.read_weights("lpips", lpips_file), weights.read_weights("vgg", vgg_file), torch.device("cpu")
+    )
     a, b = scenes(2, 3, 64).float().split(1)
     assert lpips(a, a).item() == 0
     state, lins = torch.load(vgg_file, weights_only=True), torch.load(lpips_file, weights_only=True)
@@ -450,8 +457,8 @@ class Harm:
 
 
 def refusal(weights: Path) -> str:
-    wanted = measure.Wanted(inception=weights)
-    usable, _, refused = measure.ready([Metric("fid", 10)], wanted, torch.device("cpu"))
+    files = WeightFiles(inception=weights)
+    usable, _, refused = prepare_metrics([Metric(METRICS["fid"], 10)], files, torch.device("cpu"))
     assert usable == []
     return refused["fid10"]
 

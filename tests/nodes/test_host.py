@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from comfyui_creps.creps_core import Generator, load_builtin, load_generator, render, sample, save_generator
-from comfyui_creps.creps_core.evaluation.distance import describe, sliced_wasserstein
+from comfyui_creps.creps_core.evaluation.patch_statistics import describe
+from comfyui_creps.creps_core.evaluation.sliced_wasserstein import sliced_wasserstein
 from networks import make_generator
 from paths import ROOT
 from PIL import Image, ImageChops, ImageStat

@@ -14,7 +14,8 @@ import pytest
 import torch
 from comfyui_creps.creps_core import load_generator, render, sample
 from comfyui_creps.creps_core.cli import main
-from comfyui_creps.creps_core.evaluation.distance import describe, sliced_wasserstein
+from comfyui_creps.creps_core.evaluation.patch_statistics import describe
+from comfyui_creps.creps_core.evaluation.sliced_wasserstein import sliced_wasserstein
 from paths import ROOT
 from PIL import Image
 
