@@ -1,4 +1,4 @@
-"""Runs of the training node: where they are kept, what they are called, what they learn from."""
+"""Runs of the training node: their folders and names, their datasets, and what the inputs ask of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,92 @@ from torch import Tensor
 from ..common.files import path_of
 from ..creps_core.checkpoints import fingerprint
 from ..creps_core.data import ImageDataset, from_images, open_dataset
-from ..creps_core.training import RunRequest
+from ..creps_core.training import RunRequest, Terms, fine_tuning_recipe, networks_of
 from .sockets import Model
 
 RUNS_FOLDER = "creps_runs"
+AS_THE_MODEL = "as the model"
+_TERMS = Terms(name="run_name", new_data="new_data", total="pictures", start="the model", data="folder or images")
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """The inputs of the training node beside the model; see its schema."""
+
+    folder: str
+    run_name: str
+    pictures: int
+    resolution: int
+    batch: int
+    learning_rate: float
+    augment: str
+    mirror: bool
+    seed: int
+    images: Tensor | None = None
+    r1_gamma: float = 0.0
+    path_length: float = 2.0
+    discriminator_rate: float = 0.002
+    freeze_d: int = 0
+    patches: float = 0.0
+    snapshot_every: int = 5000
+    new_data: bool = False
+    labels: str = AS_THE_MODEL
+    aspect: str = ""
+    alpha: bool = False
+
+    @property
+    def tick(self) -> int:
+        """Images between lines of statistics."""
+        return max(self.batch, min(500, self.pictures // 20))
+
+
+def request_of(model: Model, inputs: TrainInputs) -> RunRequest:
+    """What the inputs ask of a run that starts from the model.
+
+    Raises:
+        ValueError: the inputs name no images, or two sources of them.
+    """
+    config, asked = model.generator.config, inputs
+    return RunRequest(
+        opener(asked.images, config.c_dim),
+        source=source(asked.folder, asked.images),
+        start=model.generator.name,
+        open_start=lambda: networks_of(model.generator),
+        weights=lambda: fingerprint(model.generator),
+        recipe={
+            "batch": asked.batch,
+            "total": asked.pictures,
+            "g_lr": asked.learning_rate,
+            "d_lr": asked.discriminator_rate,
+            "pl_weight": asked.path_length,
+            "augment": asked.augment,
+            "freeze_d": asked.freeze_d,
+            "patches": asked.patches,
+            "seed": asked.seed,
+            **({"r1_gamma": asked.r1_gamma} if asked.r1_gamma else {}),
+        },
+        computed=fine_tuning_recipe(asked.batch, asked.pictures),
+        data={
+            "mirror": asked.mirror,
+            "max_side": 4 * (asked.resolution or config.img_resolution),
+            "aspect": asked.aspect.strip() or None,
+            "labels": None if asked.labels == AS_THE_MODEL else asked.labels,
+        },
+        shape={
+            **({"resolution": asked.resolution} if asked.resolution else {}),
+            **({"channels": 4} if asked.alpha else {}),
+        },
+        generator={name: v for name, v in config.to_dict().items() if name not in ("img_channels", "c_dim")},
+        new_data=asked.new_data,
+        terms=_TERMS,
+    )
 
 
 def run_folder(name: str) -> str:
     """The folder of a run.
 
     Raises:
-        ValueError: a name that is none of a folder.
+        ValueError: the name cannot be that of a folder.
     """
     name = name.strip()
     if not name or name.startswith(".") or any(character in name for character in '/\\:*?"<>|\0'):
@@ -36,10 +112,10 @@ def run_folder(name: str) -> str:
 
 
 def source(folder: str, images: Tensor | None) -> str:
-    """What the pictures are called: the path of their folder or archive, or so many linked ones.
+    """A name for the training images: the path of their folder or archive, or "<N> linked images".
 
     Raises:
-        ValueError: there are none, or two sources.
+        ValueError: no images are given, or two sources of them.
     """
     given = bool(folder.strip().strip("\"'"))
     if given == (images is not None):
@@ -55,21 +131,21 @@ def source(folder: str, images: Tensor | None) -> str:
 
 
 def _path_of(folder: str) -> str:
-    """A whole path, or one inside ComfyUI's input."""
+    """The path, which may be relative to ComfyUI's input folder."""
     return str(path_of(folder, folder_paths.get_input_directory()))
 
 
 def opener(images: Tensor | None, c_dim: int) -> Callable[..., ImageDataset]:
-    """What opens the data set of a folder, a zip or an IMAGE batch, for `RunRequest.open_data`."""
+    """A function that opens the dataset of a folder, a zip or an IMAGE batch, for `RunRequest.open_data`."""
 
-    def opened(done: int, total: int) -> None:
+    def show_progress(done: int, total: int) -> None:
         mm.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, total)
 
     def open_data(source: str, labels: str | None = None, **options: Any) -> ImageDataset:
         labels = labels or ("file" if c_dim else "none")
         if images is None:
-            return open_dataset(source, use_labels=labels, progress=opened, **options)
+            return open_dataset(source, use_labels=labels, progress=show_progress, **options)
         if labels != "none":
             raise ValueError(
                 f"labels from {labels} are wanted, and linked images have none: give a folder or zip with a "
@@ -84,7 +160,7 @@ def opener(images: Tensor | None, c_dim: int) -> Callable[..., ImageDataset]:
 
 
 def name_for(model: Model, request: RunRequest, images: Tensor | None) -> str:
-    """A name for a run with this model on these pictures, cut so: others get another."""
+    """A name for a run, which differs between models, training images and the ways to cut them."""
     if images is not None:
         content = hashlib.blake2b(images.cpu().contiguous().numpy().tobytes()).hexdigest()
     else:
@@ -101,7 +177,7 @@ def name_for(model: Model, request: RunRequest, images: Tensor | None) -> str:
 
 
 def _data_state(path: str) -> str:
-    """Changes when files of a folder or archive are added, removed or written."""
+    """A digest that changes when files of a folder or archive are added, removed or written."""
     state = hashlib.sha256()
     for folder, folders, files in os.walk(path):
         folders.sort()
@@ -112,7 +188,7 @@ def _data_state(path: str) -> str:
 
 
 def _run_state(name: str) -> str:
-    """Changes when a run goes on, is changed or removed. An empty name stands for all runs."""
+    """A text that changes when a run is resumed, changed or removed. An empty name stands for all runs."""
     place = os.path.join(folder_paths.get_output_directory(), RUNS_FOLDER)
     place = os.path.join(place, name.strip()) if name.strip() else place
     found = sorted(Path(place).glob("run.json" if name.strip() else "*/run.json"))
@@ -129,9 +205,9 @@ def _file_state(path: str | Path) -> tuple[int, int] | None:
 
 
 class _Seen:
-    """Whether a run or its data were changed since the node ran last, by anybody else: removed, added to, trained on.
+    """Counts changes of runs and their data that the node did not make itself: removed, added to, trained on.
 
-    What the node itself changed by running counts as nothing, or the same prompt would always be run again.
+    The node's own changes do not count, or the same prompt would always run again.
     """
 
     def __init__(self) -> None:
@@ -139,14 +215,14 @@ class _Seen:
         self._changes: dict[tuple[str, str], int] = {}
 
     def state(self, run_name: str, folder: str) -> int:
-        """Another number whenever there was such a change."""
+        """A number that changes whenever there was such a change."""
         key, now = (run_name, folder), _state(run_name, folder)
         if self._last.get(key) != now:
             self._last[key], self._changes[key] = now, self._changes.get(key, 0) + 1
         return self._changes[key]
 
     def left(self, run_name: str, folder: str) -> None:
-        """The node has run."""
+        """Record the state after the node has run."""
         self._last[run_name, folder] = _state(run_name, folder)
 
 

@@ -1,10 +1,11 @@
-"""Training: fine-tuning a generator on pictures, and keeping it."""
+"""Nodes that fine-tune a generator and save it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import comfy.model_management as mm
 import comfy.utils
@@ -12,23 +13,21 @@ import torch
 from comfy_api.latest import io, ui
 from PIL import Image
 from server import PromptServer
-from torch import Tensor
 
 from ..creps_core import save_generator
-from ..creps_core.checkpoints import fingerprint
 from ..creps_core.comparison import opaque
 from ..creps_core.data import LABEL_SOURCES
 from ..creps_core.latents import MAX_SEED
 from ..creps_core.training import (
     AUGMENTS,
-    Preview,
+    OpenedRun,
     Run,
-    RunRequest,
+    SampleHistory,
     Status,
     Terms,
-    begin,
     finished_note,
     networks_of,
+    open_run,
     read_stats,
     sample_grid,
     train,
@@ -38,8 +37,6 @@ from .sockets import Model, ModelSocket
 
 _PREVIEW_SIDE = 64
 _TEXT_SECONDS = 2.0
-_AS_THE_MODEL = "as the model"
-_TERMS = Terms(name="run_name", new_data="new_data", total="pictures", start="the model", data="folder or images")
 LossMap = io.Custom("LOSS_MAP")
 
 
@@ -53,12 +50,12 @@ class TrainGenerator(io.ComfyNode):
             display_name="Train CREPS Generator",
             category="CREPS/train",
             description="Fine-tunes a generator on your pictures. Watch its samples while it learns; cancel at any "
-            "time, and run it again under the same name to go on.",
+            "time, and run it again under the same name to resume.",
             search_aliases=["creps training", "fine-tune", "finetune", "train gan", "learn"],
             is_experimental=True,
             is_output_node=True,
             inputs=[
-                ModelSocket.Input("model", tooltip="The generator to begin with. It is left as it is."),
+                ModelSocket.Input("model", tooltip="The generator to start from. It is not changed."),
                 io.String.Input(
                     "folder",
                     default="",
@@ -68,25 +65,26 @@ class TrainGenerator(io.ComfyNode):
                 io.String.Input(
                     "run_name",
                     default="my run",
-                    tooltip="The run is kept in output/creps_runs under this name. The same name goes on where it "
-                    "stopped, with the same model and pictures. Empty: a name that is made of these, so that others "
-                    "begin a run of their own.",
+                    tooltip="The run is kept in output/creps_runs under this name. The same name resumes it, with the "
+                    "same model and pictures. Empty: a name derived from these, so that each model and set of pictures "
+                    "has a run of its own.",
                 ),
                 io.Int.Input(
                     "pictures",
                     default=10_000,
                     min=1,
                     max=1_000_000_000,
-                    tooltip="How many pictures to show to the discriminator, in all. Colours follow within a few "
-                    "thousand, subjects take a hundred thousand and more.",
+                    tooltip="Length of the training: training pictures shown to the discriminator, in all. Colours "
+                    "follow within a few thousand, subjects take a hundred thousand and more.",
                 ),
                 io.Int.Input(
                     "resolution",
                     default=0,
                     min=0,
                     max=4096,
-                    tooltip="Longer side of the pictures shown: a power of two, at least 8. 0: what the generator was "
-                    "trained on. A quarter of the side is sixteen times as fast, and teaches no fine detail.",
+                    tooltip="Longer side of the training pictures: a power of two, at least 8. 0: the resolution the "
+                    "generator was trained at. A quarter of the side is sixteen times as fast, and teaches no fine "
+                    "detail.",
                 ),
                 io.Int.Input("batch", default=8, min=1, max=1024, tooltip="Pictures per step."),
                 io.Float.Input(
@@ -96,21 +94,21 @@ class TrainGenerator(io.ComfyNode):
                     max=1.0,
                     step=0.0001,
                     round=False,
-                    tooltip="Of the generator. Low keeps more of what it knows; lower it when the samples fall apart. "
-                    "The authors' is 0.002.",
+                    tooltip="Learning rate of the generator. A low one keeps more of what it knows; lower it when the "
+                    "samples fall apart. The authors use 0.002.",
                 ),
                 io.Combo.Input(
                     "augment",
                     options=list(AUGMENTS),
                     default="ada",
-                    tooltip="ada: the discriminator sees altered pictures, as soon as it begins to learn yours by "
-                    "heart; made for small sets. none: for tens of thousands of pictures.",
+                    tooltip="ada: the discriminator sees altered pictures as soon as it begins to overfit; for small "
+                    "sets. none: for tens of thousands of pictures.",
                 ),
                 io.Boolean.Input(
                     "mirror",
                     default=True,
                     advanced=True,
-                    tooltip="Show every picture flipped left to right as well.",
+                    tooltip="Also show every picture flipped left to right.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -119,9 +117,9 @@ class TrainGenerator(io.ComfyNode):
                     max=MAX_SEED >> 1,
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     advanced=True,
-                    tooltip="Of everything random in the training.",
+                    tooltip="Seed of everything random in the training.",
                 ),
-                io.Image.Input("images", optional=True, tooltip="Pictures to learn from, instead of a folder."),
+                io.Image.Input("images", optional=True, tooltip="Training pictures, instead of a folder."),
                 io.Float.Input(
                     "r1_gamma",
                     default=0.0,
@@ -131,7 +129,7 @@ class TrainGenerator(io.ComfyNode):
                     round=False,
                     optional=True,
                     advanced=True,
-                    tooltip="R1 regularisation: more is calmer, less learns faster. 0: by the rule of the authors, "
+                    tooltip="R1 regularisation: more is more stable, less learns faster. 0: by the authors' rule, "
                     "0.5 at 128 pixels, four times as much at twice the side.",
                 ),
                 io.Float.Input(
@@ -143,8 +141,8 @@ class TrainGenerator(io.ComfyNode):
                     round=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Path-length regularisation: makes interpolations even. 0 is faster, and right for a "
-                    "generator whose interpolations are not meant to be even.",
+                    tooltip="Weight of path-length regularisation, which makes interpolations even. 0 is faster, and "
+                    "right for a generator whose interpolations need not be even.",
                 ),
                 io.Float.Input(
                     "discriminator_rate",
@@ -155,7 +153,7 @@ class TrainGenerator(io.ComfyNode):
                     round=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Learning rate of the discriminator. A new one has to learn before it can teach.",
+                    tooltip="Learning rate of the discriminator. A new one must learn before the generator can.",
                 ),
                 io.Int.Input(
                     "freeze_d",
@@ -164,8 +162,8 @@ class TrainGenerator(io.ComfyNode):
                     max=64,
                     optional=True,
                     advanced=True,
-                    tooltip="So many of the discriminator's first layers stay as they are, against overfitting. Only "
-                    "useful when it came with the checkpoint.",
+                    tooltip="Number of the discriminator's first layers that are frozen, against overfitting. Only "
+                    "useful when the discriminator came with the checkpoint.",
                 ),
                 io.Float.Input(
                     "patches",
@@ -175,7 +173,7 @@ class TrainGenerator(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="Share of windows instead of whole pictures, when yours are larger than the resolution: "
+                    tooltip="Share of windows instead of whole pictures, for pictures larger than the resolution: "
                     "teaches their detail.",
                 ),
                 io.Int.Input(
@@ -185,20 +183,20 @@ class TrainGenerator(io.ComfyNode):
                     max=1_000_000_000,
                     optional=True,
                     advanced=True,
-                    tooltip="Pictures between snapshots. One is also taken at the end and on cancel.",
+                    tooltip="Pictures between snapshots. One is also written at the end and on cancel.",
                 ),
                 io.Boolean.Input(
                     "new_data",
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Go on with this run on other pictures than it began with, or on the same ones mirrored or "
+                    tooltip="Resume this run on other pictures than it began with, or on the same ones mirrored or "
                     "cut otherwise. Without it they are refused.",
                 ),
                 io.Combo.Input(
                     "labels",
-                    options=[_AS_THE_MODEL, *LABEL_SOURCES],
-                    default=_AS_THE_MODEL,
+                    options=[runs.AS_THE_MODEL, *LABEL_SOURCES],
+                    default=runs.AS_THE_MODEL,
                     optional=True,
                     advanced=True,
                     tooltip="file: those of dataset.json beside the pictures. folders: the folder of a picture is its "
@@ -209,19 +207,19 @@ class TrainGenerator(io.ComfyNode):
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Width and height of the pictures, such as 16:9: they are cut to it, and rendered in it. "
-                    "Empty: as the generator's, which is square unless it was trained otherwise.",
+                    tooltip="Aspect ratio of the pictures, such as 16:9: they are cut to it, and rendered in it. "
+                    "Empty: that of the generator, which is square unless it was trained otherwise.",
                 ),
                 io.Boolean.Input(
                     "alpha",
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Learn transparency as well. A generator without begins opaque.",
+                    tooltip="Also learn transparency. A generator without it starts opaque.",
                 ),
             ],
             outputs=[
-                ModelSocket.Output(display_name="model", tooltip="The fine-tuned generator: its moving average."),
+                ModelSocket.Output(display_name="model", tooltip="The moving average of the fine-tuned generator."),
                 LossMap.Output(display_name="losses", tooltip="The generator's loss over time, for Plot Loss Graph."),
                 io.Image.Output(display_name="samples", tooltip="Pictures of the seeds 0 to 31."),
                 io.String.Output(display_name="report", tooltip="What was used, and where the run is."),
@@ -231,87 +229,28 @@ class TrainGenerator(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, run_name: str = "", folder: str | None = "", **_: object) -> object:
-        """A run that was removed is trained again, and so are pictures that were added."""
+        """Changes when the run or the training pictures have changed, so that the node runs again."""
         return runs.seen.state(run_name, folder or "")
 
     @classmethod
-    def execute(
-        cls,
-        model: Model,
-        folder: str,
-        run_name: str,
-        pictures: int,
-        resolution: int,
-        batch: int,
-        learning_rate: float,
-        augment: str,
-        mirror: bool,
-        seed: int,
-        images: Tensor | None = None,
-        r1_gamma: float = 0.0,
-        path_length: float = 2.0,
-        discriminator_rate: float = 0.002,
-        freeze_d: int = 0,
-        patches: float = 0.0,
-        snapshot_every: int = 5000,
-        new_data: bool = False,
-        labels: str = _AS_THE_MODEL,
-        aspect: str = "",
-        alpha: bool = False,
-    ) -> io.NodeOutput:
-        config = model.generator.config
-        side = resolution or config.img_resolution
-        recipe = {
-            "batch": batch,
-            "total": pictures,
-            "g_lr": learning_rate,
-            "d_lr": discriminator_rate,
-            "pl_weight": path_length,
-            "augment": augment,
-            "freeze_d": freeze_d,
-            "patches": patches,
-            "seed": seed,
-            **({"r1_gamma": r1_gamma} if r1_gamma else {}),
-        }
-        computed = {
-            "ema_images": max(10.0 * batch, min(batch * 10_000 / 32, 0.05 * pictures)),
-            "ema_rampup": 0.0,
-            "ada_images": 100_000.0,
-        }
-        data = {"mirror": mirror, "max_side": 4 * side, "aspect": aspect.strip() or None}
-        request = RunRequest(
-            runs.opener(images, config.c_dim),
-            source=runs.source(folder, images),
-            start=model.generator.name,
-            open_start=lambda: networks_of(model.generator),
-            weights=lambda: fingerprint(model.generator),
-            recipe=recipe,
-            computed=computed,
-            data={**data, "labels": None if labels == _AS_THE_MODEL else labels},
-            shape={**({"resolution": resolution} if resolution else {}), **({"channels": 4} if alpha else {})},
-            generator={name: v for name, v in config.to_dict().items() if name not in ("img_channels", "c_dim")},
-            new_data=new_data,
-            terms=_TERMS,
-        )
-        name = run_name.strip() or runs.name_for(model, request, images)
-        run = Run(runs.run_folder(name), tick=max(batch, min(500, pictures // 20)), snapshot_every=snapshot_every)
+    def execute(cls, model: Model, **inputs: Any) -> io.NodeOutput:
+        asked = runs.TrainInputs(**inputs)
+        request = runs.request_of(model, asked)
+        name = asked.run_name.strip() or runs.name_for(model, request, asked.images)
+        run = Run(runs.run_folder(name), tick=asked.tick, snapshot_every=asked.snapshot_every)
         with _training(), run.lock:
-            begun = begin(run, request, device=mm.get_torch_device())
-            trainer, notes = begun.trainer, list(begun.notes)
-            if begun.finished:
-                notes.insert(0, finished_note(run, trainer, _TERMS))
-            generator = train(run, trainer, begun.pictures, progress=_progress(cls.hidden.unique_id))
-            grid = opaque(sample_grid(generator, max(side, _PREVIEW_SIDE)))
-        runs.seen.left(run_name, folder)
+            opened = open_run(run, request, device=mm.get_torch_device())
+            finished = opened.finished
+            generator = train(run, opened.trainer, opened.dataset, progress=_progress(cls.hidden.unique_id))
+            side = max(opened.trainer.D.config.img_resolution, _PREVIEW_SIDE)
+            samples = torch.from_numpy(opaque(sample_grid(generator, side)).copy())[None] / 255
+        runs.seen.left(asked.run_name, asked.folder)
         generator.requires_grad_(False).name = name
         generator.origin = str(run.generator_file)
-        losses = [line["loss/G"] for line in read_stats(run.folder) if "loss/G" in line] or [0.0]
-        if min(losses) == max(losses):  # Plot Loss Graph divides by the difference
-            losses.append(losses[-1] + 1e-6)
-        shown = f"{trainer.num_images:,} pictures shown, {trainer.skipped} steps skipped"
-        report = "\n".join([*notes, str(begun.pictures.report), shown, str(run.folder)])
-        samples = torch.from_numpy(grid.copy())[None] / 255
-        return io.NodeOutput(bridge.to_model(generator), {"loss": losses}, samples, report, ui=ui.PreviewText(report))
+        report = _report(run, opened, request.terms, finished)
+        return io.NodeOutput(
+            bridge.to_model(generator), {"loss": _losses(run)}, samples, report, ui=ui.PreviewText(report)
+        )
 
 
 class SaveGenerator(bridge.Prefixed):
@@ -326,27 +265,27 @@ class SaveGenerator(bridge.Prefixed):
             description="Writes a generator to output/creps as safetensors, where Load CREPS Generator finds it.",
             search_aliases=["creps save model", "export generator", "save checkpoint"],
             inputs=[
-                ModelSocket.Input("model", tooltip="The generator to keep."),
+                ModelSocket.Input("model", tooltip="The generator to save."),
                 io.String.Input(
                     "filename_prefix",
                     default="generator",
-                    tooltip="Name of the file; a number is added. May begin with folders.",
+                    tooltip="Name of the file; a number is appended. May start with folders.",
                 ),
                 io.Boolean.Input(
                     "half",
                     default=True,
                     advanced=True,
-                    tooltip="Store half precision: half the size, and a difference that nobody sees.",
+                    tooltip="Store half precision: half the size, without a visible difference.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="path", tooltip="Of the file.")],
+            outputs=[io.String.Output(display_name="path", tooltip="Path of the file.")],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, model: Model, filename_prefix: str, half: bool) -> io.NodeOutput:
         path = bridge.new_file(bridge.FOLDER, filename_prefix)
-        # Its discriminator goes along: fine-tuning from the file begins with both.
+        # With its discriminator, so that fine-tuning from the file starts from both.
         discriminator = networks_of(model.generator).D
         save_generator(model.generator, path, half=half, discriminator=discriminator)
         return io.NodeOutput(path, ui=ui.PreviewText(path))
@@ -354,10 +293,10 @@ class SaveGenerator(bridge.Prefixed):
 
 @contextmanager
 def _training() -> Iterator[None]:
-    """ComfyUI in the state that training needs: gradients on, and the memory of other models free.
+    """Within, ComfyUI is in the state that training needs: gradients enabled, other models unloaded.
 
     Raises:
-        MemoryError: it did not fit into the device's memory; with advice.
+        MemoryError: training did not fit into the device's memory; with advice.
     """
     mm.unload_all_models()
     before = mm.in_training
@@ -369,25 +308,41 @@ def _training() -> Iterator[None]:
         mm.raise_non_oom(error)
         raise MemoryError(
             f"CREPS ran out of memory on {mm.get_torch_device()} while training. Lower batch or resolution, or close "
-            "other programs that use it, and run the node again: it goes on from the last snapshot"
+            "other programs that use it, and run the node again: it resumes from the last snapshot"
         ) from error
     finally:
         mm.in_training = before
 
 
 def _progress(node_id: str):
-    """Moves the node's bar, shows samples and figures, and raises ComfyUI's interrupt when the user cancels."""
-    bar, sheet, said = comfy.utils.ProgressBar(1), Preview(_PREVIEW_SIDE), 0.0
+    """A callback that moves the node's bar, shows samples and status, and raises ComfyUI's interrupt on cancel."""
+    bar, samples, last = comfy.utils.ProgressBar(1), SampleHistory(_PREVIEW_SIDE), 0.0
 
     def progress(status: Status) -> None:
-        nonlocal said
+        nonlocal last
         mm.throw_exception_if_processing_interrupted()
         preview = None
-        if (grid := sheet.look(status.trainer.G_ema)) is not None:
-            preview = ("JPEG", Image.fromarray(opaque(grid)), previews.SIDE)
-        if time.monotonic() - said > _TEXT_SECONDS:
-            said = time.monotonic()
+        if (sheet := samples.update(status.trainer.G_ema)) is not None:
+            preview = ("JPEG", Image.fromarray(opaque(sheet)), previews.SIDE)
+        if time.monotonic() - last > _TEXT_SECONDS:
+            last = time.monotonic()
             PromptServer.instance.send_progress_text(str(status), node_id)
         bar.update_absolute(min(status.num_images, status.total), status.total, preview)
 
     return progress
+
+
+def _losses(run: Run) -> list[float]:
+    """The generator's losses, for Plot Loss Graph."""
+    losses = [line["loss/G"] for line in read_stats(run.folder) if "loss/G" in line] or [0.0]
+    if min(losses) == max(losses):  # the node divides by the difference
+        losses.append(losses[-1] + 1e-6)
+    return losses
+
+
+def _report(run: Run, opened: OpenedRun, terms: Terms, finished: bool) -> str:
+    """What was used, and where the run is."""
+    trainer = opened.trainer
+    notes = [*([finished_note(run, trainer, terms)] if finished else []), *opened.notes]
+    counts = f"{trainer.num_images:,} pictures shown, {trainer.skipped} steps skipped"
+    return "\n".join([*notes, str(opened.dataset.report), counts, str(run.folder)])

@@ -82,7 +82,8 @@ def grid(
     """Arrange images in rows of `columns`, left to right, with equal gaps between and around them.
 
     Args:
-        pictures: images [H, W, 3] uint8; cells have the largest size, smaller images lie in their top left corner.
+        pictures: images [H, W, 3] uint8, or all [H, W, 4]; cells have the largest size, smaller images lie in their
+            top left corner.
         columns: images per row.
         labels: a text below each image, see `labelled`.
         gap: in pixels.
@@ -98,8 +99,8 @@ def grid(
         pictures = [labelled(picture, label) for picture, label in zip(pictures, labels, strict=True)]
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     rows = -(-len(pictures) // columns)
-    sheet = np.empty((gap + rows * (height + gap), gap + columns * (width + gap), 3), np.uint8)
-    sheet[:] = BACKGROUND
+    sheet = np.zeros((gap + rows * (height + gap), gap + columns * (width + gap), pictures[0].shape[2]), np.uint8)
+    sheet[..., :3] = BACKGROUND
     for i, picture in enumerate(pictures):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...common.errors import TrainingError
-from ..training import Judge
+from ..training import SnapshotMetrics
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ NO_METRICS = "none"
 _WEIGHT_FILES = ("inception", "vgg", "lpips")
 
 
-def snapshot_metrics_of(args: argparse.Namespace, run: Run, device: torch.device) -> Judge | None:
+def snapshot_metrics_of(args: argparse.Namespace, run: Run, device: torch.device) -> SnapshotMetrics | None:
     """The metrics of a run's snapshots, from the arguments of `creps train`, else as in the run so far; None: none.
 
     The options are stored in `run.info`, for `run.json`.
@@ -50,7 +50,9 @@ def snapshot_metrics_of(args: argparse.Namespace, run: Run, device: torch.device
     return make_snapshot_metrics(options, run, device, download=args.download)
 
 
-def make_snapshot_metrics(options: dict[str, str], run: Run, device: torch.device, *, download: bool = False) -> Judge:
+def make_snapshot_metrics(
+    options: dict[str, str], run: Run, device: torch.device, *, download: bool = False
+) -> SnapshotMetrics:
     """The metrics of options "metrics", "held_out", and weight files by kind. Raises as `snapshot_metrics_of`."""
     from .measure import prepare_metrics
     from .metrics import parse_metrics
@@ -70,7 +72,9 @@ def make_snapshot_metrics(options: dict[str, str], run: Run, device: torch.devic
     if refused:
         raise TrainingError("; ".join(f"{name} {reason}" for name, reason in refused.items()))
     measurement = _SnapshotMeasurement(usable, networks, run, held_out)
-    return Judge(metrics[0].column, metrics[0].kind.lower_is_better, held_out is not None, measurement.measure)
+    return SnapshotMetrics(
+        metrics[0].column, metrics[0].kind.lower_is_better, held_out is not None, measurement.measure
+    )
 
 
 @dataclass(eq=False)
@@ -94,7 +98,7 @@ class _SnapshotMeasurement:
         images = GeneratedImages(generator, side=dataset.resolution, name=f"snapshot {trainer.num_images}")
         if self._reals is None:
             self._reals = self._open_reals(dataset)
-        workspace = Workspace(self.run.unfinished, cache_folder() / "metrics", trainer.process)
+        workspace = Workspace(self.run.features_folder, cache_folder() / "metrics", trainer.process)
         values: dict[str, float] = {}
         for finding in measure_metrics(images, self._reals, self.metrics, self.networks, workspace):
             values |= {name: value for name, value in finding.values.items() if name != "deviation"}

@@ -1,22 +1,26 @@
-"""Training: losses, steps, runs that can be stopped at any time and go on.
+"""Training: losses, steps, and runs that can be stopped at any time and resumed.
 
-Read `run.py` for what a run does, `trainer.py` for a step.
+Read `loop.py` for a run, `trainer.py` for a step, `losses.py` for what its phases minimise.
 """
 
 from .averages import rebuild
-from .begin import Beginning, RunRequest, Terms, begin, finished_note, fresh_name
+from .begin import OpenedRun, open_run
 from .command import TRAIN_COMMAND, run_training
 from .gradients import NetworkOptimizer
+from .loop import train
 from .parallel import Process, join, leave
 from .patches import random_box
 from .phase_graphs import WARM_UP
 from .phases import PHASES, Phase, PhaseLoss, run_phase
-from .preview import Preview
-from .recipe import AUGMENTS, Recipe, r1_gamma_for
-from .run import Run, Status, read_stats, sample_grid, train
-from .snapshot_metrics import Judge
+from .recipe import AUGMENTS, Recipe, fine_tuning_recipe, r1_gamma_for
+from .request import RunRequest, Terms, finished_note
+from .run import Run
+from .sheets import SampleHistory, sample_grid
+from .snapshot_metrics import SnapshotMetrics
 from .snapshots import load_snapshot
 from .start import discriminator_config_for, discriminator_for, load_networks, networks_of
+from .stats import read_stats
+from .status import Status
 from .step_inputs import LatentBatch, StepInputs
 from .synthesis import TileSizes, synthesize
 from .trainer import Trainer
@@ -26,32 +30,32 @@ __all__ = [
     "PHASES",
     "TRAIN_COMMAND",
     "WARM_UP",
-    "Beginning",
-    "Judge",
     "LatentBatch",
     "NetworkOptimizer",
+    "OpenedRun",
     "Phase",
     "PhaseLoss",
-    "Preview",
     "Process",
     "Recipe",
     "Run",
     "RunRequest",
+    "SampleHistory",
+    "SnapshotMetrics",
     "Status",
     "StepInputs",
     "Terms",
     "TileSizes",
     "Trainer",
-    "begin",
     "discriminator_config_for",
     "discriminator_for",
+    "fine_tuning_recipe",
     "finished_note",
-    "fresh_name",
     "join",
     "leave",
     "load_networks",
     "load_snapshot",
     "networks_of",
+    "open_run",
     "r1_gamma_for",
     "random_box",
     "read_stats",

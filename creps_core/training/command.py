@@ -7,27 +7,35 @@ import dataclasses
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from ...common.command import Command
-from ...common.files import path_of
-from .recipe import LOSSES, PRECISIONS
-
-if TYPE_CHECKING:
-    import torch
-
-    from .begin import RunRequest
-    from .run import Run
-    from .snapshot_metrics import Judge
-
+from ...common.devices import device_of
 from ...common.errors import printable
+from ...common.files import path_of
+from ..checkpoints import BUILTINS, load_builtin
+from ..data import ImageDataset, open_dataset
+from .allocator import keep_freed_memory
+from .begin import open_run
+from .identity import DATA_OPTIONS
+from .loop import train
+from .parallel import Process, join, leave
+from .recipe import FINE_TUNING, LOSSES, PRECISIONS, Recipe
+from .request import RunRequest, finished_note
+from .run import Run
+from .snapshot_metrics import SnapshotMetrics
+from .start import StartNetworks, load_networks, networks_of
+from .status import Status
 
 log = logging.getLogger("CREPS")
 
-_MOST = 10**15  # pictures
+_MOST = 10**15  # of images, and of bytes
+_LOG_SECONDS = 10  # from one line of progress to the next
 _SHAPE = {
     "channel_base": 65536,
     "channel_max": 1024,
@@ -36,22 +44,43 @@ _SHAPE = {
     "mapping_layers": 8,
     "biline_channels": 32,
 }
-TICK, SNAPSHOT, KEEP = 1000, 20_000, 2
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
-    p = parser
+    _add_data_arguments(parser)
+    _add_recipe_arguments(
+        parser.add_argument_group(
+            "recipe", "The defaults are the authors'. A run that is resumed keeps its own, except for what is given."
+        )
+    )
+    _add_network_arguments(parser.add_argument_group("new networks"))
+    _add_metrics_arguments(
+        parser.add_argument_group(
+            "metrics", "Measured at every snapshot, of the moving average; a run that is resumed keeps them."
+        )
+    )
+    r = parser.add_argument_group("run")
+    r.add_argument("--tick", type=_count, metavar="N", help=f"pictures between lines of statistics; default {Run.tick}")
+    r.add_argument(
+        "--snapshot", type=_count, metavar="N", help=f"pictures between snapshots; default {Run.snapshot_every}"
+    )
+    r.add_argument("--keep", type=int, help=f"snapshots to keep; default {Run.keep}")
+    r.add_argument("--device", help="cpu, cuda...; default: a GPU if there is one")
+
+
+def _add_data_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data", type=Path, metavar="PATH", help="folder or zip of pictures; default: those of the run")
-    p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run; goes on if there is one")
+    p.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="folder of the run; an existing run is resumed"
+    )
     p.add_argument(
         "--start", metavar="FILE", help="checkpoint, snapshot or name of a built-in to fine-tune; default: new"
     )
     p.add_argument(
-        "--new-data", action="store_true", help="go on with a run on other pictures, or on the same ones cut otherwise"
+        "--new-data", action="store_true", help="resume a run on other pictures, or on the same ones cut otherwise"
     )
     p.add_argument(
-        "--resolution", type=int, help="of the pictures shown, along their longer side; default: that of the start"
+        "--resolution", type=int, help="of the training pictures, along their longer side; default: that of the start"
     )
     p.add_argument(
         "--aspect", metavar="W:H", help="of the pictures, such as 16:9; they are cut to it; default 1:1, square"
@@ -66,23 +95,26 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="file",
         choices=("file", "folders", "none"),
-        help="file, which is meant without a word: those of dataset.json; folders: a picture's folder is its class",
+        help="file (also the meaning of --labels alone): those of dataset.json; folders: a picture's folder is its "
+        "class",
     )
     p.add_argument("--max-side", type=int, help="with --patches: pictures are kept up to this side")
-    p.add_argument("--max-pictures", type=int, help="a random choice of so many")
-    g = p.add_argument_group(
-        "recipe", "The defaults are the authors'. A run that goes on keeps its own, except for what is given."
-    )
+    p.add_argument("--max-pictures", type=int, help="train on a random choice of this many pictures")
+
+
+def _add_recipe_arguments(g: argparse._ArgumentGroup) -> None:
     g.add_argument("--images", type=_count, metavar="N", help="real pictures to show: 300000, 300k; default 25M")
-    g.add_argument("--loss", choices=LOSSES, help="default nonsaturating; relativistic: R3GAN's, with R1 and R2")
+    g.add_argument(
+        "--loss", choices=LOSSES, help="default nonsaturating; relativistic (experimental): R3GAN's, with R1 and R2"
+    )
     g.add_argument("--batch", type=int, help="default 32")
     g.add_argument("--micro-batch", type=int, help="pictures at a time in a process, when memory is short")
     g.add_argument(
-        "--memory", type=_bytes, metavar="N", help="work on as many pictures at a time as fit into so much: 8G"
+        "--memory", type=_bytes, metavar="N", help="choose the micro-batch so that training takes at most this: 8G"
     )
     g.add_argument("--gamma", type=float, dest="r1_gamma", help="R1; default 0.5 at 128 pixels, 2 at 256, 8 at 512")
-    g.add_argument("--g-lr", type=float, help="default 0.002")
-    g.add_argument("--d-lr", type=float, help="default 0.002")
+    g.add_argument("--g-lr", type=float, help="learning rate of the generator; default 0.002")
+    g.add_argument("--d-lr", type=float, help="learning rate of the discriminator; default 0.002")
     g.add_argument("--path-length", type=float, dest="pl_weight", metavar="WEIGHT", help="default 2")
     g.add_argument("--ema-images", type=float, help="half-life of the average; default batch * 10000 / 32")
     g.add_argument("--augment", choices=("ada", "fixed", "none"), help="default ada")
@@ -92,104 +124,68 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--patches", type=float, metavar="SHARE", help="of windows, for pictures that are larger; default 0")
     g.add_argument(
         "--tell-place", action="store_const", const=1, dest="d_places",
-        help="with --patches: tell the discriminator which window of the picture it sees",
+        help="with --patches: condition the discriminator on the window of the picture that it sees (experimental)",
     )  # fmt: skip
     g.add_argument("--samples", type=int, help="along a pixel of generated pictures, averaged; default 1")
     g.add_argument("--precision", choices=PRECISIONS, help="default auto: bfloat16 and TF32 on GPUs")
     g.add_argument("--seed", type=int, help="default 0")
-    n = p.add_argument_group("new networks")
+
+
+def _add_network_arguments(n: argparse._ArgumentGroup) -> None:
     n.add_argument("--model-resolution", type=int, help="levels of the generator; default: --resolution")
     for name, value in _SHAPE.items():
         n.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"default {value}")
     n.add_argument("--d-channel-base", type=int, help="of the discriminator; default: half the generator's")
     n.add_argument("--d-channel-max", type=int, help="default: half the generator's")
     n.add_argument("--bandwidth", type=float, help="of the Fourier frequencies, periods per picture; default 10")
-    m = p.add_argument_group(
-        "metrics", "Measured at every snapshot, of the moving average; a run that goes on keeps them."
-    )
+
+
+def _add_metrics_arguments(m: argparse._ArgumentGroup) -> None:
     m.add_argument(
-        "--metrics", metavar="NAME,NAME...", help="such as fid5k,swd, of which the first says which is best; or none"
+        "--metrics", metavar="NAME,NAME...", help="such as fid5k,swd; the first decides which snapshot is best; or none"
     )
     m.add_argument(
         "--held-out",
         type=Path,
         metavar="PATH",
-        help="folder or zip of pictures to measure against, which the training does not see; then the generator is "
-        "that of the best snapshot. Default: the training pictures",
+        help="folder or zip of pictures to measure against, which are not trained on; the generator is then that of "
+        "the best snapshot. Default: the training pictures",
     )
     m.add_argument("--inception", type=Path, metavar="FILE", help="weights for fid, kid, prc, isc; docs/evaluation.md")
     m.add_argument("--vgg", type=Path, metavar="FILE", help="weights for prc as in the papers, and ppl")
     m.add_argument("--lpips", type=Path, metavar="FILE", help="weights for ppl")
-    m.add_argument("--download", action="store_true", help="fetch what is missing of them, from where it is published")
-    r = p.add_argument_group("run")
-    r.add_argument("--tick", type=_count, metavar="N", help=f"pictures between lines of statistics; default {TICK}")
-    r.add_argument("--snapshot", type=_count, metavar="N", help=f"pictures between snapshots; default {SNAPSHOT}")
-    r.add_argument("--keep", type=int, help=f"snapshots to keep; default {KEEP}")
-    r.add_argument("--device", help="cpu, cuda...; default: a GPU if there is one")
+    m.add_argument("--download", action="store_true", help="fetch missing weights from where they are published")
 
 
-JudgeMaker = Callable[[argparse.Namespace, "Run", "torch.device"], "Judge | None"]
+MetricsMaker = Callable[[argparse.Namespace, Run, torch.device], SnapshotMetrics | None]
 
 
-def run_training(args: argparse.Namespace, judge: JudgeMaker | None = None) -> None:
+def run_training(args: argparse.Namespace, make_metrics: MetricsMaker | None = None) -> None:
     """Train, from the command's arguments.
 
     Args:
         args: the arguments.
-        judge: makes what measures the snapshots of a run, on a device, from the arguments.
+        make_metrics: makes what is measured of the snapshots of a run, on a device, from the arguments.
     """
-    import torch
-
-    from ...common.devices import device_of
-    from .begin import begin, finished_note
-    from .heap import keep_heap
-    from .parallel import join, leave
-    from .run import Run, Status, train
-
-    device = device_of(args.device)
-    asked: list[int] = []
-    previous = {
-        s: signal.signal(s, lambda number, frame: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        process = join()
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", process.local_rank)
-            torch.cuda.set_device(device)
-        torch.set_flush_denormal(True)
-        if device.type == "cpu":
-            keep_heap()
-        if not process.is_first:
-            log.setLevel(logging.WARNING)
-        run = Run(args.out)
-        with run.lock if process.is_first else nullcontext():
-            _set_intervals(run, args)
-            run.judge = judge(args, run, device) if judge else None
-            if args.memory and device.type == "cuda":
-                total = torch.cuda.get_device_properties(device).total_memory
-                torch.cuda.set_per_process_memory_fraction(min(1.0, args.memory / total), device)
-            request = request_of(args, stopped=lambda: bool(asked))
-            begun = begin(run, request, device=device, process=process)
-            trainer = begun.trainer
-            log.info("%s", begun.pictures.report)
-            for note in begun.notes:
-                log.warning("%s", note)
-            if begun.finished:
-                log.info("%s", finished_note(run, trainer, request.terms))
-            said = [0.0]
-
-            def progress(status: Status) -> None:
-                if time.monotonic() - said[0] > 10:
-                    said[0] = time.monotonic()
-                    log.info("%s", status)
-
-            train(run, trainer, begun.pictures, progress=progress, stop=lambda: bool(asked))
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        leave()
-    if asked and not begun.finished:
-        log.info("stopped after %s pictures; the same command goes on", f"{trainer.num_images:,}")
+    run = Run(args.out)
+    with (
+        _stop_signals() as signals,
+        _process_and_device(args) as (process, device),
+        run.lock if process.is_first else nullcontext(),
+    ):
+        _set_intervals(run, args)
+        run.metrics = make_metrics(args, run, device) if make_metrics else None
+        request = request_of(args, stopped=lambda: bool(signals))
+        opened = open_run(run, request, device=device, process=process)
+        trainer = opened.trainer
+        log.info("%s", opened.dataset.report)
+        for note in opened.notes:
+            log.warning("%s", note)
+        if opened.finished:
+            log.info("%s", finished_note(run, trainer, request.terms))
+        train(run, trainer, opened.dataset, progress=_progress_log(), stop=lambda: bool(signals))
+    if signals and not opened.finished:
+        log.info("stopped after %s pictures; the same command resumes the run", f"{trainer.num_images:,}")
         raise KeyboardInterrupt
     log.info("the generator is %s", run.generator_file)
 
@@ -199,33 +195,76 @@ TRAIN_COMMAND = Command(
 )
 
 
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Within, SIGINT and SIGTERM are collected instead of ending the process."""
+    found: list[int] = []
+    previous = {
+        s: signal.signal(s, lambda number, frame: found.append(number)) for s in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield found
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _process_and_device(args: argparse.Namespace) -> Iterator[tuple[Process, torch.device]]:
+    """This process among those of `torchrun`, and its device, set up for training."""
+    device = device_of(args.device)
+    try:
+        process = join()
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", process.local_rank)
+            torch.cuda.set_device(device)
+        torch.set_flush_denormal(True)
+        if device.type == "cpu":
+            keep_freed_memory()
+        if args.memory and device.type == "cuda":
+            total = torch.cuda.get_device_properties(device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, args.memory / total), device)
+        if not process.is_first:
+            log.setLevel(logging.WARNING)
+        yield process, device
+    finally:
+        leave()
+
+
+def _progress_log() -> Callable[[Status], None]:
+    """Logs the status every few seconds."""
+    last = 0.0
+
+    def progress(status: Status) -> None:
+        nonlocal last
+        if time.monotonic() - last > _LOG_SECONDS:
+            last = time.monotonic()
+            log.info("%s", status)
+
+    return progress
+
+
 def request_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: False) -> RunRequest:
     """What the arguments ask of a run.
 
     Args:
         args: of the command.
-        stopped: asked while pictures are opened; True ends that with KeyboardInterrupt.
+        stopped: called while images are opened; True ends that with KeyboardInterrupt.
     """
-    from ..checkpoints import BUILTINS, load_builtin
-    from ..data import ImageDataset, open_dataset
-    from .begin import RunRequest
-    from .identity import DATA_OPTIONS
-    from .recipe import Recipe
-    from .start import Networks, load_networks, networks_of
 
     def given(names: Iterable[str], prefix: str = "") -> dict[str, Any]:
         values = {name: getattr(args, prefix + name, None) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
-    def open_start() -> Networks:
+    def open_start() -> StartNetworks:
         return networks_of(load_builtin(args.start)) if args.start in BUILTINS else load_networks(args.start)
 
-    def opened(done: int, total: int) -> None:
+    def check_stopped(done: int, total: int) -> None:
         if stopped():
             raise KeyboardInterrupt
 
     def open_data(source: str, labels: str = "none", **options: Any) -> ImageDataset:
-        return open_dataset(source, use_labels=labels, progress=opened, **options)
+        return open_dataset(source, use_labels=labels, progress=check_stopped, **options)
 
     recipe = given(field.name for field in dataclasses.fields(Recipe))
     if args.images is not None:
@@ -241,7 +280,7 @@ def request_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: F
         start=args.start,
         open_start=open_start if args.start else None,
         recipe=recipe,
-        computed={"ema_rampup": 0.0, "ada_images": 100_000.0} if args.start else {},
+        computed=dict(FINE_TUNING) if args.start else {},
         data=given((*DATA_OPTIONS, "max_side")),
         shape=given(("resolution", "channels")),
         generator=generator,
@@ -253,13 +292,13 @@ def request_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: F
 
 
 def _set_intervals(run: Run, args: argparse.Namespace) -> None:
-    """How often the run is written to, as asked for, else as before."""
+    """Set how often the run is written to: as asked for, else as before."""
     before = run.description()[0].get("intervals")
     before = before if isinstance(before, dict) else {}
     for name, asked, default in (
-        ("tick", args.tick, TICK),
-        ("snapshot_every", args.snapshot, SNAPSHOT),
-        ("keep", args.keep, KEEP),
+        ("tick", args.tick, Run.tick),
+        ("snapshot_every", args.snapshot, Run.snapshot_every),
+        ("keep", args.keep, Run.keep),
     ):
         known = before.get(name)
         setattr(run, name, asked if asked is not None else known if type(known) is int and known > 0 else default)
@@ -267,7 +306,7 @@ def _set_intervals(run: Run, args: argparse.Namespace) -> None:
 
 
 def _bytes(text: str) -> int:
-    """8G or 500M, of bytes."""
+    """Bytes, such as 8G or 500M."""
     factor = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(text[-1:], 1.0)
     try:
         number = float(text[:-1] if factor > 1 else text) * factor
@@ -279,7 +318,7 @@ def _bytes(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    """300000, 300k or 25M."""
+    """A number of images, such as 300000, 300k or 25M."""
     factor = {"k": 1000, "K": 1000, "M": 1_000_000}.get(text[-1:], 1)
     try:
         number = float(text[:-1] if factor > 1 else text) * factor

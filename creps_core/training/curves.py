@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..comparison import Axis, Color, Curve, canvas, font, line_plot
-from .snapshot_metrics import PREFIX
+from .snapshot_metrics import METRIC_PREFIX
 
 _SIZE = (360, 720)  # height, width
 _MARGIN = 12
@@ -59,13 +59,13 @@ def loss_plot(stats: Sequence[dict[str, float]]) -> Image.Image | None:
 
 def _metrics(stats: Sequence[dict[str, float]]) -> dict[str, Curve]:
     """What was measured at two snapshots or more and is above 0 somewhere, by name."""
-    names = dict.fromkeys(name for line in stats for name in line if name.startswith(PREFIX))
+    names = dict.fromkeys(name for line in stats for name in line if name.startswith(METRIC_PREFIX))
     curves = {}
     for name in names:
         points = [(line["shown"], line[name]) for line in stats if math.isfinite(line.get(name, math.nan))]
         if len(points) > 1 and max(value for _, value in points) > 0:
             shown, values = zip(*points, strict=True)
-            curves[name.removeprefix(PREFIX)] = Curve(shown, values, _METRIC)
+            curves[name.removeprefix(METRIC_PREFIX)] = Curve(shown, values, _METRIC)
     return curves
 
 

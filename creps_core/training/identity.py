@@ -1,6 +1,7 @@
-"""What a run is, and stays: with which weights it began, on which pictures, cut how.
+"""The identity of a run: with which weights it began, and on which images, cut how.
 
-It is kept in `run.json` and in every snapshot. Going on takes it from there; what contradicts it is refused.
+It is stored in `run.json` and in every snapshot. A resumed run takes it from there; a request that contradicts it is
+refused.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from typing import Any
 
 from ..data import ImageDataset
 
+NEW = "new"
+"""The start of a run that began with random weights."""
 DATA_OPTIONS = ("crop", "mirror", "labels", "aspect", "max_pictures")
-"""`ImageDataset.options`, which decide what is learnt from, as fields of `Identity`."""
+"""`ImageDataset.options`, which decide what a run learns from, as fields of `Identity`."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The start and the data of a run. Empty texts and None: not known, as of runs of version 0.1.0."""
+    """The start and the dataset of a run. Empty texts and None are unknown, as in runs of version 0.1.0."""
 
     start: str = ""  # what it began with: "new", a built-in, a file
-    weights: str = ""  # SHA-256 of that generator's config and weights; of a new one that is all its options
-    source: str = ""  # folder or archive of the pictures
+    weights: str = ""  # SHA-256 of that generator's config and weights; "" for a new one, which its options describe
+    source: str = ""  # folder or archive of the images
     data: str = ""  # SHA-256 of their names, contents and labels
     pictures: int | None = None
     crop: str | None = None
@@ -30,7 +33,7 @@ class Identity:
     aspect: str | None = None
     max_pictures: int | None = None
     choice: int = 0  # seed of the choice of `max_pictures`
-    max_side: int | None = None  # of the pictures kept for windows
+    max_side: int | None = None  # of the images kept for windows
     bandwidth: float | None = None  # of a new generator
 
     def to_dict(self) -> dict[str, Any]:
@@ -39,7 +42,7 @@ class Identity:
 
     @classmethod
     def from_dict(cls, values: Any) -> Identity:
-        """Inverse of `to_dict`. What is not a value of its field, or unknown, counts as not known."""
+        """Inverse of `to_dict`. Unknown fields, and values of another type, are ignored."""
         if not isinstance(values, dict):
             return cls()
         kinds = {"str": str, "int": int, "bool": bool, "float": float}
@@ -50,24 +53,24 @@ class Identity:
                 known[field.name] = value
         return cls(**known)
 
-    def with_data(self, pictures: ImageDataset, source: str, max_side: int | None) -> Identity:
-        """The same start with these pictures."""
+    def with_data(self, dataset: ImageDataset, source: str, max_side: int | None) -> Identity:
+        """The same start with this dataset."""
         return dataclasses.replace(
             self,
             source=source,
-            data=pictures.fingerprint,
-            pictures=pictures.report.used,
+            data=dataset.fingerprint,
+            pictures=dataset.report.used,
             max_side=max_side,
-            **pictures.options,
+            **dataset.options,
         )
 
     def same_data(self, other: Identity) -> bool:
-        """Whether the pictures are the same, as far as it is known."""
+        """Whether the images are the same, as far as is known."""
         if self.data and other.data:
             return self.data == other.data
         return self.pictures in (None, other.pictures)
 
     def described_data(self) -> str:
-        """For messages: 6 pictures of /home/me/pictures."""
+        """For messages, such as "6 pictures of /home/me/pictures"."""
         count = "some" if self.pictures is None else f"{self.pictures:,}"
         return f"{count} pictures of {self.source}" if self.source else f"{count} pictures"

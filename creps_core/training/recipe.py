@@ -18,6 +18,10 @@ _LARGEST_BATCH = 1 << 20
 _MOST_SAMPLES = 4
 
 
+FINE_TUNING = {"ema_rampup": 0.0, "ada_images": 100_000.0}
+"""Fields of a recipe that starts from a trained generator, whatever its length."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train. All counts of pictures are over all processes together."""
@@ -100,3 +104,8 @@ class Recipe:
 def r1_gamma_for(resolution: int) -> float:
     """The authors' rule of thumb: 0.5 at 128 pixels, 2 at 256, 8 at 512, 32 at 1024."""
     return 0.5 * (resolution / 128) ** 2
+
+
+def fine_tuning_recipe(batch: int, total: int) -> dict[str, float]:
+    """Fields of a recipe for fine-tuning `total` images: a short average without ramp-up, and fast augmentation."""
+    return {**FINE_TUNING, "ema_images": max(10.0 * batch, min(batch * 10_000 / 32, 0.05 * total))}

@@ -1,15 +1,16 @@
-"""Snapshots: everything a run needs to go on, in one safetensors file.
+"""Snapshots: everything that a run needs to resume, in one safetensors file.
 
 Tensors are named `G.*`, `D.*`, `G_ema.*` (official names), `average<i>.*` for averages of other widths (`averages.py`;
-files of version 0.1.0 have none), `adam.G.<parameter>.<moment>` and `adam.D...`. The header
-holds, as JSON under the key `creps`, the configs, the recipe, the counters and two SHA-256: of the tensors with the
-generator's config, and of the header. The loader reads the generators from it as well.
+files of version 0.1.0 have none), `adam.G.<parameter>.<moment>` and `adam.D...`, and `state.*`. The header holds, as
+JSON under the key `creps`, the configs, the recipe, the counters and two SHA-256: of the tensors with the generator's
+config, and of the header. The loader reads the generators from it as well.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +32,24 @@ from ..checkpoints import (
     write_tensors,
     write_training_metadata,
 )
-from ..network import DiscriminatorConfig
+from ..network import DiscriminatorConfig, GeneratorConfig
 from .averages import Averages
+from .gradients import NetworkOptimizer
 from .parallel import Process
 from .recipe import Recipe
 from .trainer import Trainer
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-_COUNTERS = {"steps": "steps", "shown": "num_images", "skipped": "skipped"}  # in the header, of the trainer
+_COUNTERS = {"steps": "steps", "shown": "num_images", "skipped": "skipped"}  # in the header: of the trainer
 _MOST_AVERAGES = 4
-_MOST = 1 << 48  # of a counter: a thousand pictures a second for nine thousand years
+_MOST = 1 << 48  # of a counter: a thousand images a second for nine thousand years
 
 
 def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[str, Any] | None = None) -> None:
     """Write the state of a run, atomically.
 
     Raises:
-        OSError: the disk is full, for instance; an existing file is as it was.
+        OSError: for instance, the disk is full; an existing file stays as it was.
     """
     tensors = {
         f"{name}.{key}": value
@@ -60,7 +62,7 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
                 tensors[f"adam.{name}.{key}.{moment}"] = value
     if trainer.averages:
         tensors |= trainer.averages.tensors()
-    taught, labels = write_training_metadata(trainer.G_ema)
+    metadata, labels = write_training_metadata(trainer.G_ema)
     tensors |= {f"state.{name}": value for name, value in _scalars(trainer).items()} | labels
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {
@@ -72,7 +74,7 @@ def save_snapshot(trainer: Trainer, path: str | os.PathLike[str], details: dict[
         "counters": {name: getattr(trainer, attribute) for name, attribute in _COUNTERS.items()},
         "averages": trainer.averages.header() if trainer.averages else None,
         "details": dict(details or {}),
-        **taught,
+        **metadata,
         "sha256": digest(trainer.G.config, tensors),
     }
     write_tensors(path, tensors, HEADER_KEY, header)
@@ -86,7 +88,7 @@ def load_snapshot(
     process: Process | None = None,
     make_graph: Callable[[], Graph] | bool = True,
 ) -> Trainer:
-    """`load_state` without what the file says beside."""
+    """The trainer of `load_state`, without the details."""
     return load_state(path, recipe=recipe, device=device, process=process, make_graph=make_graph)[0]
 
 
@@ -98,12 +100,12 @@ def load_state(
     process: Process | None = None,
     make_graph: Callable[[], Graph] | bool = True,
 ) -> tuple[Trainer, dict[str, Any]]:
-    """A trainer as it was when the snapshot was written, and the details in its header with the `recipe` of the file.
+    """The trainer in the state of a snapshot, and the details in its header, with the `recipe` of the file.
 
     Args:
         path: a file of `save_snapshot`.
-        recipe: to go on with another one, or what makes one of that of the file; None for that of the file. Batch,
-            learning rates and regularisation may change, the networks may not.
+        recipe: to resume with another recipe, or a function of the file's; None for the file's own. Batch, learning
+            rates and regularisation may change, the networks may not.
         device: where to train.
         process: this one among several.
         make_graph: as of `Trainer`.
@@ -111,62 +113,106 @@ def load_state(
     Raises:
         CheckpointError: the file is damaged, or is not the snapshot of a training.
     """
-    path = Path(path)
-    config, header, tensors = read_own(path)
-
-    def error(found: str, advice: str = AGAIN) -> CheckpointError:
-        return CheckpointError.about(path, found, advice)
-
-    if not is_training(header):
-        raise error("holds a generator, not the state of a training", "Choose a snapshot-*.safetensors of a run")
+    file = _SnapshotFile.read(Path(path))
+    discriminator = build_discriminator(file.discriminator, network_of(file.tensors, "D"), file.error)
+    generator, average = (
+        build_generator(file.generator, network_of(file.tensors, name), file.error) for name in ("G", "G_ema")
+    )
     try:
-        old = Recipe.from_dict(header["recipe"])
-        judge = DiscriminatorConfig.from_dict(header["discriminator"])
-        counters = {name: _counter(header["counters"], name) for name in _COUNTERS}
-    except (KeyError, TypeError, ValueError) as problem:
-        raise error(f"its header cannot be used ({problem})") from problem
-    discriminator = build_discriminator(judge, network_of(tensors, "D"), error)
-    generator, average = (build_generator(config, network_of(tensors, name), error) for name in ("G", "G_ema"))
-    try:
-        read_training_metadata(average, header, tensors)
+        read_training_metadata(average, file.header, file.tensors)
     except ValueError as problem:
-        raise error(str(problem)) from problem
-    new = recipe(old) if callable(recipe) else recipe or old
-    place = {"device": device, "process": process, "make_graph": make_graph}
-    trainer = Trainer(generator, discriminator, new, generator_ema=average, **place)
+        raise file.error(str(problem)) from problem
+    trainer = Trainer(
+        generator,
+        discriminator,
+        recipe(file.recipe) if callable(recipe) else recipe or file.recipe,
+        generator_ema=average,
+        device=device,
+        process=process,
+        make_graph=make_graph,
+    )
     for name, optimizer in trainer.optimizers.items():
-        for key, parameter in optimizer.parameters.items():
-            moments = network_of(tensors, f"adam.{name}.{key}")
-            if moments.keys() == set(_MOMENTS):
-                for m, value in moments.items():
-                    _check_shape(f"adam.{name}.{key}.{m}", value, () if m == "step" else parameter.shape, error)
-                # The count of steps is where Adam keeps it; the others lie in memory as the parameter.
-                home = parameter.device if optimizer.adam.defaults["fused"] else "cpu"
-                optimizer.adam.state[parameter] = {
-                    m: value.to(home) if m == "step" else torch.empty_like(parameter).copy_(value)
-                    for m, value in moments.items()
-                }
+        _load_adam(optimizer, name, file)
+    _load_scalars(trainer, file)
+    for name, value in file.counters.items():
+        setattr(trainer, _COUNTERS[name], value)
+    _load_averages(trainer, file)
+    details = file.header.get("details")
+    return trainer, {**(details if isinstance(details, dict) else {}), "recipe": file.recipe.to_dict()}
+
+
+@dataclass(frozen=True)
+class _SnapshotFile:
+    """The content of a snapshot, of which the header has been checked."""
+
+    path: Path
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    recipe: Recipe
+    counters: dict[str, int]
+    header: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> _SnapshotFile:
+        """Raises CheckpointError: see `load_state`."""
+        config, header, tensors = read_own(path)
+        if not is_training(header):
+            raise CheckpointError.about(
+                path, "holds a generator, not the state of a training", "Choose a snapshot-*.safetensors of a run"
+            )
+        try:
+            recipe = Recipe.from_dict(header["recipe"])
+            discriminator = DiscriminatorConfig.from_dict(header["discriminator"])
+            counters = {name: _counter(header["counters"], name) for name in _COUNTERS}
+        except (KeyError, TypeError, ValueError) as problem:
+            raise CheckpointError.about(path, f"its header cannot be used ({problem})", AGAIN) from problem
+        return cls(path, config, discriminator, recipe, counters, header, tensors)
+
+    def error(self, found: str, advice: str = AGAIN) -> CheckpointError:
+        """The error to raise about this file."""
+        return CheckpointError.about(self.path, found, advice)
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Raises CheckpointError: the tensor is missing, or has another shape."""
+        if name not in self.tensors:
+            raise self.error(f"{name} is missing")
+        tensor = self.tensors[name]
+        if tensor.shape != shape:
+            raise self.error(f"{name} has the shape {list(tensor.shape)} instead of {list(shape)}")
+        return tensor
+
+
+def _load_adam(optimizer: NetworkOptimizer, network: str, file: _SnapshotFile) -> None:
+    """Load the moments of the parameters that have all of them."""
+    for name, parameter in optimizer.parameters.items():
+        prefix = f"adam.{network}.{name}"
+        if network_of(file.tensors, prefix).keys() != set(_MOMENTS):
+            continue
+        moments = {m: file.tensor(f"{prefix}.{m}", () if m == "step" else parameter.shape) for m in _MOMENTS}
+        # Adam wants its step count on the CPU unless it is fused; the others lie in memory as the parameter does.
+        device = parameter.device if optimizer.adam.defaults["fused"] else "cpu"
+        optimizer.adam.state[parameter] = {
+            m: value.to(device) if m == "step" else torch.empty_like(parameter).copy_(value)
+            for m, value in moments.items()
+        }
+
+
+def _load_scalars(trainer: Trainer, file: _SnapshotFile) -> None:
     for name, value in _scalars(trainer).items():
         if name != "augment_p" or trainer.recipe.augment == "ada":
-            if f"state.{name}" not in tensors:
-                raise error(f"state.{name} is missing")
-            _check_shape(f"state.{name}", tensors[f"state.{name}"], value.shape, error)
-            value.copy_(tensors[f"state.{name}"])
-    for name, value in counters.items():
-        setattr(trainer, _COUNTERS[name], value)
-    if found := header.get("averages"):
-        trainer.averages = averages = Averages(trainer.G, *_averages(found, error))
+            value.copy_(file.tensor(f"state.{name}", value.shape))
+
+
+def _load_averages(trainer: Trainer, file: _SnapshotFile) -> None:
+    if found := file.header.get("averages"):
+        trainer.averages = averages = Averages(trainer.G, *_averages_header(found, file))
         for name, value in averages.tensors().items():
-            if name not in tensors:
-                raise error(f"{name} is missing")
-            _check_shape(name, tensors[name], tuple(value.shape), error)
-            value.detach().copy_(tensors[name])
-    details = header.get("details")
-    return trainer, {**(details if isinstance(details, dict) else {}), "recipe": old.to_dict()}
+            value.detach().copy_(file.tensor(name, value.shape))
 
 
-def _averages(found: Any, error: Callable[[str], Exception]) -> tuple[int, list[float]]:
-    """Since when, and of what widths, as a header says."""
+def _averages_header(found: Any, file: _SnapshotFile) -> tuple[int, list[float]]:
+    """`since` and `widths` of the averages in a header."""
     try:
         since, widths = _counter(found, "since"), found["widths"]
         if not (isinstance(widths, list) and 1 <= len(widths) <= _MOST_AVERAGES):
@@ -174,7 +220,7 @@ def _averages(found: Any, error: Callable[[str], Exception]) -> tuple[int, list[
         if not all(isinstance(width, float) and 0 < width < 1 for width in widths):
             raise ValueError(f"widths must lie between 0 and 1, not {shown(widths)}")
     except (KeyError, TypeError, ValueError) as problem:
-        raise error(f"its header cannot be used (averages: {problem})") from problem
+        raise file.error(f"its header cannot be used (averages: {problem})") from problem
     return since, widths
 
 
@@ -185,11 +231,6 @@ def _counter(counters: dict[str, Any], name: str) -> int:
     return value
 
 
-def _check_shape(name: str, tensor: Tensor, wanted: tuple[int, ...], error: Callable[[str], Exception]) -> None:
-    if tensor.shape != wanted:
-        raise error(f"{name} has the shape {list(tensor.shape)} instead of {list(wanted)}")
-
-
 def _scalars(trainer: Trainer) -> dict[str, Tensor]:
-    """The state beside networks and optimisers, as the tensors that hold it."""
+    """The tensors of the state besides networks and optimisers."""
     return {"pl_mean": trainer.path_length.mean, "augment_p": trainer.augment.p, "signs": trainer.ada.signs}

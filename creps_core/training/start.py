@@ -17,7 +17,7 @@ from .refit import refit_discriminator, refit_generator
 
 
 @dataclass(frozen=True)
-class Networks:
+class StartNetworks:
     """What a training begins with."""
 
     G: Generator
@@ -63,7 +63,7 @@ def discriminator_config_for(config: GeneratorConfig, resolution: int) -> Discri
     )
 
 
-def discriminator_for(networks: Networks, wanted: DiscriminatorConfig, seed: int) -> Discriminator:
+def discriminator_for(networks: StartNetworks, wanted: DiscriminatorConfig, seed: int) -> Discriminator:
     """The discriminator to train with: that of the networks, or a new one that takes over what fits."""
     found = networks.D
     if found is None:
@@ -82,23 +82,23 @@ def discriminator_for(networks: Networks, wanted: DiscriminatorConfig, seed: int
     return discriminator
 
 
-def refit(networks: Networks, c_dim: int, channels: int, seed: int) -> Networks:
+def refit(networks: StartNetworks, c_dim: int, channels: int, seed: int) -> StartNetworks:
     """The generators for other labels or channels; see `refit_generator`. `discriminator_for` makes the other one."""
     config = dataclasses.replace(networks.G.config, c_dim=c_dim, img_channels=channels)
     if config == networks.G.config:
         return networks
     G, G_ema = (refit_generator(old, config, new_generator(config, seed)) for old in (networks.G, networks.G_ema))
-    return Networks(G, G_ema, networks.D)
+    return StartNetworks(G, G_ema, networks.D)
 
 
-def networks_of(generator: Generator) -> Networks:
+def networks_of(generator: Generator) -> StartNetworks:
     """A loaded generator, with the discriminator of the file that it was loaded from, if that still holds one."""
     if generator.origin and Path(generator.origin).is_file():
-        return Networks(generator, generator, load_networks(generator.origin).D)
-    return Networks(generator, generator, None)
+        return StartNetworks(generator, generator, load_networks(generator.origin).D)
+    return StartNetworks(generator, generator, None)
 
 
-def load_networks(path: str | os.PathLike[str]) -> Networks:
+def load_networks(path: str | os.PathLike[str]) -> StartNetworks:
     """The networks of an official snapshot or of a file of ours, which may hold a generator alone.
 
     Raises:
@@ -107,4 +107,4 @@ def load_networks(path: str | os.PathLike[str]) -> Networks:
     checkpoint = read_checkpoint(path)
     average = checkpoint.generator()
     current = checkpoint.generator("G") if "G" in checkpoint.tensors else average
-    return Networks(current, average, checkpoint.discriminator())
+    return StartNetworks(current, average, checkpoint.discriminator())

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ...common.errors import TrainingError
+from ...common.float32 import float32_products
 from ...kernels import Graph
 from ..network import Discriminator, Generator
 from .augment import AdaptiveProbability, Augment
@@ -166,7 +165,7 @@ class Trainer:
         """
         stats: Tensors = {}
         due = [phase for phase in self.phases.values() if phase.is_due(self.steps)]
-        with self._products():
+        with float32_products(self.device, tf32=self.recipe.precision in ("auto", "tf32")):
             inputs = self.inputs.of_step(self.steps, due, real, labels, boxes, self.micro_batches)
             for phase in due:
                 stats |= self.take_phase(phase, inputs[phase.name])
@@ -237,22 +236,6 @@ class Trainer:
                     f"the learning rates (g_lr {self.recipe.g_lr}, d_lr {self.recipe.d_lr}) or raise r1_gamma "
                     f"({self.recipe.r1_gamma}), or use precision float32"
                 )
-
-    @contextmanager
-    def _products(self) -> Iterator[None]:
-        """What float32 products of a GPU are made of: TF32, or with precision float32 that alone."""
-        products: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
-        before = [p.allow_tf32 for p in products]
-        tf32 = self.recipe.precision in ("auto", "tf32")
-        try:
-            if self.device.type == "cuda":
-                for p in products:
-                    p.allow_tf32 = tf32
-            yield
-        finally:
-            if self.device.type == "cuda":
-                for p, allowed in zip(products, before, strict=True):
-                    p.allow_tf32 = allowed
 
 
 def _trainable(module, device: torch.device):

@@ -12,7 +12,7 @@ import torch
 from comfyui_creps.creps_core import load_generator
 from comfyui_creps.creps_core.checkpoints import inspect_checkpoint
 from comfyui_creps.creps_core.cli import main
-from comfyui_creps.creps_core.training import Judge, Run, load_snapshot, read_stats, train
+from comfyui_creps.creps_core.training import Run, SnapshotMetrics, load_snapshot, read_stats, train
 from PIL import Image
 from scenes import scenes, write
 from tiny_run import go_on, make_pictures, make_trainer
@@ -20,16 +20,17 @@ from tiny_run import go_on, make_pictures, make_trainer
 SCRIPT = {8: 5.0, 16: 3.0, 24: 4.0, 32: 2.0, 40: 6.0, 48: 7.0}
 
 
-def judge(chooses: bool = True, **changes: object) -> Judge:
+def metrics(publish_best: bool = True, **changes: object) -> SnapshotMetrics:
     def measure(trainer, pictures) -> dict[str, float]:
         assert len(pictures) == 20
         return {"fid5k": SCRIPT[trainer.num_images], "swd": 100 - trainer.num_images}
 
-    return Judge(**{"metric": "fid5k", "lower": True, "chooses": chooses, "measure": measure, **changes})
+    fields = {"metric": "fid5k", "lower_is_better": True, "publish_best": publish_best, "measure": measure}
+    return SnapshotMetrics(**{**fields, **changes})
 
 
 def run_in(folder: Path, **options: object) -> Run:
-    return Run(folder, tick=4, snapshot_every=8, judge=judge(**options))
+    return Run(folder, tick=4, snapshot_every=8, metrics=metrics(**options))
 
 
 def shown(run: Run) -> list[int]:
@@ -55,7 +56,7 @@ def test_the_best_snapshot_is_kept_and_gives_the_generator(tmp_path: Path):
 
 
 def test_without_held_out_pictures_the_last_one_gives_it(tmp_path: Path):
-    run = run_in(tmp_path, chooses=False, lower=False, metric="swd")
+    run = run_in(tmp_path, publish_best=False, lower_is_better=False, metric="swd")
     train(run, make_trainer(), make_pictures())
     assert shown(run) == [8, 40, 48]
     assert inspect_checkpoint(tmp_path / "generator.safetensors").details["trained"] == "48 pictures"

@@ -15,9 +15,10 @@ from comfyui_creps.common.errors import DatasetError, TrainingError
 from comfyui_creps.creps_core import inspect_checkpoint, load_generator
 from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.training import Run, load_snapshot, read_stats, train
-from comfyui_creps.creps_core.training import run as run_module
-from comfyui_creps.creps_core.training.begin import fresh_name
+from comfyui_creps.creps_core.training import writer as writer_module
 from comfyui_creps.creps_core.training.lock import LOCK_FILE, FolderLock
+from comfyui_creps.creps_core.training.request import unused_name
+from comfyui_creps.creps_core.training.snapshots import save_snapshot
 from paths import TESTS
 from picture_files import colours, encoded, write
 from tiny_run import make_pictures, make_trainer
@@ -208,7 +209,7 @@ def test_a_damaged_newest_snapshot_falls_back_to_the_whole_one(out: Path, data: 
     newest.write_bytes(harmed[harm])
     caplog.clear()
     assert main(["train", "--data", str(data), "--out", str(out), *new(20)]) == 0
-    assert "the run goes on from snapshot-0000000008.safetensors" in caplog.text
+    assert "the run resumes from snapshot-0000000008.safetensors" in caplog.text
     assert (out / "snapshot-0000000016.safetensors.damaged").read_bytes() == harmed[harm]
     assert [line["shown"] for line in read_stats(out)] == [4, 8, 12, 16, 20]
     assert load_snapshot(newest).num_images == 16
@@ -237,7 +238,7 @@ def test_half_of_a_run(out: Path, data: Path, caplog):
     for path in Run(out).snapshots():
         path.unlink()
     assert main(["train", "--data", str(data), "--out", str(out), *new(16)]) == 1
-    assert "holds generator.safetensors but no snapshot to go on from" in caplog.text
+    assert "holds generator.safetensors but no snapshot to resume from" in caplog.text
     assert f"--start {out / 'generator.safetensors'}" in caplog.text
     (out / "generator.safetensors").unlink()
     assert main(["train", "--data", str(data), "--out", str(out), *new(8)]) == 0
@@ -255,7 +256,7 @@ def test_runs_of_the_first_version_go_on(out: Path, data: Path, tmp_path: Path, 
     """They kept less: the recipe in the snapshot, the number of pictures and the name of the start in run.json."""
     trainer = load_snapshot(out / "snapshot-0000000008.safetensors")
     old = {"data_source": str(data), "start": "new"}
-    run_module.save_snapshot(trainer, out / "snapshot-0000000008.safetensors", old)
+    save_snapshot(trainer, out / "snapshot-0000000008.safetensors", old)
     known = described(out)
     first = {name: known[name] for name in ("version", "torch", "generator", "discriminator", "recipe")}
     (out / "run.json").write_text(json.dumps({**first, "data": {"pictures": 6, "mirror": False}, **old}))
@@ -360,7 +361,7 @@ def test_the_state_is_saved_before_anything_is_drawn(tmp_path: Path, monkeypatch
     def fails(*_args, **_options):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(run_module, "sample_grid", fails)
+    monkeypatch.setattr(writer_module, "sample_grid", fails)
     trainer = make_trainer(total=8, r1_interval=0, pl_interval=0)
     with pytest.raises(RuntimeError, match="no font"):
         train(Run(tmp_path, tick=4, snapshot_every=4), trainer, make_pictures())
@@ -369,6 +370,6 @@ def test_the_state_is_saved_before_anything_is_drawn(tmp_path: Path, monkeypatch
 
 
 def test_fresh_names(tmp_path: Path):
-    assert fresh_name(tmp_path / "my run") == "my run 2"
+    assert unused_name(tmp_path / "my run") == "my run 2"
     (tmp_path / "my run 2").mkdir()
-    assert fresh_name(tmp_path / "my run") == fresh_name(tmp_path / "my run 2") == "my run 3"
+    assert unused_name(tmp_path / "my run") == unused_name(tmp_path / "my run 2") == "my run 3"

@@ -10,7 +10,7 @@ from comfyui_creps.creps_core.network import WINDOW_CODE, Discriminator, Discrim
 from comfyui_creps.creps_core.training import Recipe, Trainer, discriminator_for, load_snapshot
 from comfyui_creps.creps_core.training.patches import WHOLE, box_positions, window_code
 from comfyui_creps.creps_core.training.snapshots import save_snapshot
-from comfyui_creps.creps_core.training.start import Networks
+from comfyui_creps.creps_core.training.start import StartNetworks
 from comfyui_creps.creps_core.training.synthesis import synthesize
 from fake_graph import FakeGraph
 from networks import make_generator
@@ -65,14 +65,14 @@ def test_a_discriminator_that_is_told_begins_as_it_was():
     torch.manual_seed(3)
     old = Discriminator(DiscriminatorConfig(SIDE, channel_base=128, channel_max=8))
     wanted = dataclasses.replace(old.config, places=1)
-    new = discriminator_for(Networks(generator, generator, old), wanted, 0)
+    new = discriminator_for(StartNetworks(generator, generator, old), wanted, 0)
     images, place = torch.randn(4, 3, SIDE, SIDE), torch.randn(4, WINDOW_CODE)
     assert new.config == wanted
     assert torch.equal(new(images, None, place), old(images))
     new.place.weight.data.normal_()
     assert not torch.equal(new(images, None, place), old(images))
     assert torch.equal(new(images), old(images))  # the whole picture
-    assert discriminator_for(Networks(generator, generator, new), old.config, 0) is new  # stays told
+    assert discriminator_for(StartNetworks(generator, generator, new), old.config, 0) is new  # stays told
     assert DiscriminatorConfig.from_dict({k: v for k, v in old.config.to_dict().items() if k != "places"}) == old.config
 
 

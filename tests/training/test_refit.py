@@ -13,7 +13,7 @@ from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig, Generator
 from comfyui_creps.creps_core.training import discriminator_for
 from comfyui_creps.creps_core.training.refit import channel_matrix
-from comfyui_creps.creps_core.training.start import Networks, refit
+from comfyui_creps.creps_core.training.start import StartNetworks, refit
 from networks import make_generator
 from picture_files import encoded, write
 from PIL import Image
@@ -26,11 +26,11 @@ FAST = ["--g-lr", "0.01", "--d-lr", "0.01", "--ema-images", "100", "--gamma", "0
 COLOURS = {10: (220, 40, 40), 20: (40, 60, 220)}
 
 
-def networks(resolution: int = SIDE, channels: int = 3, c_dim: int = 0) -> Networks:
+def networks(resolution: int = SIDE, channels: int = 3, c_dim: int = 0) -> StartNetworks:
     generator = make_generator(img_resolution=resolution, img_channels=channels, c_dim=c_dim)
     torch.manual_seed(5)
     d = Discriminator(DiscriminatorConfig(resolution, channels, c_dim, channel_base=256, channel_max=32))
-    return Networks(generator, generator, d)
+    return StartNetworks(generator, generator, d)
 
 
 def drawn(generator: Generator, z: Tensor, c: Tensor | None = None) -> Tensor:
@@ -179,7 +179,7 @@ def test_labels_that_were_never_trained_are_not_drawn(tmp_path: Path, plain: Pat
     assert (again.config.c_dim, again.labels.values.tolist()) == (21, [3, 5])
     caplog.clear()
     assert main(["train", "--data", str(few), *start, "--out", str(tmp_path / "b")]) == 0
-    assert "the start has labels and these pictures have none: it goes on without" in caplog.text
+    assert "the start has labels and these pictures have none: the run continues without labels" in caplog.text
     assert load_generator(tmp_path / "b" / "generator.safetensors").config.c_dim == 0
 
 

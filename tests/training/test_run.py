@@ -21,9 +21,9 @@ from comfyui_creps.creps_core.checkpoints import fingerprint
 from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.data import WindowCutter
 from comfyui_creps.creps_core.training import (
-    Preview,
     Recipe,
     Run,
+    SampleHistory,
     Status,
     Trainer,
     load_networks,
@@ -31,8 +31,9 @@ from comfyui_creps.creps_core.training import (
     read_stats,
     train,
 )
-from comfyui_creps.creps_core.training import preview as preview_module
-from comfyui_creps.creps_core.training import run as run_module
+from comfyui_creps.creps_core.training import loop as loop_module
+from comfyui_creps.creps_core.training import sheets as sheets_module
+from comfyui_creps.creps_core.training import writer as writer_module
 from comfyui_creps.creps_core.training.curves import COLORS, loss_plot
 from comfyui_creps.creps_core.training.parallel import Process
 from paths import TESTS
@@ -126,11 +127,11 @@ def test_it_makes_no_difference_who_cuts_the_windows(whole: Run, tmp_path: Path,
     run = run_in(tmp_path)
     trainer = make_trainer()
     train(run, trainer, make_pictures(), stop=lambda: trainer.num_images >= 16)
-    made, prepare = [], WindowCutter.plan
+    made, plan = [], WindowCutter.plan
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "can_cut_on", lambda dataset, device: True)
-        patch.setattr(run_module, "PICTURES_SHARE", room)
-        patch.setattr(WindowCutter, "plan", lambda self, *item: made.append(self) or prepare(self, *item))
+        patch.setattr(loop_module, "can_cut_on", lambda dataset, device: True)
+        patch.setattr(loop_module, "DATASET_SHARE", room)
+        patch.setattr(WindowCutter, "plan", lambda self, *item: made.append(self) or plan(self, *item))
         middle = go_on(run)
         train(run, middle, make_pictures(), stop=lambda: middle.num_images >= 32)
     assert {windows.resident for windows in made} == {bool(room)}
@@ -170,14 +171,14 @@ def test_a_killed_run_loses_nothing_older_than_its_last_snapshot(whole: Run, tmp
 
 
 def test_a_full_disk_leaves_the_last_snapshot_whole(tmp_path: Path, monkeypatch):
-    run, save = run_in(tmp_path), run_module.save_snapshot
+    run, save = run_in(tmp_path), writer_module.save_snapshot
 
     def full(trainer, path, details=None):
         if trainer.num_images > 20:
             raise OSError(errno.ENOSPC, "No space left on device")
         save(trainer, path, details)
 
-    monkeypatch.setattr(run_module, "save_snapshot", full)
+    monkeypatch.setattr(writer_module, "save_snapshot", full)
     with pytest.raises(TrainingError, match="make room"):
         train(run, make_trainer(), make_pictures())
     assert load_snapshot(run.snapshots()[-1]).num_images == 16
@@ -375,7 +376,7 @@ def test_what_is_shown_of_a_run():
     assert text.endswith("augment/p 0.125")
 
 
-def test_a_preview_grows_and_takes_little_of_the_time(monkeypatch):
+def test_a_sample_history_grows_and_takes_little_of_the_time(monkeypatch):
     """A sheet that takes a second to draw is drawn every 50 seconds: 2 % of the time."""
     now, drawn = [0.0], []
     generator = make_trainer().G_ema
@@ -385,18 +386,18 @@ def test_a_preview_grows_and_takes_little_of_the_time(monkeypatch):
         now[0] += 1.0
         return np.full((rows * side, columns * side, 3), len(drawn), np.uint8)
 
-    monkeypatch.setattr(preview_module, "sample_grid", draw)
-    preview, heights = Preview(16, lambda: now[0]), []
+    monkeypatch.setattr(sheets_module, "sample_grid", draw)
+    history, heights = SampleHistory(16, lambda: now[0]), []
     while now[0] < 1000:
         now[0] += 0.25
-        if (sheet := preview.look(generator)) is not None:
+        if (sheet := history.update(generator)) is not None:
             heights.append(sheet.shape[0] // 16)
             assert sheet.shape[1] == 8 * 16
             assert sheet[-1, 0, 0] == len(drawn)
     assert len(drawn) <= 20
     assert heights[:10] == [1, 2, 3, 4, 5, 6, 7, 8, 5, 6]
     monkeypatch.undo()
-    assert Preview(8).look(generator).shape == (8, 64, 3)
+    assert SampleHistory(8).update(generator).shape == (8, 64, 3)
 
 
 def test_the_plot_of_losses_shows_where_they_stand():
@@ -454,7 +455,7 @@ def test_arguments_of_no_meaning_are_refused(folder: Path, tmp_path: Path, capsy
 
 def test_memory_is_kept_where_the_library_can():
     """In a process of its own, for it lasts."""
-    code = "from comfyui_creps.creps_core.training.heap import keep_heap; print(keep_heap())"
+    code = "from comfyui_creps.creps_core.training.allocator import keep_freed_memory; print(keep_freed_memory())"
     script = f"import runpy; runpy.run_path({str(TESTS / 'conftest.py')!r}); {code}"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == str(sys.platform == "linux" and platform.libc_ver()[0] == "glibc")

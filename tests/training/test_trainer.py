@@ -212,6 +212,23 @@ def test_half_precision_and_augmentation_run():
     assert stats["augment/p"] == pytest.approx(0.8)
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "fp32_precision"), reason="needs torch 2.9")
+@pytest.mark.parametrize("backend", [torch.backends, torch.backends.cudnn], ids=["all", "cudnn"])
+def test_a_process_that_allows_tf32_by_the_new_switches_trains(backend, monkeypatch):
+    """Reading the older switches raises RuntimeError then; on a CPU neither generation is touched."""
+    plain = make_trainer()
+    wanted = plain.step(reals())
+    monkeypatch.setattr(backend, "fp32_precision", "tf32")
+    with pytest.raises(RuntimeError):
+        _ = torch.backends.cuda.matmul.allow_tf32
+    trainer = make_trainer()
+    found = trainer.step(reals())
+    assert backend.fp32_precision == "tf32"
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    for name, value in plain.G.state_dict().items():
+        assert torch.equal(trainer.G.state_dict()[name], value), name
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -1,4 +1,4 @@
-"""Memory that the C library keeps instead of giving it back after every operation."""
+"""Settings of the C library's memory allocator."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 _MIB = 1 << 20
 
 
-def keep_heap() -> bool:
+def keep_freed_memory() -> bool:
     """Let this process keep up to 512 MiB of freed memory: fresh pages take a tenth of a step on a CPU.
 
-    Blocks of 32 MiB and more are given back at once, as before.
+    Blocks of 32 MiB and more are returned to the system at once, as before.
 
     Returns:
-        Whether the C library understood: glibc's does, others have no such thing.
+        Whether the C library has these settings: glibc has, others do not.
     """
     if sys.platform != "linux":
         return False
