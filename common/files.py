@@ -18,19 +18,14 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from .errors import printable
+from .locks import lock_file
 
 if TYPE_CHECKING:
     import numpy as np
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 PARTIAL = ".partial"
 _NAME_LIMIT = 255  # bytes, of most file systems
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # network file systems
 
 Path_ = str | os.PathLike[str]
 
@@ -159,7 +154,7 @@ def replace_file(path: Path_, write: Callable[[BinaryIO], object]) -> None:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-                if fcntl is None:
+                if os.name == "nt":
                     file.close()  # Windows renames no open file
                 publish(partial, target)
         finally:
@@ -183,32 +178,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(number)
         finally:
             os.close(number)
-
-
-def lock_file(file: BinaryIO | FileIO, *, wait: bool = False) -> bool:
-    """Lock an open file for this holder alone, until it is closed or its process ends, however it ends.
-
-    Returns:
-        Whether it is locked now; also True where the system has no locks.
-    """
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        return error.errno in _NO_LOCKS
-    return True
-
-
-def remove_leftovers(folder: Path, pattern: str = f".*{PARTIAL}") -> list[str]:
-    """Remove the unfinished files of processes that are gone: those that nobody has locked. Their names."""
-    removed = []
-    for path in sorted(folder.glob(pattern)):
-        with suppress(OSError), path.open("rb") as file:
-            if lock_file(file):
-                path.unlink()
-                removed.append(path.name)
-    return removed
 
 
 def read_json(path: Path_, limit: int = 1 << 26) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from .recompute import TILE_PIXELS, clamp, entangle_recomputed, recompute
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, entangle, leaky_relu
 from .stage import PUBLISHED, BlockScales, Layer, PixelBlock, PixelStage, StageLatent, StageShape
 from .tiled import TiledBackend, TiledWeights
-from .trial import TrialCase, TrialResult, cache_folder, driver_version, settle_trial, trial_running
+from .trial import TrialCase, TrialResult, driver_version, settle_trial, trial_running
 from .workers import run_parallel
 
 __all__ = [
@@ -63,7 +63,6 @@ __all__ = [
     "TrialResult",
     "TritonBackend",
     "axis_order",
-    "cache_folder",
     "choose",
     "clamp",
     "driver_version",

@@ -16,7 +16,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -233,19 +232,6 @@ def _names(case: TrialCase) -> tuple[str, str]:
 # On disk
 
 
-def cache_folder() -> Path:
-    """Where verdicts are kept: `CREPS_CACHE`, or `creps` in the user's cache folder."""
-    if given := os.environ.get("CREPS_CACHE"):
-        return Path(given)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "creps"
-
-
 def key(case: TrialCase) -> dict[str, Any]:
     """Everything that a verdict depends on."""
     import triton  # pyright: ignore[reportMissingImports]
@@ -284,6 +270,8 @@ def driver_version() -> str:
 
 
 def _file(identity: dict[str, Any]) -> Path:
+    from ..common.cache import cache_folder  # not at the top: the child process has this folder alone
+
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return cache_folder() / f"kernel-{name[:32]}.json"
 
@@ -307,20 +295,12 @@ def _read(case: TrialCase) -> TrialResult | None:
 
 def _write(case: TrialCase, found: TrialResult) -> str:
     """Keep a verdict; returns what to say about it."""
+    from ..common.files import write_json  # not at the top: the child process has this folder alone
+
     try:
         identity = key(case)
         path = _file(identity)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"key": identity, "config": found.config, "reason": found.reason})
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".kernel-")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        write_json(path, {"key": identity, "config": found.config, "reason": found.reason})
     except (OSError, RuntimeError) as error:
         return f"the verdict could not be kept: {error}; it will be tried again at the next start"
     return f"kept in {path}" if found.config is None else ""

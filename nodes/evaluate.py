@@ -11,6 +11,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
+from ..common.cache import cache_folder
 from ..creps_core.evaluation import (
     METRICS,
     EvaluationRequest,
@@ -27,7 +28,6 @@ from ..creps_core.evaluation import (
 )
 from ..creps_core.latents import MAX_SEED
 from ..creps_core.rendering import memory_estimate
-from ..kernels import cache_folder
 from . import bridge, runs
 from .sockets import Model, ModelSocket
 

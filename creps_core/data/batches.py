@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...common.cache import LruCache
 from ...common.errors import require
 from .crop import WHOLE_IMAGE, CropWindow
 from .dataset import ImageDataset
@@ -85,8 +85,7 @@ class Batches:
         self._start, self._rank, self._world, self._prefetch = start, rank, world, prefetch
         self._step = 0
         self._pending: deque[Future[tuple[Batch, CutPlan | None]]] = deque()
-        self._orders: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
+        self._orders = LruCache[int, np.ndarray](4)  # threads work on neighbouring epochs
         self._pool = ThreadPoolExecutor(workers, "creps-batch")
         self._closed = False
 
@@ -156,11 +155,7 @@ class Batches:
         return self.window(np.random.default_rng([self.seed, 1, item]), self.dataset.stored_side(index))
 
     def _order(self, epoch: int) -> np.ndarray:
-        with self._lock:
-            order = self._orders.get(epoch)
-            if order is None:
-                order = np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
-                self._orders[epoch] = order
-                while len(self._orders) > 4:  # threads work on neighbouring epochs
-                    self._orders.popitem(last=False)
-            return order
+        def permute() -> np.ndarray:
+            return np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
+
+        return self._orders.get_or_make(epoch, permute)

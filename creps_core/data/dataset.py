@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...common.cache import LruCache
 from ...common.errors import DatasetError
 from .crop import WHOLE_IMAGE, CropSpec, CropWindow, check_window, cut_window
 from .decode import decode_image
 from .file_types import mask_unprintable
-from .image_cache import ImageCache
 from .report import DatasetReport
 from .sources import ImageSource, UnusableFile
 
@@ -41,7 +41,7 @@ class ImageDataset:
         self._sides = np.empty(0, np.int32)
         self._labels: np.ndarray | None = None  # int64 [n] or float32 [n, c_dim]
         self._source: ImageSource | None = None
-        self._cache = ImageCache(cache_bytes)
+        self._cache = LruCache[str, np.ndarray](cache_bytes, lambda array: array.nbytes)
 
     def __len__(self) -> int:
         return len(self.names) * (2 if self.mirror else 1)
@@ -139,7 +139,7 @@ class ImageDataset:
     @property
     def in_memory(self) -> bool:
         """Whether all images are in memory, so that none is decoded again."""
-        return self._cache.complete
+        return not self._cache.evicted
 
     def all_labels(self) -> Tensor | None:
         """Labels of all images, flipped ones too: classes int64 [len], or float32 [len, c_dim]; None without labels."""

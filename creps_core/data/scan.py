@@ -12,10 +12,10 @@ from itertools import islice
 
 import numpy as np
 
+from ...common.cache import LruCache
 from .crop import CropSpec
 from .decode import EMPTY_FILE, NOT_READ, NotAnImage, decode_image
 from .file_types import suffix
-from .image_cache import ImageCache
 from .sources import ImageSource, UnusableFile
 
 _NAMES_PER_JOB = 8
@@ -80,7 +80,7 @@ def scan_files(
     return usable, results
 
 
-def file_decoder(source: ImageSource, spec: CropSpec, cache: ImageCache) -> Callable[[str], ScannedFile]:
+def file_decoder(source: ImageSource, spec: CropSpec, cache: LruCache[str, np.ndarray]) -> Callable[[str], ScannedFile]:
     """A function for `scan_files` that decodes a file of the source and stores the image in the cache."""
 
     def decode(name: str) -> ScannedFile:

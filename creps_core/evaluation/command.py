@@ -166,7 +166,7 @@ def _run_metrics(args: argparse.Namespace, metrics: Sequence[Metric], device: to
 
 
 def _measure(args: argparse.Namespace, metrics: Sequence[Metric], device: torch.device, process: Process) -> str:
-    from ...kernels import cache_folder
+    from ...common.cache import cache_folder
     from .evaluate import evaluate
     from .networks import WeightFiles
     from .request import EvaluationRequest, Workspace

@@ -89,7 +89,7 @@ class _SnapshotMeasurement:
 
     def measure(self, trainer: Trainer, dataset: ImageDataset) -> dict[str, float]:
         """Values by name; {} in processes other than the first."""
-        from ...kernels import cache_folder
+        from ...common.cache import cache_folder
         from .measure import measure_metrics
         from .request import Workspace
         from .sets import GeneratedImages

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
 
+from ...common.cache import LruCache
 from ..latents import DIRECTION_METHODS, Directions, Latents, edit, find_directions, sample, sample_latents
 from ..network import Generator
 from ..rendering import EASINGS, View, between
@@ -30,7 +30,7 @@ class Walker:
 
     def __init__(self, generator: Generator, linked: Directions | None = None):
         self.generator, self.linked = generator, linked
-        self._cache: OrderedDict[Hashable, Any] = OrderedDict()
+        self._cache = LruCache[Hashable, Any](_CACHED)
 
     def latents(self, shot: Shot) -> Latents:
         """The latent of a shot (one, on the CPU).
@@ -139,12 +139,7 @@ class Walker:
         return self._cached(("seeds", shot.seed, shot.walk.seeds, shot.psi, self._label(shot)), found)
 
     def _cached(self, key: Hashable, make: Callable[[], T]) -> T:
-        if key not in self._cache:
-            self._cache[key] = make()
-            if len(self._cache) > _CACHED:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
+        return self._cache.get_or_make(key, make)
 
 
 def frame_times(scene: Scene) -> list[float]:

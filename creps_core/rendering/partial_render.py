@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import time
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import printable
-from ...common.files import PARTIAL, lock_file, open_file, publish, read_json, write_json
+from ...common.files import PARTIAL, open_file, publish, read_json, write_json
+from ...common.locks import lock_file
 
 log = logging.getLogger("CREPS")
 
@@ -31,7 +31,7 @@ JOURNAL = ".journal"
 _PREFIX = ".creps-"
 _SLOTS = 64  # simultaneous renders of one image to one folder
 _READ = 1 << 20  # bytes at a time
-_LOCK_ATTEMPTS = 20
+_LOCK_PATIENCE = 0.2  # seconds; `find_partial_renders` locks a file for an instant
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def remove_partial_renders(folder: Path, keep: Path | None = None) -> list[Parti
             continue
         with suppress(OSError), open_file(found.partial) as file:
             if lock_file(file):  # checked again: a render may have started meanwhile
-                if os.name == "nt":  # Windows removes no open file, and has no locks: one in use stays
+                if os.name == "nt":  # Windows removes no open file; one in use stays
                     file.close()
                 found.partial.unlink()
                 found.partial.with_suffix(JOURNAL).unlink(missing_ok=True)
@@ -209,7 +209,7 @@ class ResumableFile:
             for _ in range(_SLOTS):
                 partial.touch()
                 file = partial.open("r+b", buffering=0)
-                if not _lock_patiently(file):
+                if not lock_file(file, patience=_LOCK_PATIENCE):
                     file.close()
                     break
                 if _is_at(file, partial):
@@ -227,15 +227,6 @@ class ResumableFile:
             raise ValueError("its journal is damaged")
         _check_parts(self.file, parts, size)
         self.rows, self.size, self.parts, self.state = rows, size, parts, state
-
-
-def _lock_patiently(file: FileIO) -> bool:
-    """Lock a file; False if another process holds it, except for the instant that `find_partial_renders` does."""
-    for _ in range(_LOCK_ATTEMPTS):
-        if lock_file(file):
-            return True
-        time.sleep(0.01)
-    return lock_file(file)
 
 
 def _is_at(file: FileIO, path: Path) -> bool:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
 
+from ...common.cache import LruCache
 from ...kernels import Graph
 
 log = logging.getLogger("CREPS")
@@ -52,7 +52,7 @@ class PictureGraphs:
     """The captured images of one generator; the least recently used one is dropped first."""
 
     def __init__(self) -> None:
-        self._replays: OrderedDict[Hashable, Replay] = OrderedDict()
+        self._replays = LruCache[Hashable, Replay](MAX_GRAPHS)
         self._requested: set[Hashable] = set()
         self._failed = False
 
@@ -65,18 +65,16 @@ class PictureGraphs:
         """
         if not _allowed or self._failed:
             return None
-        if key in self._replays:
-            self._replays.move_to_end(key)
-            return self._replays[key]
+        if replay := self._replays.get(key):
+            return replay
         if key not in self._requested:
             if len(self._requested) > _MAX_KEYS:
                 self._requested.clear()
             self._requested.add(key)
             return None
-        while len(self._replays) >= MAX_GRAPHS:
-            self._replays.popitem(last=False)
+        self._replays.make_room()  # before the capture, which needs the memory
         try:
-            self._replays[key] = make()
+            return self._replays.put(key, make())
         except torch.cuda.OutOfMemoryError:
             self.clear()
             return None  # the image itself may fit
@@ -85,7 +83,6 @@ class PictureGraphs:
             self.clear()
             log.warning("pictures are not replayed as CUDA graphs: %s", str(error).splitlines()[0])
             return None
-        return self._replays[key]
 
     def clear(self) -> None:
         """Drop all graphs and release their memory."""

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...common.errors import TrainingError
+from ...common.locks import lock_file
 
 log = logging.getLogger("CREPS")
 
 LOCK_FILE = ".lock"
-_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # of a file system that has none
-_FAR = 1 << 30  # where Windows locks a byte, so that the text before it stays readable
 
 
 class FolderLock:
@@ -65,7 +62,7 @@ class FolderLock:
             while True:
                 file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
                 try:
-                    if not _lock(file):
+                    if not lock_file(file, unsupported=_warn_unsupported):
                         raise TrainingError(
                             f"{folder.name}: another process is at work on this run ({_holder(file)}): wait for it or "
                             "stop it, or choose another name for this run"
@@ -90,24 +87,8 @@ class FolderLock:
             return False
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Whether the lock could be had at once."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(_FAR)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            file.seek(0)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            return False
-        log.warning("this file system has no locks: make sure yourself that no other process trains the same run")
-    return True
+def _warn_unsupported() -> None:
+    log.warning("this file system has no locks: make sure yourself that no other process trains the same run")
 
 
 def _myself() -> dict[str, Any]:

@@ -133,15 +133,15 @@ def test_memory_is_bounded(tmp_path: Path):
     files = numbered(20)
     size = SIDE * SIDE * 3
     whole = open_dataset(zipped(tmp_path / "x.zip", files), resolution=SIDE)
-    assert whole._cache.bytes == 20 * size
+    assert whole._cache.size == 20 * size
     assert whole._source is None  # the archive is closed
     for limit in (0, 5 * size + 1):
         bounded = open_dataset(tmp_path / "x.zip", resolution=SIDE, cache_bytes=limit)
         order = [*range(20), 3, 3, *range(19, -1, -1)]
         for index in order:
             assert torch.equal(bounded.images([index]), whole.images([index]))
-            assert bounded._cache.bytes <= limit
-        assert bounded._cache.bytes == limit // size * size
+            assert bounded._cache.size <= limit
+        assert bounded._cache.size == limit // size * size
         with Batches(bounded, 6, workers=3) as one, Batches(whole, 6) as other:
             for _ in range(10):
                 assert torch.equal(next(one).images, next(other).images)

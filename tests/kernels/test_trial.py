@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -245,12 +244,3 @@ def test_the_reason_is_said_once(gpu, caplog: pytest.LogCaptureFixture):
     assert len(warnings) == 1
     assert "it is wrong by 5.0e-01" in warnings[0].getMessage()
     assert "it is wrong" in (kernels.explain(device)["float16"]["triton"] or "")
-
-
-def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.delenv("CREPS_CACHE", raising=False)
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert trial.cache_folder() == tmp_path / "creps"
-    monkeypatch.setenv("CREPS_CACHE", os.fspath(tmp_path / "other"))
-    assert trial.cache_folder() == tmp_path / "other"

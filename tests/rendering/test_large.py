@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_creps.common.files import lock_file
+from comfyui_creps.common.locks import lock_file
 from comfyui_creps.creps_core import cli, render, save_generator
 from comfyui_creps.creps_core.commands import render as render_command
 from comfyui_creps.creps_core.rendering import (

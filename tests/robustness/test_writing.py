@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_creps.common.files import check_target, open_file, remove_leftovers, replace_file, write_json
+from comfyui_creps.common.files import check_target, open_file, write_json
 from comfyui_creps.creps_core import cli, save_generator
 from comfyui_creps.creps_core.latents import sample_latents, save_latents
 from comfyui_creps.creps_core.rendering import large, render_to_file
@@ -258,17 +258,6 @@ def test_links_are_followed_and_long_names_have_room(tmp_path: Path):
     picture(long)
     with Image.open(long) as image:
         assert image.size == (8, 300)
-
-
-def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path: Path):
-    (tmp_path / ".a.json.1.partial").write_bytes(b"half")
-
-    def write(file) -> None:
-        assert remove_leftovers(tmp_path) == [".a.json.1.partial"]
-        file.write(b"{}")
-
-    replace_file(tmp_path / "b.json", write)
-    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
 
 
 @pytest.mark.parametrize(
