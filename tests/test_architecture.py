@@ -25,7 +25,7 @@ FLOORS: dict[str, set[str]] = {
     "serving": {"network", "checkpoints", "rendering", "latents", "explorer"},
     "training": {"kernels", "network", "checkpoints", "rendering", "latents", "comparison", "data"},
     "bench": {"kernels", "network", "checkpoints", "rendering", "latents", "training"},
-    "evaluation": {"kernels", "network", "checkpoints", "rendering", "latents", "comparison", "data", "training"},
+    "evaluation": {"network", "checkpoints", "rendering", "latents", "comparison", "data", "training"},
     "commands": {"kernels", "network", "checkpoints", "rendering", "latents", "training"},
 }
 """Below all of them lie `common` and `kernels`; above lies `cli.py`."""
