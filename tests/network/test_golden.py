@@ -55,6 +55,22 @@ def golden(request) -> Golden:
     return Golden(request.param)
 
 
+def golden_keys(prefix: str) -> list[tuple[str, str]]:
+    """Every file and key, of all files, whose key begins with the prefix."""
+    found = []
+    for name in FILES:
+        with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+            found += [(name, key) for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+    assert found, f"no golden value is named {prefix}"
+    return found
+
+
+def truncation_of(key: str) -> dict[str, float | int | None]:
+    """Arguments of the mapping from a key such as out.ws_psi0.7_cut5."""
+    psi, cutoff = key.partition("_psi")[2].split("_cut")
+    return {"truncation_psi": float(psi), "truncation_cutoff": None if cutoff == "None" else int(cutoff)}
+
+
 def assert_close(found: torch.Tensor, wanted: torch.Tensor, record=None) -> None:
     """Within the tolerance that the golden numbers' own rounding asks for."""
     scale = max(1.0, wanted.std().item() if wanted.numel() > 1 else 0.0)
@@ -70,9 +86,7 @@ def assert_close(found: torch.Tensor, wanted: torch.Tensor, record=None) -> None
 def test_mapping_and_truncation(golden: Golden):
     assert_close(golden.map(), golden["out.ws"])
     for key in golden.keys("out.ws_psi"):
-        psi, cutoff = key.removeprefix("out.ws_psi").split("_cut")
-        ws = golden.map(truncation_psi=float(psi), truncation_cutoff=None if cutoff == "None" else int(cutoff))
-        assert_close(ws, golden[key])
+        assert_close(golden.map(**truncation_of(key)), golden[key])
 
 
 @torch.no_grad()
@@ -82,9 +96,11 @@ def test_pictures_at_every_set_of_coordinates(golden: Golden):
 
 
 @torch.no_grad()
-def test_truncated_pictures(golden: Golden):
-    for key in golden.keys("out.img_psi"):
-        ws = golden[key.replace("img", "ws")]
+@pytest.mark.parametrize(("name", "key"), golden_keys("out.img_psi"))
+def test_truncated_pictures(name: str, key: str):
+    """From the golden styles, and from z with our own truncation."""
+    golden = Golden(name)
+    for ws in (golden[key.replace("img", "ws")], golden.map(**truncation_of(key))):
         assert_close(golden.generator.synthesis(ws, *golden.positions("s1")), golden[key])
 
 
@@ -96,10 +112,10 @@ def test_render_gives_the_same_pictures(golden: Golden):
         assert_close(picture, golden[f"out.img_{tag}"])
 
 
-def test_render_gives_the_same_8_bit_pictures(golden: Golden):
-    wanted = golden["out.img_u8_s1"] if "out.img_u8_s1" in golden.tensors else None
-    if wanted is None:
-        return
+@pytest.mark.parametrize(("name", "key"), golden_keys("out.img_u8_s1"))
+def test_render_gives_the_same_8_bit_pictures(name: str, key: str):
+    golden = Golden(name)
+    wanted = golden[key]
     pixels = torch.empty(wanted.shape, dtype=torch.uint8)
     render(
         golden.generator,
