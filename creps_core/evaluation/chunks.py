@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,6 +20,8 @@ from torch import Tensor
 from ...common.errors import TrainingError
 from ...common.files import replace_file
 from ..training import Process
+
+log = logging.getLogger("CREPS")
 
 CHUNK_ROWS = 64
 
@@ -64,6 +67,8 @@ def collect_rows(
     starts = list(range(0, count, chunk))
     missing = [start for start in starts if not _has_rows(folder, start, min(start + chunk, count), columns)]
     done = count - sum(min(start + chunk, count) - start for start in missing)
+    if 0 < done < count:
+        log.info("resuming: %s of %s are done", f"{done:,}", f"{count:,}")
     process.wait()  # before any of them writes
     if progress is not None:
         progress(done, count)

@@ -268,8 +268,6 @@ def progress_logger() -> Callable[[str, int, int], None]:
         now = time.monotonic()
         if name != task:
             task, first, start = name, done, now
-            if done and done < total:
-                log.info("%s: resuming at %s of %s", name, f"{done:,}", f"{total:,}")
         if now - last_log > _LOG_INTERVAL and done < total:
             last_log = now
             rate = (done - first) / max(now - start, 1e-9)

@@ -294,6 +294,7 @@ def test_stopped_work_goes_on(place: Path, inception: Path, monkeypatch: pytest.
     assert "the same command resumes" in caplog.text
     assert not (place / "out" / "metrics.json").exists()
     assert evaluate(place, *metric)["metrics"] == whole["metrics"]
+    assert "resuming: 32 of 40 are done" in caplog.text
     assert made == [0, 16, 32, 32]
 
 
