@@ -266,7 +266,6 @@ METRICS: dict[str, MetricKind] = {
 }
 FALLBACK = METRICS["swd"]
 """Measured where no other metric can be, for want of weights."""
-_NAME = re.compile(rf"({'|'.join(METRICS)})(?:(\d{{1,8}})(k?))?(?:_full)?")
 
 
 @dataclass(frozen=True)
@@ -327,9 +326,10 @@ def parse_metrics(text: str, count: int | None = None) -> list[Metric]:
     Raises:
         ValueError: a name is unknown or repeated, or a count is outside 1 to ten million.
     """
+    pattern = re.compile(rf"({'|'.join(METRICS)})(?:(\d{{1,8}})(k?))?(?:_full)?")
     metrics: dict[str, Metric] = {}
     for word in filter(None, (part.strip().lower() for part in text.split(","))):
-        match = _NAME.fullmatch(word)
+        match = pattern.fullmatch(word)
         if match is None:
             raise ValueError(
                 f"there is no metric {printable(word, 40)!r}: there are {', '.join(METRICS)}, with a number of "

@@ -11,19 +11,22 @@ import fidelity_library
 import numpy as np
 import pytest
 import torch
-from comfyui_creps.creps_core import save_generator
+from comfyui_creps.creps_core import load_generator, save_generator
 from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.evaluation import fidelity, sets, weights
 from comfyui_creps.creps_core.evaluation.chunks import RowsDone, collect_rows
 from comfyui_creps.creps_core.evaluation.measure import measure_metrics, prepare_metrics
-from comfyui_creps.creps_core.evaluation.metrics import METRICS, Metric, parse_metrics
-from comfyui_creps.creps_core.evaluation.networks import FeatureNetworks, WeightFiles
+from comfyui_creps.creps_core.evaluation.metrics import METRICS, Metric, MetricKind, MetricResult, parse_metrics
+from comfyui_creps.creps_core.evaluation.networks import FeatureNetworks, NetworkLoader, WeightFiles
 from comfyui_creps.creps_core.evaluation.path_length import PathSteps, perceptual_path_length
+from comfyui_creps.creps_core.evaluation.real_features import RealFeatures
 from comfyui_creps.creps_core.evaluation.request import Workspace
+from comfyui_creps.creps_core.evaluation.rows import FEATURE_ROWS
 from comfyui_creps.creps_core.evaluation.sets import GeneratedImages, RealImages
 from comfyui_creps.creps_core.network import LabelSet
 from comfyui_creps.creps_core.training import Process
 from networks import make_generator
+from paths import ROOT
 from PIL import Image
 from scenes import scenes, write
 
@@ -189,6 +192,40 @@ def test_names_and_counts():
     for text, message in (("fd", "'fd'"), ("", "no metric"), ("fid,fid5k", "twice"), ("fid0", "1 to")):
         with pytest.raises(ValueError, match=message):
             parse_metrics(text)
+
+
+def test_the_table_of_metrics():
+    """Every entry says how it is computed, and the documentation has a line for each."""
+    for name, kind in METRICS.items():
+        assert name == kind.name
+        assert (kind.compute is None) == (kind.rows is None) == (kind.load is None) == (not kind.needs_weights)
+        assert (kind.section is None) != (kind.rows is None)
+        assert bool(kind.snapshot_value) == (kind.section is not None and not kind.not_in_training)
+    lines = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").splitlines()
+    first = lines.index("| metric | definition | needs |") + 2
+    assert [line.split("`")[1] for line in lines[first : first + len(METRICS)]] == list(METRICS)
+    assert lines[first + len(METRICS)] == ""
+
+
+def test_a_new_metric_is_one_entry(place: Path, inception: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """The distance between the means of the features, through names, cache, report and JSON."""
+
+    def compute(rows: torch.Tensor, reals: RealFeatures, column: str) -> MetricResult:
+        return MetricResult((rows.mean(0) - reals.rows(column).mean(0)).norm().item(), {"features": rows.shape[1]})
+
+    kind = MetricKind("mfd", "mean feature distance", needs_weights=True, load=NetworkLoader.inception,
+                      rows=FEATURE_ROWS, compute=compute)  # fmt: skip
+    monkeypatch.setitem(METRICS, "mfd", kind)
+    result = evaluate(place, "--metrics", "mfd,isc", "--count", 20, "--inception", inception)["metrics"]
+    extractor = NetworkLoader(WeightFiles(inception=inception), torch.device("cpu")).inception()
+    sets = GeneratedImages(load_generator(place / "g.safetensors"), side=32), RealImages(place / "reals", side=32)
+    means = [
+        extractor(images.images(0, count))["2048"].mean(0) for images, count in zip(sets, (20, REALS), strict=True)
+    ]
+    assert result[0]["mfd20"] == pytest.approx((means[0] - means[1]).norm().item(), rel=1e-4)
+    assert (result[0]["features"], result[0]["real"]) == (24, REALS)
+    assert [each["metric"] for each in result] == ["mfd20", "isc20"]
+    assert "Compare it only with mfd20" in capsys.readouterr().out
 
 
 def test_mirrored_pictures_count_too(place: Path, inception: Path):
