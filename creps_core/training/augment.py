@@ -1,4 +1,4 @@
-"""Adaptive discriminator augmentation: a discriminator that sees every picture altered cannot memorise the data.
+"""Adaptive discriminator augmentation: a discriminator that sees only altered images cannot memorise the dataset.
 
 The pipeline "bgc" (pixel blitting, geometry, colour) of Karras et al., "Training Generative Adversarial Networks with
 Limited Data" (arXiv 2006.06676), appendix B, and the rule of its section 3.1 that adapts the strength.
@@ -19,22 +19,22 @@ from torch import Tensor, nn
 from ...kernels import may_read_values
 
 Number = Tensor | float
-"""One per sample [N], or the same for all."""
+"""One per image [N], or one for all."""
 Parameters = Callable[[Tensor, Tensor], Tensor]
 """A distribution: uniform (0..1) and standard normal numbers [2, N] -> parameters [2, N]."""
 Rows = list[list[Number]]
-"""A matrix for each sample."""
+"""A matrix per image."""
 LinearMap = Callable[[Tensor], Tensor]
 
 
 class Operation(NamedTuple):
-    """A random transform of pictures. Parameters of 0 leave a picture as it is."""
+    """A random transform of images. Parameters of 0 do not change an image."""
 
     name: str
     parameters: Parameters
-    matrix: Callable[[Tensor, Tensor, int, int], Rows]  # of both parameters, the picture's width and its height
+    matrix: Callable[[Tensor, Tensor, int, int], Rows]  # of both parameters, the image's width and height
     probability: Callable[[Tensor], Tensor] = lambda p: p  # as a function of the pipeline's
-    repeated: bool = False  # once more under the same name; rests when parameters are fixed
+    repeated: bool = False  # a second operation of the same name; not applied when parameters are fixed
 
 
 def _choice(number: int) -> Parameters:
@@ -60,7 +60,7 @@ def _turn(angle: Tensor) -> Rows:
 
 
 def _colour(luma: Number = 1.0, chroma: Number = 1.0, hue: Tensor | None = None, offset: Number = 0.0) -> Rows:
-    """Scale along the axis of greys, scale across it, turn about it, then add grey. It treats R, G and B alike."""
+    """Scale along the grey axis, scale across it, rotate about it, then add grey. R, G and B are treated alike."""
     cos, sin = (1.0, 0.0) if hue is None else (hue.cos(), hue.sin())
     along, across, turned = luma / 3, chroma * cos / 3, chroma * sin / math.sqrt(3)
     same, before, after = along + 2 * across, along - across - turned, along - across + turned
@@ -73,12 +73,12 @@ def _colour(luma: Number = 1.0, chroma: Number = 1.0, hue: Tensor | None = None,
 
 
 def _one_of_two(p: Tensor) -> Tensor:
-    """Of two chances that together come true with probability p: that of each."""
+    """The probability of each of two events, at least one of which occurs with probability p."""
     return 1 - (1 - p).sqrt()
 
 
-# Appendix B, in its order. Geometry is given inversely, from a pixel of the result to where it is taken from: x to
-# the right and y down from the centre, in pixels.
+# Appendix B, in its order. Geometry is given as the inverse map, from a pixel of the result to its source: x to the
+# right and y down from the centre, in pixels.
 GEOMETRY = (
     Operation("xflip", _choice(2), lambda i, _, w, h: _plane(xx=1 - 2 * i)),
     Operation("rotate90", _choice(4), lambda i, _, w, h: _turn(i * (math.pi / 2))),
@@ -104,27 +104,28 @@ _SYM6 = (
     0.010892350163280, 0.002468306185920, -0.083431607705840, -0.034161560793240, 0.347228986478350, 0.556946391963960,
     0.238952185666050, -0.051362484930900, -0.014891875649220, 0.031625281329940, 0.001249961046390, -0.005515933754690,
 )  # fmt: skip
-_CENTRE = 5  # the tap by which a pixel and a sample of the finer grid are at the same place
-_REACH = 3  # pixels on either side that a sample of the finer grid is made of, at most
-_CHUNK = 1 << 28  # values of enlarged pictures at a time: 1 GB
+_CENTRE = 5  # the tap at which a pixel and a sample of the finer grid coincide
+_REACH = 3  # largest distance in pixels that a sample of the finer grid depends on
+_CHUNK = 1 << 28  # values of upsampled images at a time: 1 GB
 
 
 class Alterations(NamedTuple):
-    """What is done to N pictures, as matrices of float64; None where nothing is."""
+    """The alterations of N images, as float64 matrices; None where there is none."""
 
-    origins: Tensor | None  # [N, 3, 3], from pixels of the result to those of the pictures, both seen from the centre
+    origins: Tensor | None  # [N, 3, 3], from pixels of the result to those of the images, both relative to the centre
     colours: Tensor | None  # [N, 4, 4], of (R, G, B, 1)
 
 
 class Augment(nn.Module):
-    """Alters pictures at random, each operation with probability `p`, in a way that gradients pass, twice if need be.
+    """Alters images at random, each operation with probability `p`; differentiable twice.
 
-    Geometry enlarges pictures twofold, samples them bilinearly and reduces them twofold; both filters are the low-pass
-    of an orthogonal wavelet. What lies outside a picture is its reflection, and beyond one reflection 0.
+    Geometry upsamples images twofold, samples them bilinearly and downsamples them twofold; both filters are the
+    low-pass of an orthogonal wavelet. Images continue by reflection, and beyond one reflection by 0.
 
-    `draw` and `alterations` say what is done, `alter` does it; calling the module is all three. Which random numbers
-    are drawn depends neither on `p`, unless it is 0, nor on the choice of operations. Where values must not be looked
-    at (`kernels.graphs`), pictures are given the widest margins instead of those that the matrices need.
+    `draw` draws random numbers, `alterations` turns them into matrices, `alter` applies these; calling the module does
+    all three. The random numbers depend neither on `p`, unless it is 0, nor on the choice of operations.
+    Where values must not be read (`may_read_values`), images get the widest margins instead of those that the matrices
+    need.
     """
 
     p: Tensor
@@ -145,20 +146,20 @@ class Augment(nn.Module):
         self.register_buffer("_taps", torch.tensor(_SYM6), persistent=False)
 
     def forward(self, images: Tensor, percentile: float | None = None) -> Tensor:
-        """Alter pictures.
+        """Alter images.
 
         Args:
-            images: [N, C, H, W], about -1..1, in any precision; computed in float32, float64 in float64. C is 1 (what
-                R, G and B, equal before, are on average), 3, or 4: alpha moves with the rest and keeps its value.
-            percentile: of every parameter instead of random ones (0 < percentile < 1), in all pictures and whatever `p`
-                is. As published, a normal parameter is then 1 / sqrt(2) of its percentile, and the rotation after
-                `aniso` rests.
+            images: [N, C, H, W], about -1..1, in any precision; computed in float32, float64 in float64. C is 1
+                (altered as the mean of equal R, G and B), 3, or 4: alpha moves with the rest and keeps its value.
+            percentile: 0..1, exclusive: of every parameter, instead of random values, in all images and for any `p`.
+                As published, a normal parameter is then 1 / sqrt(2) of its percentile, and the rotation after `aniso`
+                is not applied.
 
         Returns:
-            As `images`; with nothing to do, `images` itself.
+            As `images`; `images` itself if nothing is altered.
 
         Raises:
-            ValueError: another number of channels; a percentile out of range.
+            ValueError: the number of channels or the percentile is out of range.
         """
         count, channels, height, width = images.shape
         if channels not in (1, 3, 4):
@@ -172,11 +173,11 @@ class Augment(nn.Module):
         return self.alter(images, self.alterations(numbers, height, width, p))
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Random numbers for so many pictures, [operations, 5, count] float32 on the device of `p`."""
+        """Random numbers for `count` images, [operations, 5, count] float32 on the device of `p`."""
         return draw_numbers(count, self.p.device, generator)
 
     def alterations(self, numbers: Tensor, height: int, width: int, p: Tensor | None = None) -> Alterations:
-        """What numbers [operations, 5, N] of `draw` mean for pictures of this size, with probability `self.p`."""
+        """The matrices of numbers [operations, 5, N] of `draw`, for this image size and probability `p` (`self.p`)."""
         p = self.p if p is None else p
         exact = torch.device("cpu") if numbers.device.type == "mps" else numbers.device  # MPS has no float64
         numbers, p = numbers.to(exact, torch.float64), p.to(exact, torch.float64).clamp(max=1.0)
@@ -188,11 +189,11 @@ class Augment(nn.Module):
             return reduce(torch.matmul, matrices) if matrices else None
 
         operations = list(zip(GEOMETRY + COLOUR, numbers, strict=True))
-        # The first is the rightmost factor of the colours, which act on pictures, and the leftmost of the origins.
+        # The first operation is the rightmost factor of colours, which act on images, and the leftmost of origins.
         return Alterations(composed(operations[: len(GEOMETRY)]), composed(reversed(operations[len(GEOMETRY) :])))
 
     def alter(self, images: Tensor, alterations: Alterations) -> Tensor:
-        """Apply one alteration to each picture."""
+        """Apply one alteration to each image."""
         altered = images if images.dtype == torch.float64 else images.float()
         with torch.autocast(images.device.type, enabled=False):
             if alterations.origins is not None:
@@ -206,7 +207,7 @@ class Augment(nn.Module):
 
 
 def draw_numbers(count: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-    """For each operation, [5, N] float32: whether it takes place, two uniform and two normal numbers."""
+    """For each operation, [5, N] float32: a uniform number for whether it is applied, two uniform, two normal."""
     operations = len(GEOMETRY + COLOUR)
     uniform = torch.rand(operations, 3, count, device=device, generator=generator)
     normal = torch.randn(operations, 2, count, device=device, generator=generator)
@@ -241,15 +242,15 @@ def _matrix(
 
 
 def _moved(images: Tensor, origins: Tensor, taps: Tensor) -> Tensor:
-    """Apply geometry, given as matrices [N, 3, 3] from pixels of the result to those of the pictures."""
+    """Apply geometry, given as matrices [N, 3, 3] from pixels of the result to those of the images."""
     sizes = images.shape[3], images.shape[2]
     margins = (
         _margins(origins, sizes, len(taps)) if may_read_values(origins) else [(size - 1, size - 1) for size in sizes]
     )
 
-    # The samples that the result is reduced from: 2 a pixel, and the filter's overhang.
+    # The samples that the result is downsampled from: 2 per pixel, and the filter's overhang.
     x, y = (_samples(size, len(taps), images.device).to(images) for size in sizes)
-    # From pixels of the result to -1..1 between the first and the last sample of the enlarged pictures.
+    # From pixels of the result to -1..1 between the first and the last sample of the upsampled images.
     rows = origins[:, :2].clone()
     for i, (size, margin) in enumerate(zip(sizes, margins, strict=True)):
         unit = 4 / (2 * (size + sum(margin)) - 1)
@@ -265,20 +266,20 @@ def _moved(images: Tensor, origins: Tensor, taps: Tensor) -> Tensor:
     narrower, lower = (_band(taps, 2 * n + len(taps) - 2, n) for n in sizes)
     chunk = max(1, _CHUNK // (images.shape[1] * len(taller) * len(wider)))
 
-    def resample(pictures: Tensor, grid: Tensor) -> Tensor:
-        return lower.T @ torch.grid_sampler_2d(taller @ pictures @ wider.T, grid, *sampling) @ narrower
+    def resample(images: Tensor, grid: Tensor) -> Tensor:
+        return lower.T @ torch.grid_sampler_2d(taller @ images @ wider.T, grid, *sampling) @ narrower
 
     def adjoint(gradients: Tensor, grid: Tensor) -> Tensor:
         gradients = lower @ gradients @ narrower.T
-        pictures = gradients.new_zeros(()).expand(*gradients.shape[:2], len(taller), len(wider))  # for the shape only
+        images = gradients.new_zeros(()).expand(*gradients.shape[:2], len(taller), len(wider))  # for the shape only
         backward = torch.ops.aten.grid_sampler_2d_backward
-        return taller.T @ backward(gradients, pictures, grid, *sampling, (True, False))[0] @ wider
+        return taller.T @ backward(gradients, images, grid, *sampling, (True, False))[0] @ wider
 
     def in_chunks(function: Callable[[Tensor, Tensor], Tensor]) -> LinearMap:
-        def apply(pictures: Tensor) -> Tensor:
-            if len(pictures) <= chunk:
-                return function(pictures, grid)
-            return torch.cat([function(*pair) for pair in zip(pictures.split(chunk), grid.split(chunk), strict=True)])
+        def apply(images: Tensor) -> Tensor:
+            if len(images) <= chunk:
+                return function(images, grid)
+            return torch.cat([function(*pair) for pair in zip(images.split(chunk), grid.split(chunk), strict=True)])
 
         return apply
 
@@ -286,12 +287,12 @@ def _moved(images: Tensor, origins: Tensor, taps: Tensor) -> Tensor:
 
 
 def _samples(size: int, taps: int, device: torch.device) -> Tensor:
-    """Where the samples lie that a side of so many pixels is reduced from, in pixels from the centre."""
+    """Positions of the samples that a side of `size` pixels is downsampled from, in pixels from the centre."""
     return (torch.arange(2 * size + taps - 2, device=device) - _CENTRE + 1 - size) / 2
 
 
 def _margins(origins: Tensor, sizes: tuple[int, int], taps: int) -> list[tuple[int, int]]:
-    """Pixels before and after the picture, along x and y, that the samples reach; at most its reflection."""
+    """Pixels before and after the image, along x and y, that the samples reach; at most its reflection."""
     x, y = (_samples(size, taps, origins.device)[[0, -1]].double() for size in sizes)
     ends = torch.cartesian_prod(x, y).T
     corners = origins[:, :2, :2] @ ends + origins[:, :2, 2:]
@@ -308,7 +309,7 @@ def _margin(reach: float, size: int) -> int:
 
 
 def _band(taps: Tensor, samples: int, pixels: int, start: int = 0) -> Tensor:
-    """[samples, pixels]: the taps down each column, two rows lower in the next; those before `start` are cut off."""
+    """[samples, pixels]: the taps down each column, shifted by two rows per column; the first `start` are cut off."""
     index = torch.arange(samples, device=taps.device)[:, None] - 2 * torch.arange(pixels, device=taps.device)
     return F.pad(taps, (1, 1))[(index + start + 1).clamp(0, len(taps) + 1)]
 
@@ -350,30 +351,30 @@ def _coloured(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 class AdaptiveProbability(nn.Module):
-    """Raises the probability of augmentation while the discriminator tells more real pictures than `target`.
+    """Raises the probability of augmentation while the discriminator's mean sign of real images exceeds `target`.
 
-    The measure is the mean sign of what it says of real pictures; it is taken and the probability changed every
-    `interval` iterations, by as much as would lead from 0 to 1 in `kimg` thousand pictures. Nothing waits for a device.
+    Every `interval` steps the probability moves up or down by a step that would lead from 0 to 1 in `kimg` thousand
+    images. Nothing waits for a device.
     """
 
     signs: Tensor
-    """Their sum and number since the last change."""
+    """Sum and count of the signs since the last change."""
 
     def __init__(self, target: float = 0.6, kimg: float = 500, interval: int = 4):
-        """Use the paper's target; `kimg` of 100 is for fine-tuning."""
+        """The defaults are the paper's; `kimg` of 100 is for fine-tuning."""
         super().__init__()
         self.target, self.kimg, self.interval = target, kimg, interval
         self.register_buffer("signs", torch.zeros(2))
 
     @torch.no_grad()
     def observe(self, logits: Tensor) -> None:
-        """Take account of the discriminator's values of real pictures."""
+        """Add the discriminator's logits of real images."""
         self.signs[0] += logits.sign().sum(dtype=torch.float32)
         self.signs[1] += logits.numel()
 
     @torch.no_grad()
     def update(self, p: Tensor, iteration: int, batch: int) -> None:
-        """Change `p` in place, after iteration `iteration` (the first is 0) of `batch` pictures, if it is time to."""
+        """Change `p` in place after step `iteration` (counted from 0) of `batch` images, if a change is due."""
         if (iteration + 1) % self.interval:
             return
         total, number = self.signs

@@ -1,9 +1,9 @@
-"""Moving averages whose width is chosen after the training.
+"""Power-function averages of weights, whose width is chosen after the training.
 
 Source: "Analyzing and Improving the Training Dynamics of Diffusion Models" (EDM2, arXiv 2312.02696), section 3. At time
-t of a training, measured in pictures, an average of the power gamma holds what the weights were at time tau with the
-weight (gamma + 1) tau^gamma / t^(gamma + 1). Its width is that profile's standard deviation relative to t. Two widths
-are followed; any other is, nearly, a linear combination of averages that snapshots hold.
+t of a training, measured in images, an average of power gamma weights the network at time tau by
+(gamma + 1) tau^gamma / t^(gamma + 1). Its width is the standard deviation of this profile relative to t. Two widths are
+updated during training; any other is approximately a linear combination of the averages in snapshots.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..network import Generator
 
 WIDTHS = (0.05, 0.1)
 NARROWEST, WIDEST = 0.01, 0.28
-"""The widths that can be asked for; an even average of the whole training has 0.289."""
+"""The range of widths; a uniform average of the whole training has 0.289."""
 
 
 @lru_cache
@@ -33,7 +33,7 @@ def power_of(width: float) -> float:
     """gamma of a width: the largest solution of width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)).
 
     Raises:
-        ValueError: a width that makes no sense.
+        ValueError: the width is out of range.
     """
     if not NARROWEST <= width <= WIDEST:
         raise ValueError(f"the width of an average must be from {NARROWEST} to {WIDEST}, not {width}")
@@ -42,12 +42,12 @@ def power_of(width: float) -> float:
 
 
 class Averages:
-    """The averages of a generator in training.
+    """Power-function averages of a generator in training.
 
     Attributes:
-        widths: of them.
-        networks: one for each width, on the generator's device.
-        since: pictures that had been shown when they began.
+        widths: of the averages.
+        networks: one per width, on the generator's device.
+        since: images shown before they began.
     """
 
     def __init__(self, generator: Generator, since: int, widths: Sequence[float] = WIDTHS):
@@ -63,7 +63,7 @@ class Averages:
             torch._foreach_lerp_(averages, currents, 1 - kept)  # pyright: ignore
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name in a snapshot; buffers are those of the generator."""
+        """The averaged parameters by their names in a snapshot; buffers are those of the generator."""
         return {
             f"average{i}.{name}": parameter
             for i, network in enumerate(self.networks)
@@ -71,46 +71,48 @@ class Averages:
         }
 
     def header(self) -> dict[str, object]:
-        """What a snapshot's header has to say of them."""
+        """Their description in a snapshot's header."""
         return {"widths": list(self.widths), "since": self.since}
 
 
 def inner_product(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """Of the profiles of two averages, each (gamma, t): the integral of their product."""
+    """The integral of the product of two profiles, each (gamma, t)."""
     (x, s), (y, t) = a, b
     shared = math.log(min(s, t)) * (x + y + 1) - math.log(s) * (x + 1) - math.log(t) * (y + 1)
     return (x + 1) * (y + 1) / (x + y + 1) * math.exp(shared)
 
 
-def combination(stored: Sequence[tuple[float, float]], wanted: tuple[float, float]) -> tuple[np.ndarray, float]:
-    """Coefficients of stored averages, each (gamma, t), that come nearest to a wanted one; their sum is 1.
+def combination(stored: Sequence[tuple[float, float]], target: tuple[float, float]) -> tuple[np.ndarray, float]:
+    """Coefficients that approximate a target average by stored ones, each (gamma, t); their sum is 1.
 
     Returns:
-        The coefficients, and how far their profile is from the wanted one, relative to its norm.
+        The coefficients, and the distance of their profile from the target, relative to its norm.
     """
     matrix = np.array([[inner_product(a, b) for b in stored] for a in stored])
-    right = np.array([inner_product(a, wanted) for a in stored])
-    norm = inner_product(wanted, wanted)
-    # Least squares with a Lagrange multiplier, in units of the wanted profile.
+    right = np.array([inner_product(a, target) for a in stored])
+    norm = inner_product(target, target)
+    # Least squares with a Lagrange multiplier, in units of the target profile.
     ones = np.ones((len(stored), 1))
     system = np.block([[matrix / norm, ones], [ones.T, np.zeros((1, 1))]])
     solution = np.linalg.lstsq(system, np.append(right / norm, 1.0), rcond=1e-10)[0][:-1]
-    solution += (1 - solution.sum()) / len(solution)  # exactly: weights are large beside what they move by
-    missed = norm - 2 * right @ solution + solution @ matrix @ solution
-    return solution, math.sqrt(max(missed, 0.0) / norm)
+    solution += (1 - solution.sum()) / len(solution)  # exactly: weights are large compared to their changes
+    residual = norm - 2 * right @ solution + solution @ matrix @ solution
+    return solution, math.sqrt(max(residual, 0.0) / norm)
 
 
-def rebuild(path: str | os.PathLike[str], width: float, say: Callable[[str], object] = lambda line: None) -> Generator:
-    """The average of a width at the time of a snapshot, from the averages in it and in older ones of its folder.
+def rebuild(
+    path: str | os.PathLike[str], width: float, report: Callable[[str], object] = lambda line: None
+) -> Generator:
+    """Reconstruct the average of a width at the time of a snapshot, from it and the older snapshots in its folder.
 
     Args:
-        path: a snapshot of the trainer.
+        path: a snapshot of a training.
         width: relative to the length of the training.
-        say: is told how near the result comes.
+        report: called with a line on the accuracy of the result.
 
     Raises:
         CheckpointError: the file holds no averages, or cannot be used.
-        ValueError: a width out of range.
+        ValueError: the width is out of range.
     """
     path, power = Path(path), power_of(width)
     config, header, tensors = read_own(path)
@@ -132,11 +134,11 @@ def rebuild(path: str | os.PathLike[str], width: float, say: Callable[[str], obj
             stored.append(((power_of(each), time), network_of(values, f"average{i}")))
     now = header["counters"]["shown"] - found["since"]
     weights, distance = combination([profile for profile, _ in stored], (power, now))
-    say(f"an average of width {width} from {len(stored)} stored ones; their profile is {100 * distance:.1f} % off")
+    report(f"an average of width {width} from {len(stored)} stored ones; their profile is {100 * distance:.1f} % off")
     result = network_of(tensors, "G")  # for the buffers
     for name in stored[0][1]:
-        parts = [weight * values[name].double() for weight, (_, values) in zip(weights.tolist(), stored, strict=True)]
-        result[name] = torch.stack(parts).sum(0).float()
+        terms = [weight * values[name].double() for weight, (_, values) in zip(weights.tolist(), stored, strict=True)]
+        result[name] = torch.stack(terms).sum(0).float()
     generator = build_generator(config, result, partial(CheckpointError.about, path))
     generator.name, generator.origin = path.stem, str(path)
     return generator

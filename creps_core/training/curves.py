@@ -1,4 +1,4 @@
-"""The losses of a run, and what was measured of its snapshots, as a picture."""
+"""Plot the losses of a run and the metrics of its snapshots."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _SIZE = (360, 720)  # height, width
 _MARGIN = 12
 COLORS: dict[str, Color] = {"loss/G": (255, 170, 80), "loss/D": (110, 170, 255)}
 _METRIC: Color = (150, 210, 130)
-_SMOOTHED = 50  # of a long run a point is the mean of this part of it
+_SMOOTHED = 50  # a point is the mean over this fraction of the run
 
 
 def loss_plot(stats: Sequence[dict[str, float]]) -> Image.Image | None:
-    """Both losses over the pictures shown; of a long run running means. Below, every metric of the snapshots.
+    """Both losses over the images shown, as running means in a long run; below, every metric of the snapshots.
 
     Args:
         stats: lines of `stats.jsonl`, as `read_stats` gives them.
 
     Returns:
-        RGB, [360, 720] and as much for every metric; none while there are fewer than two values of a loss.
+        RGB of 720 x 360 pixels, and 360 more rows per metric; None with fewer than two values of a loss.
     """
     curves = []
     for name, color in COLORS.items():
         points = np.array([(line["shown"], line[name]) for line in stats if math.isfinite(line.get(name, math.nan))])
         if len(points) > 1:
             count = max(1, len(points) // _SMOOTHED)
-            shown, losses = (np.convolve(column, np.full(count, 1 / count), "valid").tolist() for column in points.T)
-            curves.append(Curve(shown, losses, color))
+            images, losses = (np.convolve(column, np.full(count, 1 / count), "valid").tolist() for column in points.T)
+            curves.append(Curve(images, losses, color))
     if not curves:
         return None
     most = max(curve.x[-1] for curve in curves)
@@ -42,30 +42,30 @@ def loss_plot(stats: Sequence[dict[str, float]]) -> Image.Image | None:
     y = Axis(0.0, 1.05 * top, [(v, f"{v:g}") for v in _marks(top)], "")
     metrics = _metrics(stats)
     (height, width), count = _SIZE, 1 + len(metrics)
-    picture = canvas(height * count, width)
+    image = canvas(height * count, width)
     plot = line_plot(width - 4 * _MARGIN, height - 2 * _MARGIN, "Losses", x, y, curves)
-    picture.paste(plot, (_MARGIN, _MARGIN))
+    image.paste(plot, (_MARGIN, _MARGIN))
     for number, (name, curve) in enumerate(metrics.items(), 1):
         high = 1.05 * max(curve.y)
         y = Axis(0.0, high, [(v, f"{v:g}") for v in _marks(high)], "")
         plot = line_plot(width - 4 * _MARGIN, height - 2 * _MARGIN, name, x, y, [curve])
-        picture.paste(plot, (_MARGIN, number * height + _MARGIN))
-    draw, right = ImageDraw.Draw(picture), float(picture.width - 4 * _MARGIN)
+        image.paste(plot, (_MARGIN, number * height + _MARGIN))
+    draw, right = ImageDraw.Draw(image), float(image.width - 4 * _MARGIN)
     for text, color in (("discriminator", COLORS["loss/D"]), ("generator", COLORS["loss/G"])):
         draw.text((right, _MARGIN + 6), text, color, font(14), "ra")
         right -= font(14).getlength(text) + 16
-    return picture
+    return image
 
 
 def _metrics(stats: Sequence[dict[str, float]]) -> dict[str, Curve]:
-    """What was measured at two snapshots or more and is above 0 somewhere, by name."""
+    """By name, the metrics of at least two snapshots with a value above 0."""
     names = dict.fromkeys(name for line in stats for name in line if name.startswith(METRIC_PREFIX))
     curves = {}
     for name in names:
         points = [(line["shown"], line[name]) for line in stats if math.isfinite(line.get(name, math.nan))]
         if len(points) > 1 and max(value for _, value in points) > 0:
-            shown, values = zip(*points, strict=True)
-            curves[name.removeprefix(METRIC_PREFIX)] = Curve(shown, values, _METRIC)
+            images, values = zip(*points, strict=True)
+            curves[name.removeprefix(METRIC_PREFIX)] = Curve(images, values, _METRIC)
     return curves
 
 

@@ -1,4 +1,4 @@
-"""Discriminators of another size: what a trained one knows is carried over."""
+"""Transfer a trained discriminator to another size."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import nn
 
 from ..network import BRANCH_GAIN, Block, Discriminator
 
-_COLOURS = 4096  # random ones, on which new levels learn to pass colours on
+_COLOURS = 4096  # random colours, to which the layers that read colours are fitted
 
 
 @torch.no_grad()
 def transfer(source: nn.Module, target: nn.Module) -> None:
-    """Copy the parameters and buffers that both have in one shape, by name."""
+    """Copy the parameters and buffers that both modules have by the same name and shape."""
     found = source.state_dict()
     for name, tensor in target.state_dict().items():
         if name in found and found[name].shape == tensor.shape:
@@ -20,31 +20,31 @@ def transfer(source: nn.Module, target: nn.Module) -> None:
 
 
 @torch.no_grad()
-def grow(source: Discriminator, target: Discriminator) -> None:
-    """Make `target`, for larger pictures, begin as a judge of the reduced picture: about as `source` judges that.
+def transfer_to_larger(source: Discriminator, target: Discriminator) -> None:
+    """Initialise `target`, for larger images, to give about the logits that `source` gives the downsampled image.
 
-    With new levels of random weights instead, the trained ones receive features that they have never seen, and R1
-    flattens the whole discriminator before it has learnt to read them.
+    With random new levels instead, the trained levels would receive features unlike any they were trained on, and R1
+    would flatten the whole discriminator before it adapts to them.
 
-    The levels' residual branches begin at zero. The first level reads colours with the filters of the source's first
-    level, as far as it has room for them; the last new one mixes what the trained level wants out of these (least
-    squares over random colours); those between pass them on.
+    The residual branches of the new levels start at zero. The first level reads colours with the filters of the
+    source's first level, as many as it has channels for; the last new level maps these to the filters that the trained
+    level expects (least squares over random colours); the levels in between pass them through.
     """
     transfer(source, target)
-    read = getattr(source, f"b{source.config.img_resolution}").fromrgb
+    trained = getattr(source, f"b{source.config.img_resolution}").fromrgb
     new: list[Block] = [getattr(target, f"b{level}") for level in target.config.levels]
     new = new[: len(target.config.levels) - len(source.config.levels)]
     first = new[0].fromrgb
-    kept = min(len(first.weight), len(read.weight))
-    for ours, theirs in zip(first.parameters(), read.parameters(), strict=True):
+    kept = min(len(first.weight), len(trained.weight))
+    for ours, theirs in zip(first.parameters(), trained.parameters(), strict=True):
         ours[:kept] = theirs[:kept]
 
     rng = torch.Generator().manual_seed(0)
     colours = torch.rand(_COLOURS, first.weight.shape[1], 1, 1, generator=rng).to(first.weight) * 2 - 1
-    seen, wanted = (layer(colours).flatten(1) for layer in (first, read))
+    inputs, targets = (layer(colours).flatten(1) for layer in (first, trained))
     mixed = torch.linalg.lstsq(
-        torch.cat([seen, 1e-3 * torch.eye(seen.shape[1]).to(seen)]),
-        torch.cat([wanted, wanted.new_zeros(seen.shape[1], wanted.shape[1])]),
+        torch.cat([inputs, 1e-3 * torch.eye(inputs.shape[1]).to(inputs)]),
+        torch.cat([targets, targets.new_zeros(inputs.shape[1], targets.shape[1])]),
     ).solution.T
     for i, block in enumerate(new):
         for parameter in block.conv1.parameters():

@@ -15,7 +15,7 @@ from ...common.errors import TrainingError
 
 @dataclass(frozen=True)
 class Process:
-    """One of `world` processes. Each works on every `world`-th picture of a batch, beginning with its rank."""
+    """One of `world` processes. Each works on the images `batch[rank::world]`."""
 
     rank: int = 0
     world: int = 1
@@ -23,11 +23,11 @@ class Process:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files and talks."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def part(self, batch: Tensor) -> Tensor:
-        """This process' rows of a batch that all processes have drawn alike."""
+        """This process's rows of a batch that is the same in all processes."""
         return batch[self.rank :: self.world]
 
     def mean(self, value: Tensor) -> Tensor:
@@ -38,21 +38,21 @@ class Process:
         return value
 
     def mean_all(self, tensors: Sequence[Tensor]) -> None:
-        """`mean` of many tensors in one message."""
+        """`mean` of many tensors in one reduction."""
         if self.world == 1 or not tensors:
             return
         flat = self.mean(torch.cat([tensor.flatten() for tensor in tensors]))
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(part.view_as(tensor))
+        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this."""
         if self.world > 1:
             dist.barrier()
 
 
 def join() -> Process:
-    """The place of this process among those that `torchrun` started; alone without it.
+    """Join the processes that `torchrun` started; without it, a process on its own.
 
     Raises:
         TrainingError: the processes cannot reach each other.
@@ -72,6 +72,6 @@ def join() -> Process:
 
 
 def leave() -> None:
-    """End what `join` began."""
+    """Leave the process group of `join`."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -13,7 +13,7 @@ AUGMENTS = ("ada", "fixed", "none")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 NON_FINITE = ("skip", "clean")
 LOSSES = tuple(ADVERSARIAL_LOSSES)
-_MOST = 1 << 48  # of any number that is not whole: beyond all use, and far from overflowing
+_MOST = 1 << 48  # of floats: beyond any use, and far from overflow
 _LARGEST_BATCH = 1 << 20
 _MOST_SAMPLES = 4
 
@@ -24,33 +24,33 @@ FINE_TUNING = {"ema_rampup": 0.0, "ada_images": 100_000.0}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. All counts of pictures are over all processes together."""
+    """How to train. Counts of images are over all processes."""
 
-    batch: int = 32  # pictures per step
-    micro_batch: int = 0  # pictures at a time in one process; 0: all of its part of the batch
-    total: int = 25_000_000  # real pictures to show
+    batch: int = 32  # images per step
+    micro_batch: int = 0  # images at a time in one process; 0: its whole share of the batch
+    total: int = 25_000_000  # training images to show
     g_lr: float = 0.002
     d_lr: float = 0.002
     r1_gamma: float = 8.2  # the authors' for 512 pixels; grows with the square of the resolution, see `r1_gamma_for`
-    r1_interval: int = 16  # every so many steps; 0: never
+    r1_interval: int = 16  # steps; 0: never
     pl_weight: float = 2.0  # path-length regularisation
-    pl_interval: int = 4  # every so many steps; 0: never
+    pl_interval: int = 4  # steps; 0: never
     pl_batch_shrink: int = 2
     pl_decay: float = 0.01
-    ema_images: float = 0.0  # half-life of the moving average in pictures; 0: batch * 10,000 / 32
-    ema_rampup: float = 0.05  # half-life at most this share of the pictures shown; 0: no ramp-up (fine-tuning)
-    augment: str = "ada"  # ada: as much as the discriminator's overfitting asks for; fixed: `augment_p`; none
+    ema_images: float = 0.0  # half-life of the moving average in images; 0: batch * 10,000 / 32
+    ema_rampup: float = 0.05  # half-life at most this share of num_images; 0: no ramp-up (fine-tuning)
+    augment: str = "ada"  # ada: adapted to the discriminator's overfitting; fixed: `augment_p`; none
     augment_p: float = 0.0  # probability at the start
     ada_target: float = 0.6
     ada_interval: int = 4  # steps
-    ada_images: float = 500_000  # pictures in which the probability may move by 1; 100,000 for fine-tuning
-    freeze_d: int = 0  # the first layers of the discriminator stay as they are (Freeze-D)
-    patches: float = 0.0  # share of windows instead of whole pictures, for data larger than the resolution
+    ada_images: float = 500_000  # images in which the probability may move by 1; 100,000 for fine-tuning
+    freeze_d: int = 0  # number of first layers of the discriminator that are frozen (Freeze-D)
+    patches: float = 0.0  # share of windows instead of whole images, for images larger than the resolution
     precision: str = "auto"  # auto: bfloat16 and TF32 on GPUs that have them, else float32
-    non_finite: str = "skip"  # a step with a gradient that is not finite; clean: the authors' (nan -> 0, inf -> 1e5)
+    non_finite: str = "skip"  # steps whose gradients are not finite; clean: as the authors (nan -> 0, inf -> 1e5)
     seed: int = 0
-    samples: int = 1  # along a pixel of the generator's pictures: 2 averages 2 x 2, at random places inside each
-    loss: str = "nonsaturating"  # relativistic: pictures judged against real ones, R1 and R2 (arXiv 2501.05441)
+    samples: int = 1  # per pixel of generated images along an axis: 2 averages 2 x 2, at jittered positions
+    loss: str = "nonsaturating"  # relativistic: logits relative to those of real images, R1 and R2 (arXiv 2501.05441)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -81,18 +81,18 @@ class Recipe:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {list(allowed)}, not {getattr(self, name)!r}")
 
-    def half_life(self, shown: int) -> float:
-        """Half-life of the moving average, in pictures, after so many."""
+    def half_life(self, num_images: int) -> float:
+        """Half-life of the moving average, in images, after `num_images`."""
         half_life = self.ema_images or self.batch * 10_000 / 32
-        return min(half_life, shown * self.ema_rampup) if self.ema_rampup else half_life
+        return min(half_life, num_images * self.ema_rampup) if self.ema_rampup else half_life
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as a plain dictionary, as stored in a snapshot."""
+        """The fields as a dictionary, as stored in a snapshot."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """Inverse of `to_dict`; ValueError when a field is unknown or out of range."""
+        """Inverse of `to_dict`; raises ValueError if a field is unknown or out of range."""
         if not isinstance(values, dict):
             raise ValueError(f"a recipe is an object, not {shown(values)}")
         known = {field.name for field in dataclasses.fields(cls)}

@@ -1,4 +1,4 @@
-"""Networks for other labels or channels than they were trained with: what they know is taken over as far as it fits."""
+"""Convert trained networks to other labels or channels, keeping their weights as far as they fit."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from ..network import Discriminator, FullyConnected, Generator, GeneratorConfig
 from .discriminator_transfer import transfer
 
 _LUMA = (0.299, 0.587, 0.114)
-_LABEL_SHARE = 0.5  # of the variance that z brings into the mapping: what a new label may change at first
+_LABEL_SHARE = 0.5  # initial variance of a new label in the mapping, relative to that of z
 
 
-def refit_generator(source: Generator, config: GeneratorConfig, fresh: Generator) -> Generator:
+def refit_generator(source: Generator, config: GeneratorConfig, target: Generator) -> Generator:
     """A generator like `source` with another c_dim or img_channels.
 
-    The embedding of new labels is random, for the mapping learns a hundred times slower than the rest and would not
-    find out about labels that begin at nothing; what z does stays. A new alpha channel is opaque at first.
+    The embedding of new labels is random: the mapping learns a hundred times slower than the rest, so that labels which
+    start at zero would have no effect. The effect of z stays. A new alpha channel starts opaque.
 
     Args:
-        source: of the same config otherwise.
+        source: of a config that is otherwise the same.
         config: of the result.
-        fresh: with random weights, of this config; becomes the result.
+        target: a generator of this config with random weights; becomes the result.
     """
-    transfer(source, fresh)
+    transfer(source, target)
     with torch.no_grad():
         if source.config.c_dim != config.c_dim:
-            _refit_mapping(source, fresh)
+            _refit_mapping(source, target)
         if source.config.img_channels != config.img_channels:
             matrix = channel_matrix(source.config.img_channels, config.img_channels)
-            old, new = source.synthesis, fresh.synthesis
+            old, new = source.synthesis, target.synthesis
             for ours, theirs in (
                 (new.decoder_img, old.decoder_img),
                 (new.block0.tores, old.block0.tores),
@@ -39,27 +39,27 @@ def refit_generator(source: Generator, config: GeneratorConfig, fresh: Generator
                 ours.bias.copy_(matrix @ theirs.bias)
             if config.img_channels == 4 and source.config.img_channels != 4:
                 new.decoder_img.bias[3] = 1
-    fresh.with_training_metadata_of(source)
+    target.with_training_metadata_of(source)
     if source.config.c_dim != config.c_dim:
-        fresh.labels = None
-    return fresh.train(source.training)
+        target.labels = None
+    return target.train(source.training)
 
 
-def _refit_mapping(source: Generator, fresh: Generator) -> None:
-    """The first layer of the mapping, whose inputs are z and, behind it, the embedded label."""
+def _refit_mapping(source: Generator, target: Generator) -> None:
+    """Convert the first layer of the mapping, whose inputs are z followed by the embedded label."""
     z_dim = source.config.z_dim
     old: FullyConnected = source.mapping.fc0  # type: ignore[assignment]
-    new: FullyConnected = fresh.mapping.fc0  # type: ignore[assignment]
-    if source.config.c_dim and fresh.config.c_dim:
-        return  # the layer is the same, and has been copied: the embedding alone is new
-    if not z_dim or not fresh.config.z_dim:
+    new: FullyConnected = target.mapping.fc0  # type: ignore[assignment]
+    if source.config.c_dim and target.config.c_dim:
+        return  # the layer has been copied; only the embedding is new
+    if not z_dim or not target.config.z_dim:
         return
     ratio = old.weight_gain / new.weight_gain
-    if fresh.config.c_dim:
+    if target.config.c_dim:
         label = new.weight[:, z_dim:]
         spread = old.weight.std() * ratio * (z_dim / label.shape[1]) ** 0.5
         label.mul_(_LABEL_SHARE**0.5 * spread / label.std())
-    else:  # what a usual label brought is what all get
+    else:  # the effect of an average label becomes part of the bias
         c = torch.full((1, source.config.c_dim), 1 / source.config.c_dim)
         if source.labels is not None:
             c = source.labels.mean(source.config.c_dim)[None]
@@ -69,9 +69,9 @@ def _refit_mapping(source: Generator, fresh: Generator) -> None:
 
 
 def refit_discriminator(source: Discriminator, target: Discriminator) -> None:
-    """Let the first layer of `target` see what that of `source` sees, where their pictures have other channels.
+    """Convert the first layer of `source` to the channels of `target`, where both have the same resolution and width.
 
-    Alpha counts for nothing at first.
+    The weights of a new alpha channel are zero.
     """
     ours, theirs = source.config, target.config
     if ours.img_channels == theirs.img_channels or ours.img_resolution != theirs.img_resolution:
@@ -87,7 +87,7 @@ def refit_discriminator(source: Discriminator, target: Discriminator) -> None:
 
 
 def channel_matrix(source: int, target: int) -> Tensor:
-    """What makes pictures of `source` channels such of `target`, [target, source]; alpha becomes 0 or is dropped."""
+    """The matrix [target, source] that maps colours between numbers of channels; alpha becomes 0 or is dropped."""
     if source == target:
         return torch.eye(source)
     matrix = torch.zeros(target, source)

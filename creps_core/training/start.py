@@ -1,4 +1,4 @@
-"""Where a training begins: new networks, a generator to fine-tune, or the networks of a snapshot."""
+"""The networks that a training starts from: new ones, a generator to fine-tune, or those of a snapshot."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from ...common.errors import require
 from ..checkpoints import read_checkpoint
 from ..network import BANDWIDTH, Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
-from .discriminator_transfer import grow, transfer
+from .discriminator_transfer import transfer, transfer_to_larger
 from .refit import refit_discriminator, refit_generator
 
 
 @dataclass(frozen=True)
 class StartNetworks:
-    """What a training begins with."""
+    """The networks that a training starts from; D is None where there is no discriminator."""
 
     G: Generator
     G_ema: Generator
-    D: Discriminator | None  # None: there is none to begin with
+    D: Discriminator | None
 
 
 def new_generator(config: GeneratorConfig, seed: int, bandwidth: float = BANDWIDTH) -> Generator:
@@ -30,9 +30,9 @@ def new_generator(config: GeneratorConfig, seed: int, bandwidth: float = BANDWID
 
     Args:
         config: its shape.
-        seed: of the weights; torch's own generator is left as it was.
-        bandwidth: standard deviation of the Fourier frequencies, in periods per picture. The authors' 10 suits rich
-            photographs; smooth subjects and small networks learn faster with less.
+        seed: of the weights; torch's default generator is not advanced.
+        bandwidth: standard deviation of the Fourier frequencies, in periods per image. The authors' 10 suits
+            detailed photographs; smooth subjects and small networks learn faster with less.
 
     Raises:
         ValueError: the bandwidth is not a number from 0 to 1e6.
@@ -53,7 +53,7 @@ def new_discriminator(config: DiscriminatorConfig, seed: int) -> Discriminator:
 
 
 def discriminator_config_for(config: GeneratorConfig, resolution: int) -> DiscriminatorConfig:
-    """The shape of a discriminator for a generator: half its widths, as in the authors' recipe."""
+    """The config of a discriminator for a generator: half its widths, as in the authors' recipe."""
     return DiscriminatorConfig(
         resolution,
         config.img_channels,
@@ -63,27 +63,34 @@ def discriminator_config_for(config: GeneratorConfig, resolution: int) -> Discri
     )
 
 
-def discriminator_for(networks: StartNetworks, wanted: DiscriminatorConfig, seed: int) -> Discriminator:
-    """The discriminator to train with: that of the networks, or a new one that takes over what fits."""
+def discriminator_for(networks: StartNetworks, target: DiscriminatorConfig, seed: int) -> Discriminator:
+    """The discriminator to train with: that of the start, or a new one that takes over its weights as far as they fit.
+
+    Args:
+        networks: of the start.
+        target: resolution, channels, c_dim and window conditioning to train with; its widths are for a new one only.
+        seed: of new weights.
+    """
     found = networks.D
     if found is None:
-        return new_discriminator(wanted, seed)
-    ours = {name: getattr(wanted, name) for name in ("img_resolution", "img_channels", "c_dim")}
-    config = dataclasses.replace(found.config, **ours, places=max(found.config.places, wanted.places))
+        return new_discriminator(target, seed)
+    shape = {name: getattr(target, name) for name in ("img_resolution", "img_channels", "c_dim")}
+    config = dataclasses.replace(found.config, **shape, places=max(found.config.places, target.places))
     if config == found.config:
         return found
-    if config.img_channels != found.config.img_channels:  # first, at the resolution that it knows
-        recoloured = new_discriminator(dataclasses.replace(found.config, img_channels=config.img_channels), seed)
-        transfer(found, recoloured)
-        refit_discriminator(found, recoloured)
-        found = recoloured
+    if config.img_channels != found.config.img_channels:  # first, at its own resolution
+        converted = new_discriminator(dataclasses.replace(found.config, img_channels=config.img_channels), seed)
+        transfer(found, converted)
+        refit_discriminator(found, converted)
+        found = converted
     discriminator = new_discriminator(config, seed)
-    (grow if config.img_resolution > found.config.img_resolution else transfer)(found, discriminator)
+    move = transfer_to_larger if config.img_resolution > found.config.img_resolution else transfer
+    move(found, discriminator)
     return discriminator
 
 
 def refit(networks: StartNetworks, c_dim: int, channels: int, seed: int) -> StartNetworks:
-    """The generators for other labels or channels; see `refit_generator`. `discriminator_for` makes the other one."""
+    """The generators for other labels or channels, see `refit_generator`. The discriminator is left as it is."""
     config = dataclasses.replace(networks.G.config, c_dim=c_dim, img_channels=channels)
     if config == networks.G.config:
         return networks
@@ -92,14 +99,14 @@ def refit(networks: StartNetworks, c_dim: int, channels: int, seed: int) -> Star
 
 
 def networks_of(generator: Generator) -> StartNetworks:
-    """A loaded generator, with the discriminator of the file that it was loaded from, if that still holds one."""
+    """A loaded generator, with the discriminator in the file that it was loaded from, if there is one."""
     if generator.origin and Path(generator.origin).is_file():
         return StartNetworks(generator, generator, load_networks(generator.origin).D)
     return StartNetworks(generator, generator, None)
 
 
 def load_networks(path: str | os.PathLike[str]) -> StartNetworks:
-    """The networks of an official snapshot or of a file of ours, which may hold a generator alone.
+    """The networks in an official snapshot or in a file of ours, which may hold only a generator.
 
     Raises:
         CheckpointError: the file cannot be used.

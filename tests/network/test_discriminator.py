@@ -11,7 +11,7 @@ from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.network import discriminator as discriminator_module
 from comfyui_creps.creps_core.network.discriminator import Convolution, minibatch_std
 from comfyui_creps.creps_core.training import load_networks
-from comfyui_creps.creps_core.training.discriminator_transfer import grow
+from comfyui_creps.creps_core.training.discriminator_transfer import transfer_to_larger
 from paths import GOLDEN
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -135,7 +135,7 @@ def test_a_larger_one_begins_as_a_judge_of_the_reduced_picture(base: int, most: 
     grown = Discriminator(DiscriminatorConfig(16 << doublings, channel_base=base, channel_max=most))
     for parameter in small.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)  # biases too
-    grow(small, grown)
+    transfer_to_larger(small, grown)
     # Smooth pictures, which all sizes show alike.
     waves = torch.randn(64, 3, 4, 4).clamp(-1, 1)
     pictures = [F.interpolate(waves, size=(side, side), mode="bilinear") for side in (16, 16 << doublings)]
