@@ -126,7 +126,9 @@ def _add_recipe_arguments(g: argparse._ArgumentGroup) -> None:
         "--tell-place", action="store_const", const=1, dest="d_places",
         help="with --patches: condition the discriminator on the window of the picture that it sees (experimental)",
     )  # fmt: skip
-    g.add_argument("--samples", type=int, help="along a pixel of generated pictures, averaged; default 1")
+    g.add_argument(
+        "--samples", type=int, help="along a pixel of generated pictures, averaged (experimental); default 1"
+    )
     g.add_argument("--precision", choices=PRECISIONS, help="default auto: bfloat16 and TF32 on GPUs")
     g.add_argument("--seed", type=int, help="default 0")
 
