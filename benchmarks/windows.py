@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import package  # noqa: F401
@@ -27,36 +28,35 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--pictures", type=int, default=100)
     parser.add_argument("--patches", type=float, default=0.6)
-    parser.add_argument("--threads", type=int, default=8, help="of Pillow")
+    parser.add_argument("--threads", type=int, default=8, help="of the host")
     parser.add_argument("--batches", type=int, default=8, help="per turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     device = torch.device(args.device)
     images = torch.rand(args.pictures, args.side, args.side, 3, generator=torch.Generator().manual_seed(0))
-    pictures = from_images(images, resolution=args.resolution, max_side=args.side)
+    dataset = from_images(images, resolution=args.resolution, max_side=args.side)
     rng = np.random.default_rng(0)
 
-    def drawn() -> tuple[list[int], list[tuple[float, float, float, float]]]:
-        indices = rng.integers(len(pictures), size=args.batch).tolist()
+    def draw_batch() -> tuple[list[int], list[tuple[float, float, float, float]]]:
+        indices = rng.integers(len(dataset), size=args.batch).tolist()
         return indices, [random_box(rng, args.side, args.resolution, args.patches) for _ in indices]
 
-    work = [drawn() for _ in range(args.batches)]
-    ways = {"resident": WindowCutter(pictures, device, 1 << 40), "copied": WindowCutter(pictures, device, 0)}
+    batches = [draw_batch() for _ in range(args.batches)]
+    cutters = {"resident": WindowCutter(dataset, device, 1 << 40), "copied": WindowCutter(dataset, device, 0)}
     with ThreadPoolExecutor(args.threads) as pool:
 
-        def pillow() -> list[torch.Tensor]:
-            found = list(pool.map(lambda item: pictures.images(item[0], windows=item[1]), work))
+        def cut_by_pillow() -> list[torch.Tensor]:
+            found = list(pool.map(lambda batch: dataset.images(batch[0], windows=batch[1]), batches))
             return [windows.to(device) for windows in found]
 
-        def cut(name: str) -> list[torch.Tensor]:
-            way = ways[name]
-            return [way.cut(plan) for plan in pool.map(lambda item: way.plan(*item), work)]
+        def cut_by(cutter: WindowCutter) -> list[torch.Tensor]:
+            return [cutter.cut(plan) for plan in pool.map(lambda batch: cutter.plan(*batch), batches)]
 
-        runs = {"Pillow": pillow} | {name: (lambda name=name: cut(name)) for name in ways}
-        wanted = pillow()
-        for name in ways:
-            differing = sum(int((a != b).sum()) for a, b in zip(cut(name), wanted, strict=True))
+        runs = {"Pillow": cut_by_pillow} | {name: partial(cut_by, cutter) for name, cutter in cutters.items()}
+        expected = cut_by_pillow()
+        for name, cutter in cutters.items():
+            differing = sum(int((a != b).sum()) for a, b in zip(cut_by(cutter), expected, strict=True))
             assert not differing, f"{name}: {differing} values differ from Pillow's"
         seconds: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(args.turns):
@@ -64,10 +64,10 @@ def main() -> None:
                 start = time.perf_counter()
                 run()[-1].cpu()
                 seconds[name].append(time.perf_counter() - start)
-    print(f"{args.resolution} of {args.side} pixels, {args.batch} at a time, on {device}; {args.threads} threads")
-    for name, found in seconds.items():
-        rates = [args.batch * args.batches / each for each in found]
-        print(f"{name:10}{statistics.median(rates):10.0f} windows a second ({min(rates):.0f} to {max(rates):.0f})")
+    print(f"{args.resolution} of {args.side} pixels, batches of {args.batch}, on {device}; {args.threads} threads")
+    for name, times in seconds.items():
+        rates = [args.batch * args.batches / each for each in times]
+        print(f"{name:10}{statistics.median(rates):10.0f} windows per second ({min(rates):.0f} to {max(rates):.0f})")
 
 
 if __name__ == "__main__":

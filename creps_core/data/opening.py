@@ -156,8 +156,8 @@ def _scan_tensor(dataset: ImageDataset, number: int, image: Tensor) -> ScannedFi
     levels = np.rint(values * 255).astype(np.uint8)
     notes: list[str] = []
     try:
-        picture = Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0])
-        stored = crop_to_square(picture, dataset.crop_spec, notes)
+        pixels = Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0])
+        stored = crop_to_square(pixels, dataset.crop_spec, notes)
     except UnusableFile as error:
         return ScannedFile(error=error)
     dataset._cache.put(f"image {number}", stored)

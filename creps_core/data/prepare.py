@@ -140,7 +140,7 @@ def prepare_dataset(
         use_labels=labels,
         max_pictures=max_pictures,
         seed=seed,
-        progress=None if progress is None else lambda done, total: progress("looked at", done, total),
+        progress=None if progress is None else lambda done, total: progress("read", done, total),
     )
     with closing(dataset):
         replace_file(target, lambda file: _write(file, dataset, progress))

@@ -72,7 +72,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=16,
         metavar="N",
-        help="number of nearest pictures; default 16",
+        help="pictures to find the nearest training picture of; default 16",
     )
     p.add_argument("--grid-side", type=int, default=128, help="size of each of the 8 x 8 pictures of grid.png")
     p.add_argument("--seed", type=int, default=0, help="seed of the first picture, and of all random choices")

@@ -1,4 +1,4 @@
-"""Archives that do harm: paths that lead out, bombs, headers that lie."""
+"""Malicious archives: path traversal, zip bombs, false headers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_archives_that_lead_out(tmp_path: Path, name: str):
 
 
 def patched(path: Path, name: str, offset: int, value: bytes, table_only: bool = False) -> Path:
-    """An archive with other bytes in the headers of an entry; the offset is that within the local header."""
+    """Change bytes in both headers of an entry, at an offset within the local header."""
     data = bytearray(path.read_bytes())
     if not table_only:
         start = data.index(b"PK\x03\x04" + data[4:26]) if name is None else data.index(name.encode()) - 30
@@ -51,7 +51,7 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(DatasetError, match=match):
             open_dataset(archive, resolution=SIDE)
 
-    # One of them costs what it unpacks to; it is many that fill a machine.
+    # A single one costs what it unpacks to; many of them exhaust memory.
     zeros = {f"{number}.bmp": bytes(1 << 21) for number in range(4)}
     many = zipped(tmp_path / "ratio.zip", zeros, zipfile.ZIP_DEFLATED)
     fails(many, "none of 4 pictures can be used: 0.bmp: not a picture")
@@ -67,7 +67,7 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sources, "_MAX_TOTAL", 1000)
     fails(zipped(tmp_path / "many.zip", numbered(4)), "unpacks to .* bytes, at most 1000")
     monkeypatch.undo()
-    # Many names for the same bytes.
+    # Two names for the same bytes.
     path = zipped(tmp_path / "same.zip", {"x1.png": encoded(colours(0)), "x2.png": encoded(colours(0))})
     data = bytearray(path.read_bytes())
     entry = data.rindex(b"x2.png") - 46
@@ -77,7 +77,7 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_lying_header_does_not_explode(tmp_path: Path):
-    """The entry says 5000 bytes and unpacks to 20 million; what is unpacked is bounded by what is said."""
+    """The entry states 5000 bytes and unpacks to 20 million; the stated size bounds what is unpacked."""
     good = {"good.png": encoded(colours(0))}
     huge = zipped(tmp_path / "x.zip", good | {"x.bmp": bytes(20_000_000)}, zipfile.ZIP_DEFLATED)
     patched(huge, "x.bmp", SIZE, struct.pack("<I", 5000))

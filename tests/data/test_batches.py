@@ -1,4 +1,4 @@
-"""Batches: their order, and what goes wrong in threads."""
+"""Batches: their order, and errors in threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from comfyui_creps.creps_core.data import Batches, ImageDataset, from_images
 
 
 def make(count: int = 7, mirror: bool = False) -> ImageDataset:
-    """Pictures whose every value is their number."""
+    """Images whose every value is their index."""
     values = torch.arange(count).view(-1, 1, 1, 1).expand(-1, 8, 8, 3) / 255
     return from_images(values, resolution=8, mirror=mirror)
 
@@ -27,7 +27,7 @@ def test_order():
         seen = numbers(batches, 14)
     expected = [int(i) for epoch in range(6) for i in np.random.default_rng([5, epoch]).permutation(7)]
     assert seen == expected
-    with Batches(pictures, 50, seed=5) as batches:  # several times the data set at once
+    with Batches(pictures, 50, seed=5) as batches:  # several epochs in one batch
         assert numbers(batches, 1)[:42] == expected
     with Batches(pictures, 3, seed=6) as batches:
         assert numbers(batches, 14) != expected
@@ -35,7 +35,7 @@ def test_order():
         assert sorted(numbers(batches, 1)) == sorted(2 * [*range(7)])
 
 
-def test_a_run_goes_on_where_it_stopped():
+def test_a_resumed_run_sees_the_same_images():
     def window(rng: np.random.Generator, side: int) -> tuple[float, float, float, float]:
         assert side == 8
         left, top = rng.uniform(0, 0.5, 2)
@@ -52,7 +52,7 @@ def test_a_run_goes_on_where_it_stopped():
                 assert torch.equal(batch.images, expected.images)
                 assert torch.equal(batch.windows, expected.windows)
                 assert batch.windows.dtype == torch.float64
-    # Other sizes of batches, such as after a change of the settings.
+    # Another batch size, as after a change of settings.
     with Batches(pictures, 8, seed=1, window=window, start=8) as batches:
         assert torch.equal(next(batches).images, torch.cat([whole[2].images, whole[3].images]))
 
@@ -63,12 +63,12 @@ def test_processes_share_one_order():
         alone = [next(batches) for _ in range(5)]
     with contextlib.ExitStack() as stack:
         ranks = [stack.enter_context(Batches(pictures, 2, start=12, rank=rank, world=3)) for rank in range(3)]
-        for expected in alone:  # every third picture each
+        for expected in alone:  # every third image each
             together = torch.stack([next(batches).images for batches in ranks], 1).flatten(0, 1)
             assert torch.equal(together, expected.images)
 
 
-def test_without_windows_all_is_shown():
+def test_without_windows_whole_images_are_drawn():
     with Batches(make(), 2) as batches:
         batch = next(iter(batches))
         assert batch.windows.tolist() == [[0, 0, 1, 1]] * 2
@@ -90,12 +90,12 @@ def test_errors_of_threads_surface():
         seen = numbers(batches, 2)
         fail.set()
 
-        def go_on() -> None:  # what was prepared before comes first
+        def drain() -> None:  # prefetched batches come first
             for _ in range(6):
                 seen.extend(numbers(batches, 1))
 
         with pytest.raises(RuntimeError, match="out of order"):
-            go_on()
+            drain()
         fail.clear()
         seen += numbers(batches, 8 - len(seen) // 3)
     assert seen == expected

@@ -1,4 +1,4 @@
-"""Data sets: folders and archives, what is kept in memory, choice, mirrored and cut pictures."""
+"""Datasets: folders and archives, memory limit, random choice, mirroring and windows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_folder_and_archives_of_it(tmp_path: Path):
         folder.labels([-1])
 
 
-def test_what_is_no_picture_is_passed_over(tmp_path: Path):
+def test_files_that_are_no_images_are_ignored(tmp_path: Path):
     others = dict.fromkeys(("a.txt", "b.json", "Thumbs.db", ".hidden.png", "README", "sub/inner.zip"), b"text")
     others |= {"__MACOSX/._x.png": b"?", ".git/x.png": b"?", "sub/notes.PDF": b"%PDF"}
     files = {"NAMELESS": encoded(colours(1)), "b.PNG": encoded(colours(2))}
@@ -161,7 +161,7 @@ def test_files_that_change(tmp_path: Path):
         next(batches)
 
 
-def test_a_choice_of_pictures(tmp_path: Path):
+def test_a_random_choice_of_images(tmp_path: Path):
     files = numbered(20) | {f"bad{number}.png": b"" for number in range(5)}
     folder = write(tmp_path, files)
     chosen = [open_dataset(folder, resolution=SIDE, max_pictures=8, seed=seed, workers=2) for seed in (0, 0, 1)]

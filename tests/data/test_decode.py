@@ -1,4 +1,4 @@
-"""What becomes of each kind of picture."""
+"""Decoding of every kind of image."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_small_and_large_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert small.stored_side(0) == 32
     monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
     assert reason(tmp_path / "large", encoded(colours(0, 40, 40))) == "40 x 40 pixels, more than 1000"
-    # A header that promises more than Pillow opens; the limit of the host is left as it is.
+    # A header that states more than Pillow opens; the host's limit is not changed.
     huge = bytearray(encoded(colours(0)))
     huge[16:24] = struct.pack(">II", 60000, 60000)
     huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
@@ -138,7 +138,7 @@ def test_transparency(tmp_path: Path):
     assert pictures.report.notes == laid
     assert (array(pictures)[:8] == 255).all()
     assert np.array_equal(array(pictures)[8:, :, 0], np.asarray(grey)[8:, :, 0])
-    # One colour of a palette, and one colour of a picture without, stand for "clear".
+    # A palette entry, or a colour of an image without palette, can mean "transparent".
     palette = Image.new("P", (SIDE, SIDE), 0)
     palette.putpalette([10, 20, 30, 200, 100, 50])
     palette.paste(1, (0, 0, 8, SIDE))
@@ -200,7 +200,7 @@ def test_orientation(tmp_path: Path, kind: str, name: str, orientation: int):
     exif = Image.Exif()
     exif[0x0112] = orientation
     pictures = opened(tmp_path, encoded(stored, kind, exif=exif), name, crop="resize")
-    # As the standard words it: where the first row and the first column of the file are to be seen.
+    # By the EXIF standard: where the file's first row and first column appear.
     turned = {
         1: stored,
         2: stored[:, ::-1],

@@ -1,4 +1,4 @@
-"""Labels of a data set."""
+"""Labels of a dataset."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_classes(tmp_path: Path):
         indices = [int(batches._order(0)[k]) for k in range(6)]
         assert torch.equal(batch.labels[:6], pictures.labels(indices))
     assert open_dataset(tmp_path, resolution=SIDE).c_dim == 0
-    # A picture with a label may turn out to be none.
+    # A file with a label may turn out not to be an image.
     write(tmp_path, {names[3]: b""})
     fewer = open_dataset(tmp_path, resolution=SIDE, use_labels=True)
     assert (fewer.names, fewer.c_dim) == ([names[0], names[1]], 5)

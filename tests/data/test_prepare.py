@@ -1,4 +1,4 @@
-"""`creps data`: an archive whose pictures are those that a training on the source would see."""
+"""`creps data`: an archive with the same images that training on the source would see."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Pictures of many kinds, two of them no pictures to learn from."""
+    """Image files of many kinds, and two that are no usable images."""
     rng = np.random.default_rng(0)
     wide = Image.fromarray(smooth(90, 50))
     turned = wide.copy()
@@ -52,7 +52,7 @@ def test_the_pictures_of_the_trainer(source: Path, crop: str, channels: int, wor
     assert len(after) == len(before) == 5
     assert torch.equal(after.images(range(5)), before.images(range(5)))
     assert after.report.notes == {}
-    assert after.report.hints == []  # there are no labels in it
+    assert after.report.hints == []  # it has no labels
     with zipfile.ZipFile(target) as archive:
         names = archive.namelist()
         assert names == [f"00000/img{n:08d}.png" for n in range(5)] + ["dataset.json"]

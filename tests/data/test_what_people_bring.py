@@ -1,4 +1,4 @@
-"""Folders, archives and pictures as they come from phones, network drives, cameras and download managers."""
+"""Folders, archives and images as produced by phones, network drives, cameras and download managers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LABELS = {"labels": [["a.png", 0], ["b.png", 1]]}
 
 
 def both(tmp_path: Path, files: dict[str, bytes], **options: object) -> list[ImageDataset]:
-    """The data set of a folder and of an archive."""
+    """The datasets of a folder and of an archive with the same files."""
     sources = write(tmp_path / "folder", files), zipped(tmp_path / "x.zip", files)
     return [open_dataset(source, **{"resolution": SIDE, **options}) for source in sources]  # type: ignore
 
@@ -33,7 +33,7 @@ def both(tmp_path: Path, files: dict[str, bytes], **options: object) -> list[Ima
 
 
 def test_a_dark_picture_is_no_bomb(tmp_path: Path):
-    """1000 : 1 packed, as night skies, masks and line drawings are."""
+    """Compressed 1000 : 1, as night skies, masks and line drawings are."""
     dark = encoded(np.zeros((1000, 1000, 3), np.uint8), "TIFF")
     lines = np.full((1500, 1500), 255, np.uint8)
     lines[::100] = 0
@@ -147,7 +147,7 @@ def test_what_seems_to_be_pictures_is_reported(tmp_path: Path, monkeypatch: pyte
 
 
 def test_plugins_of_pillow_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A stand-in for pillow-heif, which reads what begins as HEIC does."""
+    """With a fake pillow-heif that reads any file with a HEIC signature."""
 
     class Heif(Image.Image):
         def __init__(self) -> None:
@@ -322,10 +322,10 @@ def png_of(values: np.ndarray, bits: bytes = b"") -> bytes:
 def test_few_bits_in_sixteen_are_seen_at_their_brightness(tmp_path: Path, bits: int, channels: int):
     values = np.random.default_rng(0).integers(0, 1 << bits, (SIDE, SIDE, channels))
     values[0, 0] = (1 << bits) - 1
-    wanted = np.rint(values / ((1 << bits) - 1) * 255)
+    expected = np.rint(values / ((1 << bits) - 1) * 255)
     pictures = opened(tmp_path, png_of(values), channels=channels)
-    # Pillow's RGBA premultiplies nothing here: the picture is as large as the frame.
-    assert np.abs(array(pictures) - wanted).max() <= 1
+    # The image has the stored size, so no resizing premultiplies alpha.
+    assert np.abs(array(pictures) - expected).max() <= 1
     noted = [note for note in pictures.report.notes if "scaled" in note]
     assert noted == ([] if bits == 16 else [f"stored with more than their {bits} bits, scaled"])
 
@@ -348,11 +348,11 @@ def test_eight_bits_in_larger_numbers(tmp_path: Path, dtype: type):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_white_is_white(tmp_path: Path, dtype: type):
-    """TIFF whose least value is white, as scanners write it."""
+    """TIFF in which zero is white, as scanners write it."""
     values = np.linspace(0, np.iinfo(dtype).max, SIDE * SIDE).reshape(SIDE, SIDE).astype(dtype)
     name, data = deep("TIFF", values, tiffinfo={262: 0})
     shown = array(opened(tmp_path, data, name, channels=1))[..., 0].astype(int)
-    if dtype is np.uint8:  # Pillow turns them on writing, too
+    if dtype is np.uint8:  # Pillow inverts them on writing, too
         with Image.open(tmp_path / "one" / name) as image:
             assert np.array_equal(shown, np.asarray(image))
     else:
@@ -360,7 +360,7 @@ def test_white_is_white(tmp_path: Path, dtype: type):
 
 
 def test_sixteen_bits_of_colour_keep_their_precision(tmp_path: Path):
-    """The upper byte alone would cut off instead of rounding."""
+    """The upper byte alone would truncate instead of rounding."""
     values = np.random.default_rng(1).integers(0, 65536, (SIDE, SIDE, 3))
     assert np.array_equal(array(opened(tmp_path, png_of(values))), np.rint(values / 257))
 
@@ -395,7 +395,7 @@ def test_long_texts_do_not_spoil_a_picture(tmp_path: Path):
     assert "broken or cut off" in reason(tmp_path / "cut", cut) or "empty" in reason(tmp_path / "cut", cut)
 
 
-# --- What a data set is
+# --- Identity of a dataset
 
 
 def test_the_same_pictures_have_the_same_fingerprint(tmp_path: Path):
@@ -435,7 +435,7 @@ def test_the_report_is_one_screen(tmp_path: Path):
 
 
 def test_pictures_that_are_not_square(tmp_path: Path):
-    """16:9 is cut out of the middle and stretched to the square; its longer side counts."""
+    """16:9 is cropped from the middle and stretched to a square of the longer side."""
     wide = smooth(64, 64)
     pictures = opened(tmp_path / "wide", encoded(wide), aspect="16:9", resolution=SIDE)
     assert pictures.options["aspect"] == "16:9"

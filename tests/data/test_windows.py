@@ -1,27 +1,33 @@
-"""Windows cut by torch are those that Pillow cuts."""
+"""Windows cut by torch equal those cut by Pillow."""
 
 from __future__ import annotations
+
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from comfyui_creps.creps_core.data import ImageDataset, from_images, window_cutter
+from comfyui_creps.creps_core.data import ImageDataset, open_dataset, window_cutter
 from comfyui_creps.creps_core.data.window_cutter import WindowCutter
 from comfyui_creps.creps_core.training.patches import random_box
+from picture_files import encoded
 
 CPU = torch.device("cpu")
 
 
-def pictures(channels: int, sides: tuple[int, ...], resolution: int, mirror: bool = True) -> ImageDataset:
-    """Noise with flat and with transparent parts, where filters ring."""
-    rng = torch.Generator().manual_seed(1)
-    images = torch.rand(len(sides), max(sides), max(sides), channels, generator=rng)
-    images[:, ::3] = images[:, ::3].round()
-    made = from_images(images, resolution=resolution, channels=channels, mirror=mirror, max_side=max(sides))
-    for row, side in enumerate(sides):  # as if the pictures had been of several sizes
-        made._cache._arrays[made.names[row]] = made.stored(row)[:, :side, :side].copy()
-        made._sides[row] = side
-    return made
+def noise(channels: int, sides: tuple[int, ...], resolution: int, mirror: bool = True) -> ImageDataset:
+    """Images of several sizes: noise with saturated and with transparent parts, where filters ring."""
+    rng = np.random.default_rng(1)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, side in enumerate(sides):
+            values = rng.random((side, side, channels))
+            values[::3] = values[::3].round()
+            levels = (values * 255).round().astype(np.uint8)
+            (Path(folder) / f"{number}.png").write_bytes(encoded(levels if channels > 1 else levels[..., 0]))
+        dataset = open_dataset(folder, resolution=resolution, channels=channels, mirror=mirror, max_side=max(sides))
+    assert [dataset.stored_side(index) for index in range(len(sides))] == list(sides)
+    return dataset
 
 
 def draw(source: ImageDataset, count: int, seed: int = 0):
@@ -39,21 +45,21 @@ def draw(source: ImageDataset, count: int, seed: int = 0):
 )
 def test_windows_are_those_of_pillow(channels, sides, resolution, room, part, monkeypatch):
     monkeypatch.setattr(window_cutter, "CHUNK_BYTES", part)
-    source = pictures(channels, sides, resolution)
+    source = noise(channels, sides, resolution)
     cutter = WindowCutter(source, CPU, room)
     assert cutter.resident == (room > 0)
     for seed in range(4):
         indices, windows = draw(source, 24, seed)
         plan = cutter.plan(indices, windows)
         assert (len(plan.chunks) > 1) == (part < 1 << 20)
-        found, wanted = cutter.cut(plan), source.images(indices, windows=windows)
+        found, expected = cutter.cut(plan), source.images(indices, windows=windows)
         assert found.dtype == torch.uint8
-        assert torch.equal(found, wanted)
+        assert torch.equal(found, expected)
 
 
-def test_windows_that_are_not_as_usual():
-    """Enlarged ones, at the edges, as they lie, off by less than a pixel."""
-    source = pictures(3, (40, 33), 16)
+def test_unusual_windows():
+    """Enlarged, at the edges, aligned with pixels, and offset by less than a pixel."""
+    source = noise(3, (40, 33), 16)
     windows = [
         (0.1, 0.2, 0.2, 0.3),
         (0.9, 0.9, 1.0, 1.0),
@@ -69,7 +75,7 @@ def test_windows_that_are_not_as_usual():
 
 
 def test_sums_stay_whole_numbers_below_2_to_24():
-    """The largest reduction that is let in: then float32, and TF32, add without rounding."""
+    """At the largest reduction allowed; so float32 and TF32 add without rounding."""
     side, resolution = window_cutter.MAX_REDUCTION * 8, 8
     places = torch.tensor([[0, 1, 0, side, side]], dtype=torch.float64)
     weights = window_cutter._weights(places, resolution, side)
@@ -83,7 +89,7 @@ def test_sums_stay_whole_numbers_below_2_to_24():
 
 
 def test_bad_windows_are_refused():
-    source = pictures(3, (40,), 16)
+    source = noise(3, (40,), 16)
     with pytest.raises(ValueError, match="a window must be"):
         WindowCutter(source, CPU, 0).plan([0], [(0.5, 0.0, 0.4, 1.0)])
     with pytest.raises(ValueError, match="must be square"):
@@ -98,7 +104,7 @@ def test_bad_windows_are_refused():
 @pytest.mark.parametrize("room", [0, 1 << 30], ids=["copied", "resident"])
 def test_a_gpu_cuts_the_same_windows(room: int, tf32: bool, monkeypatch):
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
-    source = pictures(3, (512, 300, 512), 64)
+    source = noise(3, (512, 300, 512), 64)
     cutter = WindowCutter(source, torch.device("cuda"), room)
     for seed in range(4):
         indices, windows = draw(source, 32, seed)

@@ -1,4 +1,4 @@
-"""Distances between sets of pictures, against values that are known, and `creps evaluate` as a user types it."""
+"""Distances between sets of images, against known values, and `creps evaluate` on the command line."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ def test_a_shift_of_the_colours_is_the_mean_projection_of_the_shift():
     moved = scenes(60, 0, shift=shift)
     deviation = describe(pictures).moments(16).deviation
     vector = (torch.tensor(shift) / 127.5 / deviation).repeat_interleave(49)
-    wanted = 1000 * (random_directions(32, 147, _after_levels(1)) @ vector).abs().mean().item()
+    expected = 1000 * (random_directions(32, 147, _after_levels(1)) @ vector).abs().mean().item()
     found = compare(pictures, moved)
-    assert found.levels[16] == pytest.approx(wanted, rel=5e-3)
+    assert found.levels[16] == pytest.approx(expected, rel=5e-3)
     assert found.levels[32] < 0.5
     assert compare(pictures, moved, normalise="own").mean < 0.5
 
 
 def _after_levels(levels: int) -> torch.Generator:
-    """The random numbers of a comparison after its first levels."""
+    """The generator of a comparison's random numbers, after its first levels."""
     random = torch.Generator().manual_seed(0)
     for _ in range(levels):
         random_directions(32, 147, random)
@@ -95,7 +95,7 @@ def test_random_directions_are_unit_vectors_in_all_directions_alike():
 
 def test_the_order_of_the_pictures_does_not_matter():
     flat = torch.randint(0, 256, (50, 3, 1, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    flat = flat.expand(-1, -1, 32, 32)  # the same wherever one looks
+    flat = flat.expand(-1, -1, 32, 32)  # constant images
     order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
     assert compare(flat, flat[order]).mean == pytest.approx(0, abs=1e-3)  # of a distance times 1000
     other = scenes(50, 3)
@@ -235,18 +235,18 @@ def test_the_table_compares_as_many_generated_pictures_as_reals():
 
 def test_nearest_finds_a_copy_and_a_mirrored_one():
     pictures = scenes(200, 0, 64)
-    wanted = torch.stack([pictures[150], pictures[37].flip(2), scenes(1, 9, 64)[0]])
-    found = find_nearest(wanted, iter(pictures.split(60)))
+    expected = torch.stack([pictures[150], pictures[37].flip(2), scenes(1, 9, 64)[0]])
+    found = find_nearest(expected, iter(pictures.split(60)))
     assert found.position[:2].tolist() == [150, 37]
     assert found.mirrored[:2].tolist() == [False, True]
     assert found.distance[:2].tolist() == [0, 0]
-    small = torch.nn.functional.avg_pool2d(torch.cat([pictures, wanted[2:]]).float() / 255, 2)
+    small = torch.nn.functional.avg_pool2d(torch.cat([pictures, expected[2:]]).float() / 255, 2)
     one, other = ((small[:-1] - each).square().mean((1, 2, 3)) for each in (small[-1], small[-1].flip(2)))
     assert found.distance[2].item() == pytest.approx(min(one.min().item(), other.min().item()), rel=1e-4)
     with pytest.raises(ValueError, match="near"):
-        find_nearest(wanted, [])
+        find_nearest(expected, [])
     with pytest.raises(ValueError, match="among"):
-        find_nearest(wanted, pictures[..., :32, :32])
+        find_nearest(expected, pictures[..., :32, :32])
 
 
 @pytest.fixture

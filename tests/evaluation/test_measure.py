@@ -1,4 +1,4 @@
-"""The metrics of the papers: against torch-fidelity's own command line, closed forms, and as a user types them."""
+"""The metrics of the papers: against torch-fidelity's command line and closed forms, by the command line."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ FAKES, REALS = 40, 60
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a generator, real pictures, and those of its seeds; nothing is known of other folders."""
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a generator, real images, and the images of its seeds; caches elsewhere are not visible."""
     monkeypatch.setenv("CREPS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     generator = make_generator()
@@ -47,16 +47,24 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def inception(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of weights for the small extractor, which stands in the place of Inception."""
+def inception(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A weight file of the small extractor, which replaces Inception."""
     fidelity_library.need()
-    return fidelity_library.small_extractor(monkeypatch, place / "small.pth")
+    return fidelity_library.small_extractor(monkeypatch, work / "small.pth")
 
 
-def evaluate(place: Path, *words: object, out: str = "out") -> dict:
-    command = ["evaluate", "--checkpoint", place / "g.safetensors", "--data", place / "reals", "--out", place / out]
+def evaluate(work: Path, *words: object, out: str = "out") -> dict:
+    command = [
+        "evaluate",
+        "--checkpoint",
+        work / "g.safetensors",
+        "--data",
+        work / "reals",
+        "--out",
+        work / out,
+    ]
     assert main([str(word) for word in (*command, "--device", "cpu", *words)]) == 0
-    return json.loads((place / out / "metrics.json").read_text())
+    return json.loads((work / out / "metrics.json").read_text())
 
 
 def found(result: dict) -> dict[str, dict]:
@@ -83,26 +91,26 @@ def check(result: dict, theirs: dict[str, float], count: int) -> None:
             assert ours[f"{kind}{count}"][field] == pytest.approx(value, rel=1e-3, abs=1e-9), name
 
 
-def theirs(place: Path, weights: Path, count: int, *metrics: str) -> dict[str, float]:
+def theirs(work: Path, weights: Path, count: int, *metrics: str) -> dict[str, float]:
     return fidelity_library.command_line(
-        *("--input1", place / "fakes", "--input2", place / "reals", "--fid", "--kid", "--prc", *metrics),
+        *("--input1", work / "fakes", "--input2", work / "reals", "--fid", "--kid", "--prc", *metrics),
         *("--feature-extractor", "inception-v3-compat", "--feature-extractor-weights-path", weights),
         *("--kid-subset-size", count),
     )
 
 
-def test_the_numbers_are_those_of_torch_fidelitys_command(place: Path, inception: Path):
+def test_the_numbers_are_those_of_torch_fidelitys_command(work: Path, inception: Path):
     metrics = ["--metrics", "fid,kid,isc,prc", "--count", FAKES, "--inception", inception]
-    wanted = theirs(place, inception, FAKES, "--isc")
-    assert wanted["frechet_inception_distance"] > 0.1
-    check(evaluate(place, *metrics), wanted, FAKES)
-    folder = ["--pictures", place / "fakes", "--side", 32, "--data", place / "reals", "--out", place / "two"]
+    expected = theirs(work, inception, FAKES, "--isc")
+    assert expected["frechet_inception_distance"] > 0.1
+    check(evaluate(work, *metrics), expected, FAKES)
+    folder = ["--pictures", work / "fakes", "--side", 32, "--data", work / "reals", "--out", work / "two"]
     assert main([str(word) for word in ("evaluate", *folder, "--device", "cpu", *metrics)]) == 0
-    check(json.loads((place / "two" / "metrics.json").read_text()), wanted, FAKES)
+    check(json.loads((work / "two" / "metrics.json").read_text()), expected, FAKES)
 
 
 def test_with_the_inception_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Its real architecture, with random weights; few pictures, for one takes it half a second."""
+    """The real architecture with random weights; few images, since each takes half a second."""
     fidelity_library.need()
     monkeypatch.setenv("CREPS_CACHE", str(tmp_path / "cache"))
     weights = fidelity_library.inception_file(tmp_path / "random.pth")
@@ -116,7 +124,7 @@ def test_with_the_inception_of_the_library(tmp_path: Path, monkeypatch: pytest.M
     check(result, theirs(tmp_path, weights, 5), 5)
 
 
-def test_with_a_network_that_has_learnt(place: Path, monkeypatch: pytest.MonkeyPatch):
+def test_with_a_trained_network(work: Path, monkeypatch: pytest.MonkeyPatch):
     """Features of EfficientNet-Lite0, trained on ImageNet, against the library's `calculate_metrics` on the folders."""
     fidelity_library.need()
     import torch_fidelity
@@ -125,12 +133,12 @@ def test_with_a_network_that_has_learnt(place: Path, monkeypatch: pytest.MonkeyP
     network = torch_fidelity.registry.FEATURE_EXTRACTORS_REGISTRY[name](name, ["features"]).eval()
     extractor = fidelity.Extractor(network, name, ("features",), name, "0", False)
     networks = FeatureNetworks({"fid": extractor, "kid": extractor, "prc": extractor})
-    images, reals = (RealImages(place / folder, side=32) for folder in ("fakes", "reals"))
+    images, reals = (RealImages(work / folder, side=32) for folder in ("fakes", "reals"))
     metrics = parse_metrics("fid,kid,prc", FAKES)
-    numbers = measure_metrics(images, reals, metrics, networks, Workspace(place / "a", place / "b"))
+    numbers = measure_metrics(images, reals, metrics, networks, Workspace(work / "a", work / "b"))
     theirs = torch_fidelity.calculate_metrics(
-        input1=str(place / "fakes"),
-        input2=str(place / "reals"),
+        input1=str(work / "fakes"),
+        input2=str(work / "reals"),
         feature_extractor=name,
         fid=True,
         kid=True,
@@ -154,8 +162,8 @@ def test_frechet_distance_of_gaussians():
     m, n = rng.normal(size=(2, 12))
     one = {"mu": m, "sigma": turn * a @ turn.T}
     two = {"mu": n, "sigma": turn * b @ turn.T}
-    wanted = ((m - n) ** 2).sum() + ((a**0.5 - b**0.5) ** 2).sum()
-    assert fidelity.frechet_distance(one, two) == pytest.approx(wanted, rel=1e-9)
+    expected = ((m - n) ** 2).sum() + ((a**0.5 - b**0.5) ** 2).sum()
+    assert fidelity.frechet_distance(one, two) == pytest.approx(expected, rel=1e-9)
     normal = torch.from_numpy(rng.normal(size=(200_000, 3)).astype(np.float32))
     found = fidelity.frechet_distance(
         fidelity.feature_moments(normal * 2 + 1), fidelity.feature_moments(normal.flip(0))
@@ -163,17 +171,17 @@ def test_frechet_distance_of_gaussians():
     assert found == pytest.approx(3 + 3, rel=0.02)
 
 
-def test_a_data_set_split_in_two(place: Path, inception: Path):
-    """Halves of a set are as good as alike; other pictures are not, and a set is at no distance from itself."""
+def test_a_dataset_split_in_two(work: Path, inception: Path):
+    """Halves of a set have nearly the same distribution, other images do not; a set has no distance to itself."""
     pictures = scenes(400, 0)
-    write(place / "one", pictures[::2])
-    write(place / "two", pictures[1::2])
+    write(work / "one", pictures[::2])
+    write(work / "two", pictures[1::2])
 
     def distance(images: str, reals: str) -> float:
         words = ["--pictures", images, "--data", reals, "--side", 32, "--out", "split", "--inception", inception]
-        words = [str(place / word) if word in ("one", "two", "fakes", "split") else str(word) for word in words]
+        words = [str(work / word) if word in ("one", "two", "fakes", "split") else str(word) for word in words]
         assert main(["evaluate", *words, "--metrics", "fid", "--device", "cpu"]) == 0
-        result = json.loads((place / "split" / "metrics.json").read_text())
+        result = json.loads((work / "split" / "metrics.json").read_text())
         return result["metrics"][0][result["metrics"][0]["metric"]]
 
     halves, other, same = distance("one", "two"), distance("fakes", "two"), distance("one", "one")
@@ -207,7 +215,7 @@ def test_the_table_of_metrics():
     assert lines[first + len(METRICS)] == ""
 
 
-def test_a_new_metric_is_one_entry(place: Path, inception: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_a_new_metric_is_one_entry(work: Path, inception: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     """The distance between the means of the features, through names, cache, report and JSON."""
 
     def compute(rows: torch.Tensor, reals: RealFeatures, column: str) -> MetricResult:
@@ -216,9 +224,9 @@ def test_a_new_metric_is_one_entry(place: Path, inception: Path, monkeypatch: py
     kind = MetricKind("mfd", "mean feature distance", needs_weights=True, load=NetworkLoader.inception,
                       rows=FEATURE_ROWS, compute=compute)  # fmt: skip
     monkeypatch.setitem(METRICS, "mfd", kind)
-    result = evaluate(place, "--metrics", "mfd,isc", "--count", 20, "--inception", inception)["metrics"]
+    result = evaluate(work, "--metrics", "mfd,isc", "--count", 20, "--inception", inception)["metrics"]
     extractor = NetworkLoader(WeightFiles(inception=inception), torch.device("cpu")).inception()
-    sets = GeneratedImages(load_generator(place / "g.safetensors"), side=32), RealImages(place / "reals", side=32)
+    sets = GeneratedImages(load_generator(work / "g.safetensors"), side=32), RealImages(work / "reals", side=32)
     means = [
         extractor(images.images(0, count))["2048"].mean(0) for images, count in zip(sets, (20, REALS), strict=True)
     ]
@@ -228,29 +236,29 @@ def test_a_new_metric_is_one_entry(place: Path, inception: Path, monkeypatch: py
     assert "Compare it only with mfd20" in capsys.readouterr().out
 
 
-def test_mirrored_pictures_count_too(place: Path, inception: Path):
-    """As if they lay in the folder; and the default is what the run says."""
+def test_mirrored_images_count_too(work: Path, inception: Path):
+    """As if they were in the folder; the default follows run.json."""
     metric = ["--metrics", "fid", "--count", 20, "--inception", inception]
-    flipped = [Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT) for path in (place / "reals").iterdir()]
-    both = place / "both"
+    flipped = [Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT) for path in (work / "reals").iterdir()]
+    both = work / "both"
     write(both, scenes(REALS, 0))
     for number, picture in enumerate(flipped):
         picture.save(both / f"flipped{number:03}.png")
-    mirrored = evaluate(place, *metric, "--mirror")["metrics"][0]
-    (place / "run.json").write_text('{"data": {"mirror": true}}')
-    assert evaluate(place, *metric)["metrics"][0] == mirrored
+    mirrored = evaluate(work, *metric, "--mirror")["metrics"][0]
+    (work / "run.json").write_text('{"data": {"mirror": true}}')
+    assert evaluate(work, *metric)["metrics"][0] == mirrored
     assert (mirrored["real"], mirrored["mirrored"]) == (REALS, True)
-    plain = evaluate(place, *metric, "--no-mirror")["metrics"][0]
-    with_copies = evaluate(place, *metric, "--no-mirror", "--data", both)["metrics"][0]
+    plain = evaluate(work, *metric, "--no-mirror")["metrics"][0]
+    with_copies = evaluate(work, *metric, "--no-mirror", "--data", both)["metrics"][0]
     assert with_copies["fid20"] == pytest.approx(mirrored["fid20"], rel=1e-6)
     assert plain["fid20"] != pytest.approx(mirrored["fid20"], rel=1e-3)
 
 
-def test_labels_are_drawn_as_in_the_data_set(place: Path, inception: Path, capsys):
-    """Of a generator that does not know how often it saw each."""
+def test_labels_are_drawn_as_in_the_dataset(work: Path, inception: Path, capsys):
+    """For a generator that does not know the frequencies of its labels."""
     labels = {"labels": [[f"{n:03}.png", 0 if n < 54 else 2] for n in range(REALS)]}
-    (place / "reals" / "dataset.json").write_text(json.dumps(labels))
-    known = RealImages(place / "reals", side=32).labels()
+    (work / "reals" / "dataset.json").write_text(json.dumps(labels))
+    known = RealImages(work / "reals", side=32).labels()
     assert known is not None
     assert known.counts.tolist() == [54, 6]
     generator = make_generator(c_dim=3)
@@ -260,13 +268,13 @@ def test_labels_are_drawn_as_in_the_data_set(place: Path, inception: Path, capsy
         drawn = torch.stack([generator.labels.draw(seed, 3) for seed in range(500)]).mean(0)
     assert generator.labels is None
     assert drawn.tolist() == pytest.approx([0.9, 0, 0.1], abs=0.05)
-    save_generator(generator, place / "g.safetensors")
-    evaluate(place, "--metrics", "fid", "--count", 10, "--inception", inception)
+    save_generator(generator, work / "g.safetensors")
+    evaluate(work, "--metrics", "fid", "--count", 10, "--inception", inception)
     assert "labels drawn by the seed, as often as in the data set" in capsys.readouterr().out
 
 
-def test_what_is_said_of_a_number(place: Path, inception: Path, capsys):
-    evaluate(place, "--metrics", "fid,kid,isc,prc", "--count", 30, "--seed", 7, "--inception", inception)
+def test_the_description_of_a_value(work: Path, inception: Path, capsys):
+    evaluate(work, "--metrics", "fid,kid,isc,prc", "--count", 30, "--seed", 7, "--inception", inception)
     text = capsys.readouterr().out
     for words in ("torch-fidelity", "small.pth, not the published weights", "30 generated pictures (seeds 7 to 36)"):
         assert text.count(words) == 4
@@ -279,10 +287,10 @@ def test_what_is_said_of_a_number(place: Path, inception: Path, capsys):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_other_channels(place: Path, inception: Path, channels: int):
-    """Grey pictures count thrice, transparent ones before grey."""
-    save_generator(make_generator(img_channels=channels), place / "g.safetensors")
-    one = evaluate(place, "--metrics", "fid", "--count", 20, "--inception", inception)["metrics"][0]["fid20"]
+def test_other_channels(work: Path, inception: Path, channels: int):
+    """Grey is repeated in three channels, transparent images are composited on grey."""
+    save_generator(make_generator(img_channels=channels), work / "g.safetensors")
+    one = evaluate(work, "--metrics", "fid", "--count", 20, "--inception", inception)["metrics"][0]["fid20"]
     clear = torch.tensor([200, 100, 0, 0] if channels == 4 else [77], dtype=torch.uint8).view(1, channels, 1, 1)
     assert sets.as_rgb(clear).flatten().tolist() == ([128] * 3 if channels == 4 else [77] * 3)
     assert one > 0
@@ -291,31 +299,31 @@ def test_other_channels(place: Path, inception: Path, channels: int):
 # -- long work -------------------------------------------------------------------------------------
 
 
-def test_real_pictures_are_not_read_again(place: Path, inception: Path, monkeypatch: pytest.MonkeyPatch):
+def test_features_of_real_images_are_cached(work: Path, inception: Path, monkeypatch: pytest.MonkeyPatch):
     metric = ["--metrics", "fid,isc", "--count", 30, "--inception", inception]
-    first = evaluate(place, *metric)
+    first = evaluate(work, *metric)
 
     def opened(*_: object, **__: object) -> None:
         raise AssertionError("opened")
 
     with monkeypatch.context() as patch:
         patch.setattr(sets, "open_dataset", opened)
-        assert evaluate(place, *metric)["metrics"] == first["metrics"]
-    kept = list((place / "cache" / "metrics").glob("*/rows-*"))
+        assert evaluate(work, *metric)["metrics"] == first["metrics"]
+    kept = list((work / "cache" / "metrics").glob("*/rows-*"))
     assert kept == []  # statistics are enough
-    more = evaluate(place, "--metrics", "fid,kid", "--count", 30, "--inception", inception)
+    more = evaluate(work, "--metrics", "fid,kid", "--count", 30, "--inception", inception)
     assert more["metrics"][0] == first["metrics"][0]
-    assert list((place / "cache" / "metrics").glob("*/rows-*"))
-    Image.fromarray(scenes(1, 99)[0].permute(1, 2, 0).numpy()).save(place / "reals" / "another.png")
-    assert evaluate(place, *metric)["metrics"][0]["real"] == REALS + 1
-    assert not (place / "out" / "unfinished").exists() or not any((place / "out" / "unfinished").iterdir())
+    assert list((work / "cache" / "metrics").glob("*/rows-*"))
+    Image.fromarray(scenes(1, 99)[0].permute(1, 2, 0).numpy()).save(work / "reals" / "another.png")
+    assert evaluate(work, *metric)["metrics"][0]["real"] == REALS + 1
+    assert not (work / "out" / "unfinished").exists() or not any((work / "out" / "unfinished").iterdir())
 
 
-def test_stopped_work_goes_on(place: Path, inception: Path, monkeypatch: pytest.MonkeyPatch, caplog):
+def test_stopped_work_is_resumed(work: Path, inception: Path, monkeypatch: pytest.MonkeyPatch, caplog):
     caplog.set_level("INFO", "CREPS")
     monkeypatch.setattr(collect_rows, "__kwdefaults__", {**(collect_rows.__kwdefaults__ or {}), "chunk": 16})
     metric = ["--metrics", "fid,isc", "--count", FAKES, "--inception", inception]
-    whole = evaluate(place, *metric, out="whole")
+    whole = evaluate(work, *metric, out="whole")
     made: list[int] = []
     render = GeneratedImages.images
 
@@ -326,11 +334,19 @@ def test_stopped_work_goes_on(place: Path, inception: Path, monkeypatch: pytest.
         return render(self, start, stop)
 
     monkeypatch.setattr(GeneratedImages, "images", some)
-    command = ["evaluate", "--checkpoint", place / "g.safetensors", "--data", place / "reals", "--out", place / "out"]
+    command = [
+        "evaluate",
+        "--checkpoint",
+        work / "g.safetensors",
+        "--data",
+        work / "reals",
+        "--out",
+        work / "out",
+    ]
     assert main([str(word) for word in (*command, *metric, "--device", "cpu")]) == 130
     assert "the same command resumes" in caplog.text
-    assert not (place / "out" / "metrics.json").exists()
-    assert evaluate(place, *metric)["metrics"] == whole["metrics"]
+    assert not (work / "out" / "metrics.json").exists()
+    assert evaluate(work, *metric)["metrics"] == whole["metrics"]
     assert "resuming: 32 of 40 are done" in caplog.text
     assert made == [0, 16, 32, 32]
 
@@ -362,7 +378,7 @@ def test_processes_share_the_work(tmp_path: Path):
 
 
 def test_path_lengths_are_the_librarys(monkeypatch: pytest.MonkeyPatch):
-    """Of the same pairs of styles, with the library's `calculate_ppl` and a plain distance in the place of LPIPS."""
+    """The library's `calculate_ppl` on the same pairs of styles, with a plain distance instead of LPIPS."""
     fidelity_library.need()
     import torch_fidelity
     from torch_fidelity import registry
@@ -409,7 +425,7 @@ def test_path_lengths_are_the_librarys(monkeypatch: pytest.MonkeyPatch):
 
 
 def lpips_files(folder: Path) -> tuple[Path, Path]:
-    """Random weights for LPIPS and for what it uses of VGG-16."""
+    """Random weights for LPIPS and for the part of VGG-16 that it uses."""
     from torchvision.models import vgg16
 
     with torch.device("meta"):
@@ -425,12 +441,12 @@ def lpips_files(folder: Path) -> tuple[Path, Path]:
     return folder / "lpips.pth", folder / "vgg.pth"
 
 
-def test_path_lengths_of_the_command(place: Path):
-    """With the library's LPIPS, given the files: what its paper says, computed here from a plain VGG-16."""
+def test_path_lengths_of_the_command(work: Path):
+    """The library's LPIPS with given weights equals the formula of its paper, computed here from a plain VGG-16."""
     fidelity_library.need()
-    lpips_file, vgg_file = lpips_files(place)
+    lpips_file, vgg_file = lpips_files(work)
     files = ["--lpips", lpips_file, "--vgg", vgg_file]
-    found = evaluate(place, "--metrics", "ppl6", "--side", 64, *files)["metrics"][0]
+    found = evaluate(work, "--metrics", "ppl6", "--side", 64, *files)["metrics"][0]
     assert found["ppl6"] > 0
     assert (found["seeds"], found["rendered_in"]) == ("0 to 11, in pairs", "float32")
     lpips = fidelity.make_lpips(
@@ -453,20 +469,20 @@ def test_path_lengths_of_the_command(place: Path):
             total += ((unit[0] - unit[1]).square() * lins[f"lin{level}.model.1.weight"][0]).sum(0).mean().item()
             level += 1
     assert lpips(a, b).item() == pytest.approx(total, rel=1e-3)
-    wrong = evaluate(place, "--metrics", "ppl6", "--lpips", vgg_file, "--vgg", vgg_file, "--sides", 32)
+    wrong = evaluate(work, "--metrics", "ppl6", "--lpips", vgg_file, "--vgg", vgg_file, "--sides", 32)
     assert "not the weights of VGG-16 and LPIPS" in wrong["not_measured"]["ppl6"]
 
 
 # -- weights ---------------------------------------------------------------------------------------
 
 
-def test_without_weights_there_is_a_sentence_and_the_table(place: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+def test_without_weights_distances_and_a_reason_are_reported(work: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     def fetched(*_: object, **__: object) -> None:
         raise AssertionError("downloaded")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetched)
     fidelity_library.need()
-    result = evaluate(place, "--metrics", "fid5k,ppl", "--count", 20, "--sides", 32)
+    result = evaluate(work, "--metrics", "fid5k,ppl", "--count", 20, "--sides", 32)
     text = capsys.readouterr().out
     assert "fid5k: not measured: needs the weights weights-inception-2015-12-05-6726825d.pth" in text
     assert "https://github.com/toshas/torch-fidelity/releases" in text
@@ -480,12 +496,12 @@ def test_without_weights_there_is_a_sentence_and_the_table(place: Path, capsys, 
     assert result["distances"][0]["generated"]["mean"] > result["distances"][0]["training"]["mean"]
 
 
-def test_without_the_library_there_is_a_sentence(place: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+def test_without_the_library_a_reason_is_reported(work: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(fidelity.importlib, "import_module", missing)
-    evaluate(place, "--metrics", "fid", "--count", 10, "--sides", 32)
+    evaluate(work, "--metrics", "fid", "--count", 10, "--sides", 32)
     assert "pip install --no-deps torch-fidelity tqdm" in capsys.readouterr().out
 
 
@@ -501,8 +517,8 @@ def refusal(weights: Path) -> str:
     return refused["fid10"]
 
 
-def test_files_of_weights_run_nothing(place: Path, inception: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(place)
+def test_files_of_weights_run_nothing(work: Path, inception: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(work)
     files = {
         "harm.pth": lambda path: torch.save({"a": Harm()}, path),
         "plain.pth": lambda path: path.write_bytes(pickle.dumps(Harm())),
@@ -511,20 +527,20 @@ def test_files_of_weights_run_nothing(place: Path, inception: Path, monkeypatch:
         "other.pth": lambda path: torch.save({"a": torch.zeros(1)}, path),
     }
     for name, make in files.items():
-        make(place / name)
+        make(work / name)
         reason = refusal(Path(name))
         assert name in reason
         assert "weights" in reason
-    assert not (place / "harm").exists()
+    assert not (work / "harm").exists()
     assert "no such file" in refusal(Path("nowhere.pth"))
 
 
-def test_weights_as_safetensors(place: Path, inception: Path):
+def test_weights_as_safetensors(work: Path, inception: Path):
     from safetensors.torch import save_file
 
-    save_file(torch.load(inception, weights_only=True), place / "small.safetensors")
+    save_file(torch.load(inception, weights_only=True), work / "small.safetensors")
     metric = ["--metrics", "fid", "--count", 20, "--inception"]
-    one, two = (evaluate(place, *metric, file)["metrics"][0] for file in (inception, place / "small.safetensors"))
+    one, two = (evaluate(work, *metric, file)["metrics"][0] for file in (inception, work / "small.safetensors"))
     assert one["fid20"] == two["fid20"]
 
 
@@ -539,9 +555,9 @@ def test_weights_as_safetensors(place: Path, inception: Path):
         ([], "--held-out"),
     ],
 )
-def test_what_is_refused(place: Path, inception: Path, words: list[str], message: str, caplog):
-    words = [{"DATA": str(place / "reals"), "SMALL": str(inception)}.get(word, word) for word in words]
-    command = ["evaluate", "--builtin", "textures", "--data", str(place / "reals"), "--out", str(place / "out")]
+def test_what_is_refused(work: Path, inception: Path, words: list[str], message: str, caplog):
+    words = [{"DATA": str(work / "reals"), "SMALL": str(inception)}.get(word, word) for word in words]
+    command = ["evaluate", "--builtin", "textures", "--data", str(work / "reals"), "--out", str(work / "out")]
     assert main([*command, *words]) == 1
     assert message in caplog.text
-    assert not (place / "out").exists()
+    assert not (work / "out").exists()

