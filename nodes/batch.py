@@ -1,4 +1,4 @@
-"""Batches of latents: choosing, joining, looking at them, keeping them in files."""
+"""Batches of latents: select, combine, show, save and load."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from einops import rearrange
 from ..creps_core import render
 from ..creps_core.comparison import cell_boxes, contact_sheet
 from ..creps_core.latents import IF_DIFFERENT, average_latents, concatenate, load_latents, save_latents, select
-from ..creps_core.rendering import frame_size, memory_estimate
+from ..creps_core.rendering import MAX_SUPERSAMPLE, frame_size, memory_estimate
 from . import bridge
 from .render import SMALLEST_TILE
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 
-_MOST_BATCHES = 32
+_MAX_BATCHES = 32
 
 
 class SelectLatents(io.ComfyNode):
-    """Some latents of a batch, in a new order."""
+    """Latents of a batch, in any order."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,17 +26,17 @@ class SelectLatents(io.ComfyNode):
             node_id="CREPS_SelectLatents",
             display_name="Select CREPS Latents",
             category="CREPS/latents",
-            description="Picks latents out of a batch by their place in it, in any order, once or several times.",
+            description="Selects latents of a batch by index, in any order, once or several times.",
             search_aliases=["creps pick", "slice", "reorder", "reverse", "repeat", "latent from batch"],
             inputs=[
-                LatentSocket.Input("latent", tooltip="The batch to pick from."),
+                LatentSocket.Input("latent", tooltip="The batch to select from."),
                 io.String.Input(
                     "indices",
                     default=":",
-                    tooltip="Places in the batch, counted from 0, such as 0, 2, -1, 3-6. -1 is the last, 3:7 is "
-                    "the same as 3-6, : all, ::-1 all backwards, ::2 every second.",
+                    tooltip="Indices, counted from 0, such as 0, 2, -1, 3-6. -1 is the last, 3:7 is the same as 3-6, "
+                    ": is all, ::-1 all in reverse, ::2 every second.",
                 ),
-                io.Int.Input("repeat", default=1, min=1, max=4096, tooltip="The whole selection so many times."),
+                io.Int.Input("repeat", default=1, min=1, max=4096, tooltip="Repetitions of the whole selection."),
             ],
             outputs=[LatentSocket.Output(display_name="latent", tooltip="The chosen latents.")],
         )
@@ -55,7 +55,7 @@ class CombineLatents(io.ComfyNode):
             node_id="CREPS_CombineLatents",
             display_name="Combine CREPS Latents",
             category="CREPS/latents",
-            description="Joins batches of latents into one, or averages all their latents into a single one.",
+            description="Concatenates batches of latents, or averages all their latents into one.",
             search_aliases=["creps concatenate", "join", "batch latents", "average", "mean", "merge"],
             inputs=[
                 io.Autogrow.Input(
@@ -64,7 +64,7 @@ class CombineLatents(io.ComfyNode):
                         LatentSocket.Input("latent", tooltip="Latents of the same generator."),
                         prefix="latent_",
                         min=1,
-                        max=_MOST_BATCHES,
+                        max=_MAX_BATCHES,
                     ),
                     tooltip="Batches of latents, in order.",
                 ),
@@ -85,7 +85,7 @@ class CombineLatents(io.ComfyNode):
 
 
 class ContactSheet(io.ComfyNode):
-    """Latents -> one picture of all of them, labelled."""
+    """Latents -> one labelled image of all of them."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -93,8 +93,8 @@ class ContactSheet(io.ComfyNode):
             node_id="CREPS_ContactSheet",
             display_name="CREPS Contact Sheet",
             category="CREPS/latents",
-            description="Renders a batch of latents small and puts them on one sheet, each with its seed below. A "
-            "mixing grid or a strip of directions becomes a table with titles. Click a picture to choose its latent.",
+            description="Renders a batch of latents small and arranges them on one sheet, each with its seed below. A "
+            "mixing grid or a direction strip becomes a table with titles. Click a picture to choose its latent.",
             search_aliases=["grid", "overview", "seed sheet", "thumbnails", "mixing grid", "table", "choose", "pick"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents belong to."),
@@ -105,16 +105,16 @@ class ContactSheet(io.ComfyNode):
                     default=0,
                     min=0,
                     max=4096,
-                    tooltip="Pictures in a row; 0 makes the sheet about square. A table has its own columns.",
+                    tooltip="Pictures per row; 0 makes the sheet about square. Ignored for a table.",
                 ),
                 io.Int.Input(
                     "supersample",
                     default=1,
                     min=1,
-                    max=16,
+                    max=MAX_SUPERSAMPLE,
                     optional=True,
                     advanced=True,
-                    tooltip="Samples per pixel and side: 2 or 3 smooths small pictures with much detail.",
+                    tooltip="Samples per pixel and side: 2 or 3 smooth small pictures with much detail.",
                 ),
                 io.Int.Input(
                     "choice",
@@ -122,14 +122,15 @@ class ContactSheet(io.ComfyNode):
                     min=0,
                     max=4095,
                     optional=True,
-                    tooltip="Which picture is chosen, from 0: click one on the sheet. When there are fewer, the last.",
+                    tooltip="Index of the chosen picture, from 0: click one on the sheet. If there are fewer, the "
+                    "last.",
                 ),
             ],
             outputs=[
                 io.Image.Output(display_name="sheet", tooltip="The sheet, one picture."),
                 LatentSocket.Output(display_name="chosen", tooltip="The latent of the chosen picture."),
             ],
-            is_output_node=True,  # it shows its sheet itself
+            is_output_node=True,  # the node shows its sheet
         )
 
     @classmethod
@@ -154,9 +155,9 @@ class ContactSheet(io.ComfyNode):
             advice="Lower the side of the pictures",
         )
         sheet = contact_sheet(bridge.to_image(image), latent, columns=columns)
-        (shown,) = ui.PreviewImage(sheet[None], cls=cls).as_dict()["images"]
+        (preview,) = ui.PreviewImage(sheet[None], cls=cls).as_dict()["images"]
         boxes = cell_boxes(sheet, image, latent, columns=columns)
-        page = {"image": shown, "width": sheet.shape[1], "height": sheet.shape[0], "cells": boxes}
+        page = {"image": preview, "width": sheet.shape[1], "height": sheet.shape[0], "cells": boxes}
         chosen = select(latent, [min(choice, len(latent) - 1)])
         return io.NodeOutput(sheet[None].to(image), chosen, ui={"creps_sheet": [page]})
 
@@ -174,11 +175,11 @@ class SaveLatents(bridge.Prefixed):
             "of their generator.",
             search_aliases=["creps save latent", "export latent", "keep", "w", "ws"],
             inputs=[
-                LatentSocket.Input("latent", tooltip="The latents to keep."),
+                LatentSocket.Input("latent", tooltip="The latents to save."),
                 io.String.Input(
                     "filename_prefix",
                     default="latents",
-                    tooltip="Name of the file; a number is added. May begin with folders.",
+                    tooltip="Name of the file; a number is added. May start with folders.",
                 ),
             ],
             outputs=[LatentSocket.Output(display_name="latent", tooltip="The same latents.")],
@@ -209,15 +210,15 @@ class LoadLatents(io.ComfyNode):
                 io.Combo.Input(
                     "file",
                     options=folder_paths.get_filename_list(bridge.LATENTS_FOLDER),
-                    tooltip="After saving or adding a file press R to refresh the list.",
+                    tooltip="Press R to refresh the list after saving or adding a file.",
                 ),
                 io.Combo.Input(
                     "if_different",
                     options=list(IF_DIFFERENT),
                     default="refuse",
                     advanced=True,
-                    tooltip="When the latents were made with another generator: refuse them, or adapt them where "
-                    "the dimensions allow. With a fine-tuned generator adapted latents mean nearly the same.",
+                    tooltip="If the latents were made with another generator: refuse them, or adapt them if the "
+                    "dimensions allow it. With a fine-tuned generator they give nearly the same pictures.",
                 ),
             ],
             outputs=[LatentSocket.Output(display_name="latent", tooltip="The latents of the file.")],
@@ -225,7 +226,7 @@ class LoadLatents(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str, model: Model | None = None, if_different: str = "refuse") -> object:
-        """An overwritten file is loaded anew."""
+        """Changes when the file is overwritten."""
         return bridge.file_state(bridge.LATENTS_FOLDER, file), if_different
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Two generators -> one."""
+"""Blending of two generators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEVELS = [str(1 << i) for i in range(2, 13)]
 
 
 class BlendGenerators(io.ComfyNode):
-    """Weights between two generators, or the coarse levels of one with the fine ones of the other."""
+    """Interpolated weights of two generators, or coarse levels of one with fine levels of the other."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -22,8 +22,8 @@ class BlendGenerators(io.ComfyNode):
             node_id="CREPS_BlendGenerators",
             display_name="Blend CREPS Generators",
             category="CREPS/latents",
-            description="Makes a generator of two of one architecture, of which one was trained from the other: "
-            "between them, or the forms of the one in the manner of the other.",
+            description="Combines two generators of the same architecture, of which one was fine-tuned from the other: "
+            "interpolates them, or combines the shapes of one with the style of the other.",
             search_aliases=["creps merge", "layer swap", "interpolate weights", "model merge", "toonify"],
             inputs=[
                 ModelSocket.Input("model_a", tooltip="The first generator."),
@@ -40,7 +40,7 @@ class BlendGenerators(io.ComfyNode):
                                     min=-1.0,
                                     max=2.0,
                                     step=0.05,
-                                    tooltip="0 is a, 1 is b; beyond them the difference is exaggerated.",
+                                    tooltip="0 is a, 1 is b; values beyond exaggerate the difference.",
                                 )
                             ],
                         ),
@@ -52,8 +52,8 @@ class BlendGenerators(io.ComfyNode):
                                     options=_LEVELS,
                                     default="32",
                                     tooltip="The levels of the network from this one on come from b, with the pixel "
-                                    "blocks and so the colours; those below from a. The last level of a generator is "
-                                    "its training size.",
+                                    "blocks and so the colours; lower levels come from a. The last level of a "
+                                    "generator is its training size.",
                                 ),
                                 io.Float.Input(
                                     "mapping",
@@ -61,13 +61,13 @@ class BlendGenerators(io.ComfyNode):
                                     min=0.0,
                                     max=1.0,
                                     step=0.05,
-                                    tooltip="Which mapping from seeds to styles: 0 is that of a, 1 that of b.",
+                                    tooltip="The mapping network from seeds to styles: 0 is that of a, 1 that of b.",
                                 ),
                             ],
                         ),
                     ],
-                    tooltip="weights: every weight between those of a and b. levels: coarse levels of a, fine ones of "
-                    "b.",
+                    tooltip="weights: interpolate every weight between a and b. levels: coarse levels of a, fine "
+                    "levels of b.",
                 ),
             ],
             outputs=[ModelSocket.Output(display_name="model", tooltip="The new generator.")],

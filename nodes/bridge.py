@@ -177,15 +177,15 @@ def split_alpha(image: Tensor) -> tuple[Tensor, Tensor]:
     return image[..., :3].contiguous(), 1 - image[..., 3]
 
 
-def progress_of(image: Tensor, draw: previews.Draw | None = None, longest: int = 0) -> Callable[[int, int], None]:
+def progress_of(image: Tensor, draw: previews.DrawDraft | None = None, longest: int = 0) -> Callable[[int, int], None]:
     """A progress callback for the core that moves the node's bar, shows the picture as it grows, and raises
     ComfyUI's interrupt when the user cancels.
 
     Args:
         image: [N, H, W, C] in -1..1, filled picture by picture while the callback is called.
-        draw, longest: make the first picture small, which is then shown at once; see `previews.Growing`.
+        draw, longest: make the first picture small, which is then shown at once; see `previews.ProgressivePreview`.
     """
-    bar, growing, shown = comfy.utils.ProgressBar(1), previews.Growing(image, draw, longest), 0.0
+    bar, growing, shown = comfy.utils.ProgressBar(1), previews.ProgressivePreview(image, draw, longest), 0.0
     for draft in growing.drafts():
         mm.throw_exception_if_processing_interrupted()
         bar.update_absolute(0, 1, ("JPEG", draft, previews.SIDE))
@@ -197,7 +197,7 @@ def progress_of(image: Tensor, draw: previews.Draw | None = None, longest: int =
         preview = None
         if done == total or time.monotonic() - shown > _PREVIEW_SECONDS:
             current = min(done * len(image) // total, len(image) - 1)
-            preview = ("JPEG", growing.shown(current), previews.SIDE)
+            preview = ("JPEG", growing.preview(current), previews.SIDE)
             shown = time.monotonic()
         bar.update_absolute(done, total, preview)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
-from einops import rearrange
-from torch import Tensor
 
 from ..creps_core.rendering import (
     EASINGS,
@@ -18,8 +18,8 @@ from ..creps_core.rendering import (
     render_view,
     views_estimate,
 )
-from . import bridge, inputs
-from .render import MAX_SIDE, SMALLEST_TILE
+from . import inputs
+from .render import MAX_IMAGE_SIDE, render_image_batch
 from .sockets import Latents, LatentSocket, Model, ModelSocket, PathSocket, ViewSocket
 
 _MAX_FRAMES = 10000
@@ -27,7 +27,7 @@ _MAX_VIEWS = 50
 
 
 class MakeView(io.ComfyNode):
-    """Centre, zoom, rotation, mirror."""
+    """A view: centre, zoom, rotation, mirror."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -35,7 +35,7 @@ class MakeView(io.ComfyNode):
             node_id="CREPS_View",
             display_name="CREPS View",
             category="CREPS/camera",
-            description="Where the camera looks: what the picture shows in the middle, how close, and how turned.",
+            description="The camera's view: its centre, zoom and rotation.",
             search_aliases=["pan", "crop", "zoom", "camera", "rotate", "mirror", "window"],
             inputs=[
                 io.Float.Input(
@@ -45,8 +45,8 @@ class MakeView(io.ComfyNode):
                     max=100000.0,
                     step=0.1,
                     round=False,
-                    tooltip="1 shows the frame that the generator was trained on, 2 half of each side, 0.5 twice as "
-                    "much: beyond the frame the picture continues.",
+                    tooltip="1 shows the frame that the generator was trained on, 2 half of its width and height, 0.5 "
+                    "twice of both: beyond the frame the picture continues.",
                 ),
                 io.Float.Input(
                     "center_x",
@@ -55,7 +55,7 @@ class MakeView(io.ComfyNode):
                     max=1000.0,
                     step=0.01,
                     round=False,
-                    tooltip="What is in the middle of the picture: 0 the left edge of the frame, 1 the right.",
+                    tooltip="Horizontal centre of the view: 0 is the left edge of the frame, 1 the right.",
                 ),
                 io.Float.Input(
                     "center_y",
@@ -64,7 +64,7 @@ class MakeView(io.ComfyNode):
                     max=1000.0,
                     step=0.01,
                     round=False,
-                    tooltip="What is in the middle of the picture: 0 the top edge of the frame, 1 the bottom.",
+                    tooltip="Vertical centre of the view: 0 is the top edge of the frame, 1 the bottom.",
                 ),
                 io.Float.Input(
                     "rotation",
@@ -73,10 +73,10 @@ class MakeView(io.ComfyNode):
                     max=36000.0,
                     step=1.0,
                     round=False,
-                    tooltip="Of the picture, in degrees clockwise. Multiples of 90 are as fast as none; other angles "
-                    "take about twice as long.",
+                    tooltip="Of the picture, in degrees clockwise. Multiples of 90 cost nothing; other angles take "
+                    "about twice as long.",
                 ),
-                io.Boolean.Input("mirror", default=False, tooltip="Swap left and right of the picture."),
+                io.Boolean.Input("mirror", default=False, tooltip="Mirror the picture horizontally."),
             ],
             outputs=[ViewSocket.Output(display_name="view", tooltip="For Render CREPS, or a camera path.")],
         )
@@ -87,7 +87,7 @@ class MakeView(io.ComfyNode):
 
 
 class WarpView(io.ComfyNode):
-    """A lens in front of the camera."""
+    """A view through a lens."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -102,8 +102,8 @@ class WarpView(io.ComfyNode):
                 io.Combo.Input(
                     "warp",
                     options=list(WARPS),
-                    tooltip="swirl, bulge, ripple: about the middle. tilt, turn: perspective, the upper or the right "
-                    "part goes away. tunnel: a kaleidoscope without end.",
+                    tooltip="swirl, bulge, ripple: around the centre. tilt, turn: perspective, in which the upper or "
+                    "the right part recedes. tunnel: an endless kaleidoscope.",
                 ),
                 io.Float.Input(
                     "amount",
@@ -112,10 +112,10 @@ class WarpView(io.ComfyNode):
                     max=1000.0,
                     step=0.05,
                     round=False,
-                    tooltip="0 is none, 1 is strong, negative the other way (bulge: pinch). In a tunnel it is how far "
-                    "one has flown: from 0 to 1 in a camera path is a loop.",
+                    tooltip="0 is none, 1 is strong, negative values bend the other way (bulge: pinch). In a tunnel "
+                    "it is the distance flown: a camera path from 0 to 1 is a loop.",
                 ),
-                ViewSocket.Input("view", optional=True, tooltip="The view to warp; without one the whole frame."),
+                ViewSocket.Input("view", optional=True, tooltip="The view to warp; by default the whole frame."),
             ],
             outputs=[ViewSocket.Output(display_name="view", tooltip="The view through the lens.")],
         )
@@ -134,8 +134,8 @@ class CameraPath(io.ComfyNode):
             node_id="CREPS_CameraPath",
             display_name="CREPS Camera Path",
             category="CREPS/camera",
-            description="Moves the camera through key views: a view per frame. A zoom runs at a constant visual speed, "
-            "straight towards its goal.",
+            description="Moves the camera through key views, one view per frame. A zoom runs at a constant visual "
+            "speed, straight towards its target.",
             search_aliases=["zoom video", "key frames", "animation", "ken burns", "video"],
             inputs=[
                 io.Autogrow.Input(
@@ -148,9 +148,7 @@ class CameraPath(io.ComfyNode):
                     ),
                     tooltip="Key views, in order.",
                 ),
-                io.Int.Input(
-                    "frames", default=48, min=2, max=_MAX_FRAMES, tooltip="How many views to make, one per frame."
-                ),
+                io.Int.Input("frames", default=48, min=2, max=_MAX_FRAMES, tooltip="Number of views, one per frame."),
                 io.Combo.Input(
                     "easing",
                     options=list(EASINGS),
@@ -161,11 +159,10 @@ class CameraPath(io.ComfyNode):
                     "timing",
                     options=list(TIMINGS),
                     default="constant speed",
-                    tooltip="constant speed gives longer ways more frames; equal times gives every way the same.",
+                    tooltip="constant speed gives more frames to longer segments; equal times gives each the same "
+                    "number.",
                 ),
-                io.Boolean.Input(
-                    "closed", default=False, tooltip="Lead back to the first view, so that the video loops."
-                ),
+                io.Boolean.Input("closed", default=False, tooltip="Return to the first view, so that the video loops."),
             ],
             outputs=[PathSocket.Output(display_name="path", tooltip="A view per frame, for Render CREPS Path.")],
         )
@@ -186,23 +183,23 @@ class RenderPath(io.ComfyNode):
             display_name="Render CREPS Path",
             category="CREPS/camera",
             description="Renders one frame per view of a camera path, each natively at its own zoom: the last frame of "
-            "a zoom is as sharp as the first. The frames go to Create Video.",
+            "a zoom is as sharp as the first. Connect the frames to Create Video.",
             search_aliases=["creps video", "animation", "zoom video", "film", "frames"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents were sampled for."),
                 LatentSocket.Input(
-                    "latent", tooltip="One latent for all frames, or as many as the path has frames: a moving picture."
+                    "latent", tooltip="One latent for all frames, or one per frame of the path for a changing picture."
                 ),
                 PathSocket.Input("path", tooltip="A view per frame."),
-                io.Int.Input("width", default=512, min=1, max=MAX_SIDE, tooltip="Width of a frame in pixels."),
-                io.Int.Input("height", default=512, min=1, max=MAX_SIDE, tooltip="Height of a frame in pixels."),
+                io.Int.Input("width", default=512, min=1, max=MAX_IMAGE_SIDE, tooltip="Width of a frame in pixels."),
+                io.Int.Input("height", default=512, min=1, max=MAX_IMAGE_SIDE, tooltip="Height of a frame in pixels."),
                 inputs.fit(
                     tooltip="When frames are not square: crop shows a centred part of each view, extend continues the "
                     "picture beyond it, stretch distorts.",
                 ),
                 inputs.supersample(
                     default=1,
-                    tooltip="Samples per pixel and side, against flicker where the camera is far away. 2 takes four "
+                    tooltip="Samples per pixel and side, against flicker when the camera is far away. 2 takes four "
                     "times as long.",
                 ),
                 io.Combo.Input(
@@ -211,8 +208,8 @@ class RenderPath(io.ComfyNode):
                     default="good",
                     optional=True,
                     advanced=True,
-                    tooltip="Of turned and warped views: the largest error, in levels of an 8-bit picture: draft 2, "
-                    "good 0.25, best 0.06; exact is very slow. Upright views are always exact.",
+                    tooltip="Largest error of rotated and warped views, in levels of an 8-bit picture: draft 2, good "
+                    "0.25, best 0.06; exact is very slow. Upright views are always exact.",
                 ),
                 inputs.precision(),
             ],
@@ -232,29 +229,12 @@ class RenderPath(io.ComfyNode):
         quality: str = "good",
         precision: str = "auto",
     ) -> io.NodeOutput:
-        config = model.generator.config
-        image = bridge.new_image(len(path), height, width, config.img_channels)
-        memory = views_estimate(config, path, height, width, supersample)
-
-        def draw(height: int, width: int) -> Tensor:
-            return render_view(model.generator, latent.ws[:1], path[0], height=height, width=width, fit=fit)
-
-        bridge.back_off(
-            lambda tile: render_path(
-                bridge.on_device(model, memory),
-                latent.ws,
-                path,
-                height=height,
-                width=width,
-                fit=fit,
-                supersample=supersample,
-                quality=quality,
-                precision=precision,
-                tile=tile,
-                progress=bridge.progress_of(image, draw),
-                out=rearrange(image, "n h w c -> n c h w"),
-            ),
-            smallest=SMALLEST_TILE,
-            advice="Lower supersample or the width, or close other programs that use it",
+        options = {"height": height, "width": width, "supersample": supersample}
+        image = render_image_batch(
+            model,
+            (len(path), height, width),
+            views_estimate(model.generator.config, path, **options),
+            partial(render_path, ws=latent.ws, views=path, fit=fit, quality=quality, precision=precision, **options),
+            lambda h, w: render_view(model.generator, latent.ws[:1], path[0], height=h, width=w, fit=fit),
         )
-        return io.NodeOutput(bridge.to_image(image))
+        return io.NodeOutput(image)

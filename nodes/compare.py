@@ -1,25 +1,25 @@
-"""Native rendering against upscaling, and the same picture at every size: with numbers."""
+"""Comparison of native rendering with upscaling, and scale consistency, in numbers."""
 
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import torch
 from comfy_api.latest import io
-from einops import rearrange
 from torch import Tensor
 
 from ..creps_core.comparison import MAX_REGIONS, compare, consistency_report, scale_consistency, sizes_up_to
 from ..creps_core.rendering import View, memory_estimate, render_view, views_estimate
 from . import bridge, inputs
-from .render import MAX_SIDE, SMALLEST_TILE
+from .render import MAX_IMAGE_SIDE, render_image_batch
 from .sockets import Latents, LatentSocket, Model, ModelSocket, ViewSocket
 
 _MOST_IMAGES = 8
 
 
 class RenderForUpscaling(io.ComfyNode):
-    """A small picture that an upscaler can bring to exactly the place of the large one."""
+    """A small image whose pixels cover the same area as those of the large one."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -28,19 +28,23 @@ class RenderForUpscaling(io.ComfyNode):
             display_name="Render CREPS for Upscaling",
             category="CREPS/compare",
             description="Renders a small picture whose pixels cover the same area as those of the large one: scaled up "
-            "by any tool it lies exactly on the native rendering. What upscalers are to be compared with.",
+            "by any tool, it lies exactly on the native rendering. It is the input of upscalers to compare.",
             search_aliases=["creps small", "downscale", "low resolution", "upscale comparison"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents were sampled for."),
                 LatentSocket.Input("latent", tooltip="What to render; a batch gives a batch of pictures."),
                 io.Int.Input(
-                    "width", default=1024, min=1, max=MAX_SIDE, tooltip="Width of the large picture, as in its render."
+                    "width",
+                    default=1024,
+                    min=1,
+                    max=MAX_IMAGE_SIDE,
+                    tooltip="Width of the large picture, as in its render.",
                 ),
                 io.Int.Input(
                     "height",
                     default=1024,
                     min=1,
-                    max=MAX_SIDE,
+                    max=MAX_IMAGE_SIDE,
                     tooltip="Height of the large picture, as in its render.",
                 ),
                 io.Int.Input(
@@ -48,7 +52,7 @@ class RenderForUpscaling(io.ComfyNode):
                     default=4,
                     min=1,
                     max=64,
-                    tooltip="How many times smaller this picture is than the large one.",
+                    tooltip="Ratio of the large size to the small size.",
                 ),
                 inputs.fit(
                     tooltip="As in the render of the large picture.",
@@ -56,7 +60,7 @@ class RenderForUpscaling(io.ComfyNode):
                 inputs.supersample(
                     default=4,
                     tooltip="Samples per pixel and side. A small picture with one sample per pixel has jagged edges "
-                    "that no upscaler can mend; 4 gives it a fair start.",
+                    "that no upscaler can repair; 4 makes the comparison fair.",
                 ),
                 inputs.precision(),
                 ViewSocket.Input("view", optional=True, tooltip="As in the render of the large picture."),
@@ -77,37 +81,21 @@ class RenderForUpscaling(io.ComfyNode):
         precision: str = "auto",
         view: View | None = None,
     ) -> io.NodeOutput:
-        config, view = model.generator.config, view or View()
-        small = max(1, round(height / factor)), max(1, round(width / factor))
-        image = bridge.new_image(len(latent.ws), *small, config.img_channels)
-        memory = views_estimate(config, [view], *small, supersample)
-
-        def draw(height: int, width: int) -> Tensor:
-            return render_view(model.generator, latent.ws[:1], view, height=height, width=width, fit=fit)
-
-        bridge.back_off(
-            lambda tile: render_view(
-                bridge.on_device(model, memory),
-                latent.ws,
-                view,
-                height=small[0],
-                width=small[1],
-                of=(height, width),
-                fit=fit,
-                supersample=supersample,
-                precision=precision,
-                tile=tile,
-                progress=bridge.progress_of(image, draw),
-                out=rearrange(image, "n h w c -> n c h w"),
-            ),
-            smallest=SMALLEST_TILE,
-            advice="Lower supersample or the width, or close other programs that use it",
+        view = view or View()
+        small = {"height": max(1, round(height / factor)), "width": max(1, round(width / factor))}
+        options = {"view": view, "of": (height, width), "fit": fit, "supersample": supersample, "precision": precision}
+        image = render_image_batch(
+            model,
+            (len(latent.ws), small["height"], small["width"]),
+            views_estimate(model.generator.config, [view], **small, supersample=supersample),
+            partial(render_view, ws=latent.ws, **small, **options),
+            lambda h, w: render_view(model.generator, latent.ws[:1], view, height=h, width=w, fit=fit),
         )
-        return io.NodeOutput(bridge.to_image(image))
+        return io.NodeOutput(image)
 
 
 class CompareUpscaling(io.ComfyNode):
-    """A sheet and a table."""
+    """A comparison as a sheet and a table."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -115,8 +103,8 @@ class CompareUpscaling(io.ComfyNode):
             node_id="CREPS_CompareUpscaling",
             display_name="Compare CREPS with Upscaling",
             category="CREPS/compare",
-            description="Puts a native rendering beside pictures that were rendered small and scaled up: whole, "
-            "enlarged where they differ most, as difference maps; with PSNR, SSIM and power spectra.",
+            description="Compares a native rendering with pictures that were rendered small and scaled up: whole, "
+            "enlarged where they differ most, and as difference maps; with PSNR, SSIM and power spectra.",
             search_aliases=["creps compare", "psnr", "ssim", "upscale comparison", "difference", "spectrum", "sheet"],
             inputs=[
                 io.Image.Input("native", tooltip="The picture rendered at the large size."),
@@ -125,8 +113,8 @@ class CompareUpscaling(io.ComfyNode):
                     template=io.Autogrow.TemplatePrefix(
                         io.Image.Input(
                             "image",
-                            tooltip="A picture scaled up by anything. One of another size is scaled to the native size "
-                            "by Lanczos.",
+                            tooltip="A picture scaled up by any tool. Other sizes are scaled to the native size by "
+                            "Lanczos.",
                         ),
                         prefix="image_",
                         min=1,
@@ -138,24 +126,24 @@ class CompareUpscaling(io.ComfyNode):
                     "names",
                     default="",
                     multiline=True,
-                    tooltip="Names of the images in their order, one per line. Without a name: image 1, image 2...",
+                    tooltip="Names of the images in order, one per line. By default image 1, image 2...",
                 ),
                 io.Int.Input(
                     "places",
                     default=3,
                     min=0,
                     max=MAX_REGIONS,
-                    tooltip="How many places to show enlarged; chosen where the pictures differ most.",
+                    tooltip="How many regions to show enlarged; chosen where the pictures differ most.",
                 ),
-                io.Int.Input("zoom", default=4, min=1, max=32, tooltip="How many times to enlarge the places."),
+                io.Int.Input("zoom", default=4, min=1, max=32, tooltip="Enlargement of these regions."),
                 io.String.Input(
                     "by_hand",
                     default="",
                     multiline=True,
                     optional=True,
                     advanced=True,
-                    tooltip="Places of your own instead: x and y of the middle, 0 to 1 across the picture, one place "
-                    "per line, such as 0.4 0.55",
+                    tooltip="Regions of your choice instead: x and y of the centre, 0 to 1 across the picture, one "
+                    "region per line, such as 0.4 0.55",
                 ),
             ],
             outputs=[
@@ -185,7 +173,7 @@ class CompareUpscaling(io.ComfyNode):
 
 
 class ScaleConsistency(io.ComfyNode):
-    """Is it the same picture at every size?"""
+    """Scale consistency: whether the image is the same at every size."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -193,19 +181,19 @@ class ScaleConsistency(io.ComfyNode):
             node_id="CREPS_ScaleConsistency",
             display_name="CREPS Scale Consistency",
             category="CREPS/compare",
-            description="Renders latents at sizes n and 2n - 1, which have every second pixel in common, and says how "
-            "much those differ: the same picture at every size, as a number.",
+            description="Renders latents at sizes n and 2n - 1, which have every second pixel in common, and measures "
+            "how much those differ: whether the picture is the same at every size.",
             search_aliases=["creps check", "any scale", "psnr", "aliasing"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents were sampled for."),
-                LatentSocket.Input("latent", tooltip="What to render; of a batch the worst counts."),
+                LatentSocket.Input("latent", tooltip="What to render; the worst latent of a batch counts."),
                 io.Int.Input("smallest", default=32, min=2, max=4096, tooltip="The first size in pixels per side."),
                 io.Int.Input(
                     "largest",
                     default=512,
                     min=3,
                     max=8192,
-                    tooltip="Sizes are doubled (2n - 1) up to this one at most.",
+                    tooltip="Sizes are doubled (2n - 1) up to at most this one.",
                 ),
                 inputs.precision(),
             ],
@@ -236,6 +224,6 @@ def _centres(text: str) -> list[tuple[float, float]]:
         try:
             x, y = (float(word) for word in re.split(r"[\s,;]+", line))
         except ValueError:
-            raise ValueError(f"by_hand: a place is x and y from 0 to 1, such as 0.4 0.55, not {line!r}") from None
+            raise ValueError(f"by_hand: a region is x and y from 0 to 1, such as 0.4 0.55, not {line!r}") from None
         centres.append((y, x))
     return centres

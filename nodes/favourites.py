@@ -1,4 +1,4 @@
-"""Latents worth keeping, under names of one's own, with a thumbnail each."""
+"""Favourites: latents saved under a name, with a thumbnail."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from .sockets import LatentSocket, Model, ModelSocket
 
 FOLDER = "favourites"
 _ENDING = ".safetensors"
-_LONGEST = 80
-_THUMBNAIL = 256
+_MAX_NAME = 80  # letters
+_THUMBNAIL_SIDE = 256
 
 
 def names() -> list[str]:
-    """Of all favourites that there are."""
+    """Names of all favourites."""
     files = [file.replace(os.sep, "/") for file in folder_paths.get_filename_list(bridge.LATENTS_FOLDER)]
     start = f"{FOLDER}/"
     return [file[len(start) : -len(_ENDING)] for file in files if file.startswith(start) and file.endswith(_ENDING)]
 
 
 def checked_name(name: str) -> str:
-    """A name that a file can have.
+    """The name, stripped.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it cannot be the name of a file.
     """
     name = name.strip()
-    if not 0 < len(name) <= _LONGEST or name[0] == "." or name[-1] == "." or re.search(r'[/\\:*?"<>|\x00-\x1f]', name):
+    if not 0 < len(name) <= _MAX_NAME or name[0] == "." or name[-1] == "." or re.search(r'[/\\:*?"<>|\x00-\x1f]', name):
         raise ValueError(
-            f'write a name of 1 to {_LONGEST} letters without / \\ : * ? " < > | and no dot at its ends, such as '
-            f"evening lake, in name: {name[:_LONGEST]!r} is none"
+            f'write a name of 1 to {_MAX_NAME} letters without / \\ : * ? " < > | and no dot at its ends, such as '
+            f"evening lake, in name: {name[:_MAX_NAME]!r} is not such a name"
         )
     return name
 
 
 class SaveFavourite(io.ComfyNode):
-    """A latent -> a name."""
+    """Latents -> a favourite."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -53,16 +53,16 @@ class SaveFavourite(io.ComfyNode):
             node_id="CREPS_SaveFavourite",
             display_name="Save CREPS Favourite",
             category="CREPS/latents",
-            description="Keeps latents under a name of your own, with a thumbnail. Load CREPS Favourite lists them.",
+            description="Saves latents under a name of your choice, with a thumbnail. Load CREPS Favourite lists them.",
             search_aliases=["favorite", "bookmark", "keep", "like", "save latent"],
             inputs=[
-                ModelSocket.Input("model", tooltip="The generator that draws the thumbnail."),
-                LatentSocket.Input("latent", tooltip="The latents to keep; the thumbnail shows the first."),
-                io.String.Input("name", default="my favourite", tooltip="What to call it, such as evening lake."),
+                ModelSocket.Input("model", tooltip="The generator that renders the thumbnail."),
+                LatentSocket.Input("latent", tooltip="The latents to save; the thumbnail shows the first."),
+                io.String.Input("name", default="my favourite", tooltip="Its name, such as evening lake."),
                 io.Boolean.Input(
                     "replace",
                     default=False,
-                    tooltip="Take the place of a favourite of this name. Without it another latent is refused.",
+                    tooltip="Replace a favourite of the same name. If off, a different latent is refused.",
                 ),
             ],
             outputs=[LatentSocket.Output(display_name="latent", tooltip="The same latents.")],
@@ -71,7 +71,7 @@ class SaveFavourite(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
-        """Says what is wrong with a name before anything runs."""
+        """Validate the name before anything runs."""
         try:
             return bool(name is None or checked_name(name))
         except ValueError as error:
@@ -79,19 +79,21 @@ class SaveFavourite(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Model, latent: Latents, name: str, replace: bool) -> io.NodeOutput:
-        place = os.path.join(folder_paths.get_output_directory(), bridge.LATENTS_FOLDER, FOLDER)
-        path = os.path.join(place, checked_name(name))
+        folder = os.path.join(folder_paths.get_output_directory(), bridge.LATENTS_FOLDER, FOLDER)
+        path = os.path.join(folder, checked_name(name))
         if os.path.exists(path + _ENDING) and not replace:
-            there = load_latents(path + _ENDING).ws
-            if there.shape != latent.ws.shape or not there.equal(latent.ws.cpu()):
-                raise ValueError(f"choose another name, or say replace: there is a favourite {name.strip()!r} already")
-        os.makedirs(place, exist_ok=True)
-        height, width = frame_size(_THUMBNAIL, model.generator.aspect)
+            existing = load_latents(path + _ENDING).ws
+            if existing.shape != latent.ws.shape or not existing.equal(latent.ws.cpu()):
+                raise ValueError(
+                    f"choose another name, or switch on replace: there is a favourite {name.strip()!r} already"
+                )
+        os.makedirs(folder, exist_ok=True)
+        height, width = frame_size(_THUMBNAIL_SIDE, model.generator.aspect)
         generator = bridge.on_device(model, memory_estimate(model.generator.config, height, width))
         picture = render(generator, latent.ws[:1], height=height, width=width, supersample=2).cpu()
-        shown, _ = bridge.split_alpha(bridge.to_image(rearrange(picture, "n c h w -> n h w c").contiguous()))
+        thumbnail, _ = bridge.split_alpha(bridge.to_image(rearrange(picture, "n c h w -> n h w c").contiguous()))
         save_latents(latent, path + _ENDING)
-        write_png(path + ".png", (shown[0] * 255).round().byte().numpy())
+        write_png(path + ".png", (thumbnail[0] * 255).round().byte().numpy())
         file = {
             "filename": os.path.basename(path) + ".png",
             "subfolder": f"{bridge.LATENTS_FOLDER}/{FOLDER}",
@@ -101,7 +103,7 @@ class SaveFavourite(io.ComfyNode):
 
 
 class LoadFavourite(io.ComfyNode):
-    """A name -> a latent."""
+    """A favourite -> latents."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -109,12 +111,12 @@ class LoadFavourite(io.ComfyNode):
             node_id="CREPS_LoadFavourite",
             display_name="Load CREPS Favourite",
             category="CREPS/latents",
-            description="Latents that Save CREPS Favourite has kept, by their name. The node shows their thumbnail.",
+            description="Loads latents that Save CREPS Favourite saved, by name. The node shows their thumbnail.",
             search_aliases=["favorite", "bookmark", "kept", "load latent"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that will render them."),
                 io.Combo.Input(
-                    "name", options=names(), tooltip="After saving a favourite press R to refresh the list."
+                    "name", options=names(), tooltip="Press R to refresh the list after saving a favourite."
                 ),
                 io.Combo.Input(
                     "if_different",
@@ -122,8 +124,8 @@ class LoadFavourite(io.ComfyNode):
                     default="refuse",
                     optional=True,
                     advanced=True,
-                    tooltip="When the latents were made with another generator: refuse them, or adapt them where "
-                    "the dimensions allow. With a fine-tuned generator adapted latents mean nearly the same.",
+                    tooltip="If the latents were made with another generator: refuse them, or adapt them if the "
+                    "dimensions allow it. With a fine-tuned generator they give nearly the same pictures.",
                 ),
             ],
             outputs=[LatentSocket.Output(display_name="latent", tooltip="The latents of this name.")],
@@ -131,7 +133,7 @@ class LoadFavourite(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name: str, model: Model | None = None, if_different: str = "refuse") -> object:
-        """One that was replaced is loaded anew."""
+        """Changes when the favourite is replaced."""
         return bridge.file_state(bridge.LATENTS_FOLDER, f"{FOLDER}/{name}{_ENDING}"), if_different
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Pictures too large for memory: rendered straight to a file."""
+"""Images too large for memory, rendered straight to a file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from torch import Tensor
 
 from ..common.duration import Pace
 from ..creps_core import render
-from ..creps_core.rendering import BITS, FILE_FORMATS, MAX_SIDE, AreaPreview, memory_estimate, render_to_file
+from ..creps_core.rendering import (
+    BITS,
+    FILE_FORMATS,
+    MAX_SIDE,
+    AreaPreview,
+    RenderedFile,
+    memory_estimate,
+    render_to_file,
+)
 from . import bridge, inputs
+from .render import MEMORY_ADVICE, SMALLEST_TILE
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 
 _ENDINGS = {format.name: format.ending for format in FILE_FORMATS}
-_SMALLEST_TILE = 16
-_UNFINISHED = ("go on", "begin anew", "clear the others")
-_SAY_SECONDS = 1.0
+_RESUME, _RESTART, _CLEAR = "go on", "begin anew", "clear the others"
+_STATUS_SECONDS = 1.0
 
 
 class RenderToFile(bridge.Prefixed):
@@ -33,8 +41,7 @@ class RenderToFile(bridge.Prefixed):
             display_name="Render CREPS To File",
             category="CREPS",
             description="Renders a picture of up to 131072 pixels on a side straight to a file in the output folder, "
-            "natively at that size. Memory stays flat. A render that was cancelled goes on where it was when it is "
-            "queued again.",
+            "natively at that size, with constant memory. A render that was cancelled resumes when it is queued again.",
             search_aliases=["creps", "gigapixel", "huge", "poster", "large", "tiff", "pyramid", "save"],
             is_output_node=True,
             inputs=[
@@ -48,7 +55,7 @@ class RenderToFile(bridge.Prefixed):
                     default="png",
                     tooltip="png opens everywhere, but most programs load all of it. tiff is a tiled BigTIFF with a "
                     "pyramid, which viewers for large pictures (QuPath, vipsdisp, QGIS...) open at once; it needs the "
-                    "package tifffile, which ComfyUI does not bring: where it is missing, the error says the command "
+                    "package tifffile, which is not part of ComfyUI: if it is missing, the error gives the command "
                     "that installs it.",
                 ),
                 io.String.Input(
@@ -66,22 +73,23 @@ class RenderToFile(bridge.Prefixed):
                     default="8",
                     optional=True,
                     advanced=True,
-                    tooltip="Per colour. 16 is for grading; files become more than twice as large.",
+                    tooltip="Bits per channel. 16 is for grading; files are more than twice as large.",
                 ),
                 io.Combo.Input(
                     "unfinished",
-                    options=list(_UNFINISHED),
-                    default=_UNFINISHED[0],
+                    options=[_RESUME, _RESTART, _CLEAR],
+                    default=_RESUME,
                     optional=True,
                     advanced=True,
-                    tooltip="What to do about renders that were stopped. go on: this picture is gone on with, whatever "
-                    "its file is called; others in the folder are kept, and listed on the node. begin anew: what "
-                    "there is of this picture is dropped. clear the others: as go on, and all others are removed.",
+                    tooltip="What to do with renders that were stopped. go on: resume this picture, whatever the name "
+                    "of its file; unfinished renders of other pictures in the folder are kept, and listed on the "
+                    "node. begin anew: discard what there is of this picture. clear the others: as go on, and remove "
+                    "those of other pictures.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="preview", tooltip="The picture reduced to at most 1024 pixels a side."),
-                io.String.Output(display_name="path", tooltip="Where the file is."),
+                io.Image.Output(display_name="preview", tooltip="The picture, reduced to at most 1024 pixels a side."),
+                io.String.Output(display_name="path", tooltip="The path of the file."),
             ],
         )
 
@@ -102,7 +110,7 @@ class RenderToFile(bridge.Prefixed):
         bottom: float = 1.0,
         right: float = 1.0,
         bits: str = "8",
-        unfinished: str = _UNFINISHED[0],
+        unfinished: str = _RESUME,
     ) -> io.NodeOutput:
         config = model.generator.config
         if len(latent) != 1:
@@ -113,66 +121,56 @@ class RenderToFile(bridge.Prefixed):
         folder, name, counter = bridge.output_place(bridge.checked_prefix(filename_prefix), width, height)
         path = os.path.join(folder, f"{name}_{counter:05}_{_ENDINGS[format]}")
         preview = AreaPreview(height, width, config.img_channels)
-        window = (top, left, bottom, right)
+        window = {"window": (top, left, bottom, right), "fit": fit}
 
         def draw(height: int, width: int) -> Tensor:
-            generator = bridge.on_device(model)
-            return render(generator, latent.ws, height=height, width=width, window=window, fit=fit)
+            return render(bridge.on_device(model), latent.ws, height=height, width=width, **window)
 
         progress = _progress(bridge.progress_of(preview.image[None], draw, max(height, width)), preview, path)
         memory = memory_estimate(config, height, width, supersample)
+        options = {"height": height, "width": width, "supersample": supersample, "precision": precision, **window}
+        options |= {"bits": int(bits), "text": _metadata(cls), "progress": progress, "preview": preview}
+        options |= {"resume": unfinished != _RESTART, "clear_others": unfinished == _CLEAR}
         file = bridge.back_off(
-            lambda tile: render_to_file(
-                bridge.on_device(model, memory),
-                latent.ws,
-                path,
-                height=height,
-                width=width,
-                window=window,
-                fit=fit,
-                supersample=supersample,
-                precision=precision,
-                tile=tile,
-                bits=int(bits),
-                text=_metadata(cls),
-                resume=unfinished != _UNFINISHED[1],
-                clear_others=unfinished == _UNFINISHED[2],
-                progress=progress,
-                preview=preview,
-            ),
-            smallest=_SMALLEST_TILE,
-            advice="Lower supersample or the width, or close other programs that use it",
+            lambda tile: render_to_file(bridge.on_device(model, memory), latent.ws, path, tile=tile, **options),
+            smallest=SMALLEST_TILE,
+            advice=MEMORY_ADVICE,
         )
-        image = bridge.new_image(1, *preview.image.shape)
-        image[0] = preview.image
-        image = bridge.to_image(image)
-        lines = [f"{path}, {file.size / 1e6:.1f} MB"]
-        if file.resumed_row:
-            lines.append(f"gone on with from row {file.resumed_row} of {height}")
-        kept = "removed" if unfinished == _UNFINISHED[2] else "unfinished beside it"
-        lines += [f"{kept}: {left}" for left in file.others]
-        bridge.say("\n".join(lines))  # stays on the node; the page shows the same of `ui` for no node but its own
-        shown = ui.PreviewImage(image, cls=cls).as_dict()
-        return io.NodeOutput(image, path, ui={**shown, "text": ("\n".join(lines),)})
+        return _output(cls, file, height, unfinished == _CLEAR)
+
+
+def _output(node: type[io.ComfyNode], file: RenderedFile, height: int, cleared: bool) -> io.NodeOutput:
+    """The outputs of the node; the file, and other partial renders in its folder, are also shown on the node."""
+    image = bridge.new_image(1, *file.preview.shape)
+    image[0] = file.preview
+    image = bridge.to_image(image)
+    lines = [f"{file.path}, {file.size / 1e6:.1f} MB"]
+    if file.resumed_row:
+        lines.append(f"resumed from row {file.resumed_row} of {height}")
+    lines += [f"{'removed' if cleared else 'unfinished beside it'}: {other}" for other in file.others]
+    text = "\n".join(lines)
+    bridge.say(text)  # stays on the node: the page shows the text of `ui` on few nodes only
+    preview = ui.PreviewImage(image, cls=node).as_dict()
+    return io.NodeOutput(image, str(file.path), ui={**preview, "text": (text,)})
 
 
 def _progress(move: Callable[[int, int], None], preview: AreaPreview, path: str) -> Callable[[int, int], None]:
-    """Calls `move`, and says how long is left, and how large the file is."""
-    pace, said = Pace(), 0.0
+    """A progress callback that calls `move`, and shows the time left and the size of the file on the node."""
+    pace, last = Pace(), 0.0
 
     def progress(done: int, total: int) -> None:
-        nonlocal said
+        nonlocal last
         move(done, total)
         left = pace.at(done, total)
-        if time.monotonic() - said > _SAY_SECONDS:
-            said = time.monotonic()
+        if time.monotonic() - last > _STATUS_SECONDS:
+            last = time.monotonic()
             bridge.say(f"{left} left, {preview.size / 1e6:.1f} MB so far: {path}")
 
     return progress
 
 
 def _metadata(node: type[io.ComfyNode]) -> dict[str, str]:
-    """The prompt and the workflow, as in the files of Save Image."""
+    """The prompt and the workflow, stored as Save Image does."""
     if args.disable_metadata or not node.hidden:
         return {}
     values = {"prompt": node.hidden.prompt, **(node.hidden.extra_pnginfo or {})}

@@ -12,7 +12,7 @@ from .sockets import Latents, LatentSocket, Model, ModelSocket
 
 
 def sampling_inputs() -> list[io.Input]:
-    """Truncation and label, the inputs at the end of every node that samples."""
+    """Truncation and label: the last inputs of every node that samples."""
     return [
         io.Float.Input(
             "truncation_psi",
@@ -20,8 +20,8 @@ def sampling_inputs() -> list[io.Input]:
             min=-2.0,
             max=2.0,
             step=0.05,
-            tooltip="Variety against quality: 1 is the full variety, 0 the average picture, about 0.7 a "
-            "good compromise, above 1 exaggerates, below 0 the opposite of a picture.",
+            tooltip="Trades variety for quality: 1 is the full variety, 0 the average picture, about 0.7 a good "
+            "compromise; above 1 exaggerates, below 0 shows the opposite of a picture.",
         ),
         io.Int.Input(
             "truncation_cutoff",
@@ -30,7 +30,7 @@ def sampling_inputs() -> list[io.Input]:
             max=64,
             optional=True,
             advanced=True,
-            tooltip="Truncate only the first so many style vectors (the coarse ones); -1 for all.",
+            tooltip="Truncate only this number of style vectors, from the first (the coarse ones); -1 for all.",
         ),
         io.Int.Input(
             "label",
@@ -39,21 +39,21 @@ def sampling_inputs() -> list[io.Input]:
             max=65535,
             optional=True,
             advanced=True,
-            tooltip="Class, for a generator with classes; -1 draws one by the seed, as often as it was trained. Others "
-            "ignore it.",
+            tooltip="Class, for a generator with classes; -1 draws one by the seed, with its frequency in training. "
+            "Other generators ignore it.",
         ),
         io.String.Input(
             "label_name",
             default="",
             optional=True,
             advanced=True,
-            tooltip="In place of label: the name of a class, or the numbers of a label such as 0.5, 25.",
+            tooltip="Replaces label: the name of a class, or the numbers of a label such as 0.5, 25.",
         ),
     ]
 
 
 def sampling_options(truncation_psi: float, truncation_cutoff: int, label: int, label_name: str) -> dict[str, Any]:
-    """The values of `sampling_inputs` as the core takes them: None instead of -1."""
+    """The values of `sampling_inputs` as arguments of the core: None instead of -1."""
     return {
         "label": label_name.strip() or (None if label < 0 else label),
         "truncation_psi": truncation_psi,
@@ -70,8 +70,8 @@ class SampleLatents(io.ComfyNode):
             node_id="CREPS_SampleLatents",
             display_name="Sample CREPS Latents",
             category="CREPS",
-            description="Turns seeds into latents: what a picture shows, apart from its size. A seed below 2^32 "
-            "means the same picture as in the authors' tools.",
+            description="Turns seeds into latents, which determine everything about a picture except its size. A seed "
+            "below 2^32 gives the same picture as in the authors' tools.",
             search_aliases=["seed", "random picture", "random image", "gan seed", "latent", "truncation", "z", "w"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator to sample for."),
@@ -81,9 +81,9 @@ class SampleLatents(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Which picture. A batch takes this seed and the following ones.",
+                    tooltip="Selects the picture. A batch takes this seed and the following ones.",
                 ),
-                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="How many latents: seed, seed + 1..."),
+                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Number of latents: seed, seed + 1..."),
                 *sampling_inputs(),
             ],
             outputs=[LatentSocket.Output(display_name="latent", tooltip="The latents, one per picture.")],
@@ -114,8 +114,8 @@ class SampleSeeds(io.ComfyNode):
             node_id="CREPS_SampleSeeds",
             display_name="Sample CREPS Seeds",
             category="CREPS/latents",
-            description="Turns a list of seeds into a batch of latents: the pictures you chose from a contact sheet, "
-            "the keys of an interpolation.",
+            description="Turns a list of seeds into a batch of latents: pictures chosen from a contact sheet, or the "
+            "keys of an interpolation.",
             search_aliases=["creps seeds", "seed list", "seed range", "latent batch", "gan seeds"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator to sample for."),
@@ -123,8 +123,8 @@ class SampleSeeds(io.ComfyNode):
                     "seeds",
                     default="0-11",
                     multiline=True,
-                    tooltip="Seeds and ranges of seeds, such as 1, 5, 10-13; or 10:14, which leaves out its end. "
-                    "The order is kept, and a seed may come twice. At most 4096.",
+                    tooltip="Seeds and ranges of seeds, such as 1, 5, 10-13; or 10:14, which excludes its end. "
+                    "The order is kept, and seeds may repeat. At most 4096.",
                 ),
                 *sampling_inputs(),
             ],
@@ -146,7 +146,7 @@ class SampleSeeds(io.ComfyNode):
 
 
 class TruncateLatents(io.ComfyNode):
-    """Latents -> nearer to the average, or to another latent."""
+    """Latents -> closer to the average, or to another latent."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -154,8 +154,8 @@ class TruncateLatents(io.ComfyNode):
             node_id="CREPS_TruncateLatents",
             display_name="Truncate CREPS Latents",
             category="CREPS/latents",
-            description="Moves latents towards the average picture of the generator, for quality, or towards a "
-            "latent of your choice, for likeness. Works on any latents, after sampling.",
+            description="Moves latents towards the average picture of the generator, for quality, or towards a chosen "
+            "latent, for likeness. Works on any latents, after sampling.",
             search_aliases=["creps truncation", "psi", "truncation trick", "towards", "likeness"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents belong to."),
@@ -166,7 +166,7 @@ class TruncateLatents(io.ComfyNode):
                     min=-4.0,
                     max=4.0,
                     step=0.05,
-                    tooltip="1 leaves the latents where they are, 0 moves them all the way, above 1 moves them away.",
+                    tooltip="1 leaves the latents unchanged, 0 moves them all the way, above 1 moves them away.",
                 ),
                 io.Int.Input(
                     "cutoff",
@@ -175,7 +175,7 @@ class TruncateLatents(io.ComfyNode):
                     max=64,
                     optional=True,
                     advanced=True,
-                    tooltip="Move only the first so many style vectors (the coarse ones); -1 for all.",
+                    tooltip="Move only this number of style vectors, from the first (the coarse ones); -1 for all.",
                 ),
                 LatentSocket.Input(
                     "towards",

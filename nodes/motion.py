@@ -1,4 +1,4 @@
-"""Latents that move: a latent per frame."""
+"""Latents that change over time: one per frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import bridge
 from .latents import sampling_inputs, sampling_options
 from .sockets import Latents, LatentSocket, Model, ModelSocket
 
-_MOST_FRAMES = 16384
+_MAX_LATENTS = 16384
 
 
 class InterpolateLatents(io.ComfyNode):
@@ -21,42 +21,44 @@ class InterpolateLatents(io.ComfyNode):
             node_id="CREPS_InterpolateLatents",
             display_name="Interpolate CREPS Latents",
             category="CREPS/latents",
-            description="Moves from latent to latent: a batch with a latent per frame. Render it and give the pictures "
-            "to Create Video.",
+            description="Interpolates between latents: a batch with one latent per frame. Render it and connect the "
+            "pictures to Create Video.",
             search_aliases=["creps interpolation", "morph", "tween", "slerp", "animation", "video", "loop", "spline"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents belong to."),
-                LatentSocket.Input("latent", tooltip="The keys, at least two: the path passes them in this order."),
+                LatentSocket.Input(
+                    "latent", tooltip="The keys, at least two, in the order in which the path passes them."
+                ),
                 io.Int.Input(
                     "frames",
                     default=48,
                     min=1,
-                    max=_MOST_FRAMES,
+                    max=_MAX_LATENTS,
                     tooltip="Frames from one key to the next. An open path ends with one more, the last key.",
                 ),
                 io.Combo.Input(
                     "space",
                     options=list(INTERPOLATION_SPACES),
                     default="ws",
-                    tooltip="ws goes straight from picture to picture. z goes by pictures that are as likely as "
-                    "sampled ones, and needs latents as they were sampled.",
+                    tooltip="ws goes straight from picture to picture. z passes pictures that are as likely as sampled "
+                    "ones, and needs latents that were not changed after sampling.",
                 ),
                 io.Combo.Input(
                     "curve",
                     options=list(CURVES),
                     default="cubic",
-                    tooltip="linear: straight, with a corner at every key. spherical: around the average picture, "
-                    "which so never comes too near. cubic: passes the keys without a corner.",
+                    tooltip="linear: straight, with a corner at every key. spherical: around the average picture, at a "
+                    "distance from it. cubic: smooth at the keys.",
                 ),
                 io.Combo.Input(
                     "easing",
                     options=list(LATENT_EASINGS),
                     default="linear",
-                    tooltip="Speed between two keys: linear is even, smooth is slow at every key, ease-in slow at the "
-                    "beginning, ease-out at the end. even: every step changes the picture by as much, over the whole "
-                    "path.",
+                    tooltip="Speed between two keys: linear is constant, smooth is slow at every key, ease-in slow at "
+                    "the start, ease-out slow at the end. even: every step of the whole path changes the picture by "
+                    "the same amount.",
                 ),
-                io.Boolean.Input("closed", default=True, tooltip="Return to the first key: a loop without a seam."),
+                io.Boolean.Input("closed", default=True, tooltip="Return to the first key: a seamless loop."),
             ],
             outputs=[LatentSocket.Output(display_name="latent", tooltip="A latent per frame.")],
         )
@@ -78,8 +80,8 @@ class RandomWalk(io.ComfyNode):
             node_id="CREPS_RandomWalk",
             display_name="CREPS Random Walk",
             category="CREPS/latents",
-            description="A random way through the generator that ends where it began: a batch with a latent per frame, "
-            "for a video that loops. Every frame is as likely as a sampled picture.",
+            description="A random walk through the latent space in a loop: a batch with one latent per frame, for a "
+            "video that loops. Every frame is as likely as a sampled picture.",
             search_aliases=["creps walk", "noise loop", "wander", "animation", "video", "drift"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator to walk through."),
@@ -89,16 +91,17 @@ class RandomWalk(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Which way, and which picture it stays near when reach is small.",
+                    tooltip="Selects the walk, and the picture that it stays near if reach is small.",
                 ),
-                io.Int.Input("frames", default=120, min=1, max=_MOST_FRAMES, tooltip="Length of the loop."),
+                io.Int.Input("frames", default=120, min=1, max=_MAX_LATENTS, tooltip="Length of the loop."),
                 io.Float.Input(
                     "smoothness",
                     default=30.0,
                     min=0.1,
                     max=16384.0,
                     step=1.0,
-                    tooltip="After about so many frames a picture has become another one: the larger, the slower.",
+                    tooltip="Number of frames after which the picture has become a different one: the larger, the "
+                    "slower.",
                 ),
                 io.Float.Input(
                     "reach",
@@ -106,7 +109,7 @@ class RandomWalk(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="1 walks freely, smaller values stay near the picture of the seed, 0 stands still.",
+                    tooltip="1 walks freely, smaller values stay near the picture of the seed, 0 does not move.",
                 ),
                 *sampling_inputs(),
             ],

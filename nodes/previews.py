@@ -1,4 +1,4 @@
-"""Pictures while they grow: whole and small at once, then finer where they have been painted."""
+"""Previews of images while they are rendered: whole and small at once, then at full detail from the top down."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from PIL import Image
 from torch import Tensor
 
 SIDE = 512
+"""Longer side of a preview in pixels."""
 DRAFTS = (96, 384)
-"""Longer sides of the small pictures that are shown first; each if the whole has 16 times as many pixels, or more."""
+"""Longer sides of the drafts that are shown first. Each is rendered only if the image has at least 16 times as many
+pixels."""
 
-Draw = Callable[[int, int], Tensor]
-"""(height, width) -> the first picture at this size, [1, C, height, width] in -1..1."""
+DrawDraft = Callable[[int, int], Tensor]
+"""(height, width) -> the first image at this size, [1, C, height, width] in -1..1."""
 
 
-class Growing:
-    """A batch of pictures that is being painted, picture by picture.
+class ProgressivePreview:
+    """Previews of a batch of images that is being rendered, image by image.
 
     Args:
-        image: [N, H, W, C] in -1..1; with `draw` it is filled with NaN, which stands for what is not painted yet.
-        draw: makes the first picture small; without it pictures are shown as they are.
-        longest: side of the whole, of which `image` may be a reduced version.
+        image: [N, H, W, C] in -1..1. With `draw` it is filled with NaN, which marks pixels that are not rendered yet.
+        draw: renders a draft of the first image; without it there are no drafts.
+        longest: longer side of the full image, if `image` is a reduced version of it.
     """
 
-    def __init__(self, image: Tensor, draw: Draw | None = None, longest: int = 0):
+    def __init__(self, image: Tensor, draw: DrawDraft | None = None, longest: int = 0):
         self.image, self.draw = image, draw
         self.longest = longest or max(image.shape[1:3])
         self.draft: Tensor | None = None
@@ -35,7 +37,7 @@ class Growing:
             image.fill_(torch.nan)
 
     def drafts(self) -> Iterator[Image.Image]:
-        """The first picture, whole, coarse and then finer: to be shown before it is painted."""
+        """The whole first image, coarse and then finer, to show before rendering starts."""
         if self.draw is None:
             return
         height, width = self.image.shape[1:3]
@@ -44,27 +46,28 @@ class Growing:
                 return
             scale = side / max(height, width)
             self.draft = self.draw(max(1, round(scale * height)), max(1, round(scale * width))).float().cpu()
-            yield self.shown(0)
+            yield self.preview(0)
 
-    def shown(self, i: int) -> Image.Image:
-        """Picture i, at most `SIDE` wide and high. If it is not whole: the one before it, or in front of the draft."""
+    def preview(self, i: int) -> Image.Image:
+        """Image i, at most `SIDE` wide and high. While it is incomplete: the image before it, or else its rendered
+        pixels over the draft."""
         small = _reduced(self.image[i])
         missing = small.isnan()
         if missing.any() and i > 0 and not self.image[i - 1, -1, -1].isnan().any():
-            return self.shown(i - 1)
+            return self.preview(i - 1)
         if missing.any():
-            behind = torch.zeros(()) if self.draft is None else self._behind(small.shape[0], small.shape[1])
+            behind = torch.zeros(()) if self.draft is None else self._scaled_draft(small.shape[0], small.shape[1])
             small = torch.where(missing, behind, small)
         pixels = (small * 127.5 + 128).clamp(0, 255).to(torch.uint8)
         return Image.fromarray((pixels.expand(-1, -1, 3) if pixels.shape[-1] == 1 else pixels).numpy())
 
-    def _behind(self, height: int, width: int) -> Tensor:
-        """The draft, scaled up."""
+    def _scaled_draft(self, height: int, width: int) -> Tensor:
+        """The draft scaled up, [height, width, C]."""
         scaled = F.interpolate(self.draft, (height, width), mode="bilinear", align_corners=True)
         return rearrange(scaled[:, :3], "1 c h w -> h w c")
 
 
 def _reduced(picture: Tensor) -> Tensor:
-    """Every so many pixels of [H, W, C], with at most three channels, on the CPU."""
+    """Every n-th pixel of [H, W, C] so that at most `SIDE` remain per side, with at most three channels, on the CPU."""
     step = max(1, -(-max(picture.shape[:2]) // SIDE))
     return picture[::step, ::step, :3].float().cpu()

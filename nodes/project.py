@@ -1,4 +1,4 @@
-"""Pictures -> latents."""
+"""Projection of images to latents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PREVIEW_SIDE = 256
 
 
 class ProjectImage(io.ComfyNode):
-    """A picture -> the latent whose picture is most like it."""
+    """An image -> the latent whose image is most like it."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -29,20 +29,20 @@ class ProjectImage(io.ComfyNode):
             node_id="CREPS_ProjectImage",
             display_name="Project Image to CREPS",
             category="CREPS/project",
-            description="Searches the latent whose picture is most like a given one, by gradient descent through the "
-            "generator. A generator can only show what it knows: give a face to one of faces.",
+            description="Finds the latent whose picture is most like a given one, by gradient descent through the "
+            "generator. A generator can only show what it was trained on: use a generator of faces for a face.",
             search_aliases=["creps inversion", "gan inversion", "projection", "photo to latent", "encode"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator to search in."),
-                io.Image.Input("image", tooltip="The picture; a batch is projected one by one."),
+                io.Image.Input("image", tooltip="The picture; those of a batch are projected one by one."),
                 io.Combo.Input(
                     "space",
                     options=list(PROJECTION_SPACES),
                     default="w",
-                    tooltip="w stays among the pictures of the generator, and is better to edit. ws frees the style of "
-                    "every layer, and comes nearer to a picture that is not the generator's own.",
+                    tooltip="w stays within the pictures of the generator, and is better to edit. ws optimises the "
+                    "style of every layer separately, and comes closer to other pictures.",
                 ),
-                io.Int.Input("steps", default=300, min=1, max=100000, tooltip="Steps of the search, per picture."),
+                io.Int.Input("steps", default=300, min=1, max=100000, tooltip="Optimisation steps per picture."),
                 io.Int.Input(
                     "side",
                     default=128,
@@ -50,8 +50,8 @@ class ProjectImage(io.ComfyNode):
                     max=1024,
                     step=8,
                     advanced=True,
-                    tooltip="Size of the last and most exact comparison. Twice the side takes four times the time and "
-                    "memory.",
+                    tooltip="Longer side of the last and most accurate comparison. Twice the side takes four times "
+                    "the time and memory.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -60,8 +60,8 @@ class ProjectImage(io.ComfyNode):
                     max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     advanced=True,
-                    tooltip="The search begins with the pictures of this seed and the following ones. If it ends in "
-                    "the wrong place, try another.",
+                    tooltip="The search starts from the pictures of this seed and the following ones. If it does not "
+                    "converge to your picture, try another.",
                 ),
                 io.Combo.Input(
                     "fit",
@@ -69,7 +69,7 @@ class ProjectImage(io.ComfyNode):
                     default="crop",
                     advanced=True,
                     tooltip="How the picture lies in the frame. Render the latent at the picture's size with the same "
-                    "fit to see the likeness of the whole picture.",
+                    "fit to compare the whole picture.",
                 ),
                 io.Int.Input(
                     "candidates",
@@ -78,7 +78,8 @@ class ProjectImage(io.ComfyNode):
                     max=1 << 20,
                     optional=True,
                     advanced=True,
-                    tooltip="How many pictures of seeds to begin with. The picture of one of them is recognised.",
+                    tooltip="Number of seeds whose pictures the search starts from. The picture of one of them is "
+                    "recognised.",
                 ),
                 io.Int.Input(
                     "starts",
@@ -87,20 +88,20 @@ class ProjectImage(io.ComfyNode):
                     max=64,
                     optional=True,
                     advanced=True,
-                    tooltip="How many of the best candidates are followed.",
+                    tooltip="Number of the best candidates to optimise.",
                 ),
-                LatentSocket.Input("start", optional=True, tooltip="Begin at this latent instead of at candidates."),
+                LatentSocket.Input(
+                    "start", optional=True, tooltip="Start from this latent instead of from candidates."
+                ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the picture is transparent, as of Load Image: that does not count.",
+                    tooltip="Where the picture is transparent, as from Load Image: ignored in the comparison.",
                 ),
             ],
             outputs=[
                 LatentSocket.Output(display_name="latent", tooltip="A latent per picture."),
-                io.Float.Output(
-                    display_name="psnr", tooltip="Likeness in decibels at the side above, the mean of the batch."
-                ),
+                io.Float.Output(display_name="psnr", tooltip="PSNR in decibels at this side, averaged over the batch."),
             ],
         )
 
@@ -120,13 +121,13 @@ class ProjectImage(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         config = model.generator.config
-        shown = bridge.new_image(1, _PREVIEW_SIDE, _PREVIEW_SIDE, config.img_channels)
-        bar = bridge.progress_of(shown)
+        preview = bridge.new_image(1, _PREVIEW_SIDE, _PREVIEW_SIDE, config.img_channels)
+        bar = bridge.progress_of(preview)
 
         def progress(done: int, total: int, likeness: Tensor) -> None:
-            preview = F.interpolate(likeness.detach()[None], shown.shape[1:3])
-            with torch.inference_mode():  # as the picture that ComfyUI's mode has made
-                shown.copy_(rearrange(preview, "n c h w -> n h w c"))
+            scaled = F.interpolate(likeness.detach()[None], preview.shape[1:3])
+            with torch.inference_mode():  # the preview is an inference tensor: ComfyUI runs nodes in this mode
+                preview.copy_(rearrange(scaled, "n c h w -> n h w c"))
             bar(done, total)
 
         generator = bridge.on_device(model, projection_estimate(config, side))
@@ -148,7 +149,7 @@ class ProjectImage(io.ComfyNode):
 
 
 def _with_alpha(image: Tensor, mask: Tensor | None) -> Tensor:
-    """An IMAGE whose fourth channel is what a MASK leaves, scaled to its size."""
+    """An IMAGE with the opacity of a MASK, scaled to its size, as fourth channel."""
     if mask is None or not mask.any():
         return image
     mask = F.interpolate(mask[:, None].to(image), image.shape[1:3], mode="bilinear")

@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from comfy_api.latest import io
 from einops import rearrange
+from torch import Tensor
 
 from ..creps_core import render
 from ..creps_core.rendering import View, full_size, memory_estimate, render_view, views_estimate
-from . import bridge, inputs
+from . import bridge, inputs, previews
 from .sockets import Latents, LatentSocket, Model, ModelSocket, ViewSocket
 
-MAX_SIDE = 16384
+MAX_IMAGE_SIDE = 16384
+"""Largest height or width of an IMAGE in pixels."""
 SMALLEST_TILE = 16
+MEMORY_ADVICE = "Lower supersample or the width, or close other programs that use it"
+
+
+def render_image_batch(
+    model: Model,
+    size: tuple[int, int, int],
+    memory: int,
+    paint: Callable[..., object],
+    draw: previews.DrawDraft | None = None,
+) -> Tensor:
+    """Render a batch of images with progress and previews, and with smaller tiles if the device runs out of memory.
+
+    Args:
+        model: the generator.
+        size: (count, height, width) of the images.
+        memory: bytes that rendering takes on the device.
+        paint: called as `paint(generator, tile=..., progress=..., out=...)`, such as a partial of `render`.
+        draw: renders a draft for the preview.
+
+    Returns:
+        [count, height, width, C] in 0..1, an IMAGE that may have a fourth channel.
+    """
+    image = bridge.new_image(*size, model.generator.config.img_channels)
+    bridge.back_off(
+        lambda tile: paint(
+            bridge.on_device(model, memory),
+            tile=tile,
+            progress=bridge.progress_of(image, draw),
+            out=rearrange(image, "n h w c -> n c h w"),
+        ),
+        smallest=SMALLEST_TILE,
+        advice=MEMORY_ADVICE,
+    )
+    return bridge.to_image(image)
 
 
 class Render(io.ComfyNode):
-    """Latents -> pictures of any size."""
+    """Latents -> images of any size."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -25,9 +62,9 @@ class Render(io.ComfyNode):
             node_id="CREPS_Render",
             display_name="Render CREPS",
             category="CREPS",
-            description="Renders latents at any size, natively: the picture is computed for this size, not scaled "
-            "to it. Memory does not grow with the picture beyond the picture itself; but Save Image takes three times "
-            "that: from 8192 a side on use Render CREPS To File.",
+            description="Renders latents at any size, natively: the picture is computed at this size, not scaled to "
+            "it. Rendering needs little memory beyond the picture itself; but Save Image takes three times that, so "
+            "use Render CREPS To File from 8192 pixels a side.",
             search_aliases=["creps", "gan", "generate image", "picture", "any size", "high resolution", "synthesis"],
             inputs=[
                 ModelSocket.Input("model", tooltip="The generator that the latents were sampled for."),
@@ -36,17 +73,16 @@ class Render(io.ComfyNode):
                     "width",
                     default=1024,
                     min=0,
-                    max=MAX_SIDE,
-                    tooltip="Width of the picture in pixels. 0: by the height and the generator's own aspect. From "
-                    "8192 on use Render CREPS To File, since Save Image takes 40 bytes per pixel (11 GB at 16384 x "
-                    "16384).",
+                    max=MAX_IMAGE_SIDE,
+                    tooltip="Width of the picture in pixels. 0: from the height and the generator's aspect. From 8192 "
+                    "use Render CREPS To File, since Save Image takes 40 bytes per pixel (11 GB at 16384 x 16384).",
                 ),
                 io.Int.Input(
                     "height",
                     default=1024,
                     min=0,
-                    max=MAX_SIDE,
-                    tooltip="Height of the picture in pixels. 0: by the width and the generator's own aspect.",
+                    max=MAX_IMAGE_SIDE,
+                    tooltip="Height of the picture in pixels. 0: from the width and the generator's aspect.",
                 ),
                 inputs.fit(),
                 inputs.supersample(),
@@ -55,15 +91,15 @@ class Render(io.ComfyNode):
                 ViewSocket.Input(
                     "view",
                     optional=True,
-                    tooltip="Where the camera looks. It takes the place of top, left, bottom and right.",
+                    tooltip="The camera's view. It replaces top, left, bottom and right.",
                 ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The pictures."),
                 io.Mask.Output(
                     display_name="mask",
-                    tooltip="Where the pictures of a generator with transparency are transparent; otherwise empty. "
-                    "Join Image with Alpha puts both together.",
+                    tooltip="The transparency of the pictures, for a generator that has it; otherwise empty. Join "
+                    "Image with Alpha combines both.",
                 ),
             ],
         )
@@ -86,7 +122,6 @@ class Render(io.ComfyNode):
     ) -> io.NodeOutput:
         config = model.generator.config
         height, width = full_size(height, width, model.generator.aspect)
-        image = bridge.new_image(len(latent.ws), height, width, config.img_channels)
         if view is None:
             memory = memory_estimate(config, height, width, supersample)
             paint = partial(render, window=(top, left, bottom, right))
@@ -94,20 +129,11 @@ class Render(io.ComfyNode):
             memory = views_estimate(config, [view], height, width, supersample)
             paint = partial(render_view, view=view)
         paint = partial(paint, fit=fit, precision=precision)
-        bridge.back_off(
-            lambda tile: paint(
-                bridge.on_device(model, memory),
-                latent.ws,
-                height=height,
-                width=width,
-                supersample=supersample,
-                tile=tile,
-                progress=bridge.progress_of(
-                    image, lambda h, w: paint(model.generator, latent.ws[:1], height=h, width=w)
-                ),
-                out=rearrange(image, "n h w c -> n c h w"),
-            ),
-            smallest=SMALLEST_TILE,
-            advice="Lower supersample or the width, or close other programs that use it",
+        image = render_image_batch(
+            model,
+            (len(latent.ws), height, width),
+            memory,
+            partial(paint, ws=latent.ws, height=height, width=width, supersample=supersample),
+            lambda h, w: paint(model.generator, ws=latent.ws[:1], height=h, width=w),
         )
-        return io.NodeOutput(*bridge.split_alpha(bridge.to_image(image)))
+        return io.NodeOutput(*bridge.split_alpha(image))

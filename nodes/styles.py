@@ -1,4 +1,4 @@
-"""Changing latents: style mixing, and directions found without labels."""
+"""Editing latents: style mixing, and directions found without labels."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .sockets import DirectionsSocket, Latents, LatentSocket, Model, ModelSocket
 
 _LAYERS = (
     "coarse, middle, fine (a third of the styles each), all, or numbers such as 0-3, 6 (0:4 is 0-3); -1 is the last, "
-    "which colours"
+    "which determines colours"
 )
 
 
 class MixStyles(io.ComfyNode):
-    """Forms of one latent, details and colours of another."""
+    """Shapes of one latent, details and colours of another."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -36,19 +36,19 @@ class MixStyles(io.ComfyNode):
             node_id="CREPS_MixStyles",
             display_name="Mix CREPS Styles",
             category="CREPS/latents",
-            description="Takes some styles of a latent from another one: the forms of the one with the details or the "
-            "colours of the other. As a grid: every latent of the one batch with every one of the other.",
+            description="Replaces some styles of a latent by those of another: the shapes of one with the details or "
+            "colours of the other. As a grid: every latent of one batch with every latent of the other.",
             search_aliases=["creps style mixing", "crossover", "mixing grid", "combine", "layers"],
             inputs=[
-                LatentSocket.Input("latent_a", tooltip="What to start from; the rows of a grid."),
-                LatentSocket.Input("latent_b", tooltip="Where the chosen styles come from; the columns of a grid."),
+                LatentSocket.Input("latent_a", tooltip="The latents to change; the rows of a grid."),
+                LatentSocket.Input("latent_b", tooltip="The source of the chosen styles; the columns of a grid."),
                 io.String.Input("layers", default="fine", tooltip=f"Styles to take from b: {_LAYERS}."),
                 io.Combo.Input(
                     "arrange",
                     options=["grid", "pairs"],
                     default="grid",
-                    tooltip="grid: every latent of a with every one of b, a table for the contact sheet. pairs: the "
-                    "first with the first, and so on; a single one goes with all.",
+                    tooltip="grid: every latent of a with every latent of b, a table for the contact sheet. pairs: "
+                    "first with first, second with second; a single latent is paired with all.",
                 ),
                 io.Float.Input(
                     "amount",
@@ -56,7 +56,7 @@ class MixStyles(io.ComfyNode):
                     min=-2.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="1 takes the styles of b, 0 keeps those of a, between them a blend.",
+                    tooltip="1 takes the styles of b, 0 keeps those of a; values between interpolate.",
                 ),
             ],
             outputs=[LatentSocket.Output(display_name="latent", tooltip="The mixed latents, row by row.")],
@@ -69,7 +69,7 @@ class MixStyles(io.ComfyNode):
 
 
 class FindDirections(io.ComfyNode):
-    """A generator -> ways to change its pictures."""
+    """A generator -> directions that change its images."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -78,20 +78,20 @@ class FindDirections(io.ComfyNode):
             display_name="Find CREPS Directions",
             category="CREPS/latents",
             description="Finds directions along which a generator's pictures change most, without labels or training, "
-            "in seconds. What each one does is for you to see: use CREPS Direction Strip.",
+            "in seconds. Use CREPS Direction Strip to see what each one does.",
             search_aliases=["creps directions", "sefa", "ganspace", "pca", "semantic", "edit", "controls"],
             inputs=[
-                ModelSocket.Input("model", tooltip="The generator to look into."),
+                ModelSocket.Input("model", tooltip="The generator to analyse."),
                 io.Combo.Input(
                     "method",
                     options=list(DIRECTION_METHODS),
                     default="SeFa",
-                    tooltip="SeFa: what its weights react to most, for the chosen styles. PCA (GANSpace): along what "
-                    "its own latents vary most. Named: those that a generator knows by a name, such as the built-in "
-                    "alpenglow.",
+                    tooltip="SeFa: directions to which its weights respond most, for the chosen styles. PCA "
+                    "(GANSpace): directions along which its latents vary most. Named: directions stored in the "
+                    "generator with a name, as in the built-in alpenglow.",
                 ),
-                io.String.Input("layers", default="all", tooltip=f"Styles to look at and to change: {_LAYERS}."),
-                io.Int.Input("count", default=10, min=1, max=512, tooltip="How many directions, the strongest first."),
+                io.String.Input("layers", default="all", tooltip=f"Styles to analyse and to change: {_LAYERS}."),
+                io.Int.Input("count", default=10, min=1, max=512, tooltip="Number of directions, the strongest first."),
                 io.Int.Input(
                     "samples",
                     default=4096,
@@ -99,7 +99,7 @@ class FindDirections(io.ComfyNode):
                     max=1 << 20,
                     optional=True,
                     advanced=True,
-                    tooltip="Random latents from which PCA and the size of a step are computed.",
+                    tooltip="Number of random latents for PCA and for the size of a step.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -124,7 +124,7 @@ class FindDirections(io.ComfyNode):
 
 
 class EditLatents(io.ComfyNode):
-    """Latents -> changed along a direction."""
+    """Latents -> moved along a direction."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -132,7 +132,7 @@ class EditLatents(io.ComfyNode):
             node_id="CREPS_EditLatents",
             display_name="Edit CREPS Latents",
             category="CREPS/latents",
-            description="Moves latents along a direction. Chain several for several directions.",
+            description="Moves latents along a direction. Chain several nodes for several directions.",
             search_aliases=["creps edit", "apply direction", "slider", "semantic edit", "strength"],
             inputs=[
                 LatentSocket.Input("latent", tooltip="The latents to change."),
@@ -144,7 +144,7 @@ class EditLatents(io.ComfyNode):
                     min=-100.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="How far: 1 is a usual deviation of the generator's latents, 3 is far.",
+                    tooltip="Distance: 1 is a standard deviation of the generator's latents, 3 is far.",
                 ),
                 io.String.Input(
                     "layers",
@@ -165,7 +165,7 @@ class EditLatents(io.ComfyNode):
 
 
 class DirectionStrip(io.ComfyNode):
-    """What directions do, as a table for the contact sheet."""
+    """The effect of directions, as a table for the contact sheet."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -173,11 +173,13 @@ class DirectionStrip(io.ComfyNode):
             node_id="CREPS_DirectionStrip",
             display_name="CREPS Direction Strip",
             category="CREPS/latents",
-            description="Shows what directions do to a latent: a row per direction, from one side to the other. Give "
-            "it to CREPS Contact Sheet.",
+            description="Shows what directions do to a latent: a row per direction, from negative to positive "
+            "strengths. Connect it to CREPS Contact Sheet.",
             search_aliases=["creps direction grid", "sefa strip", "explore directions", "traversal"],
             inputs=[
-                LatentSocket.Input("latent", tooltip="What to change; several latents give rows each."),
+                LatentSocket.Input(
+                    "latent", tooltip="The latent to change; each of several latents has rows of its own."
+                ),
                 DirectionsSocket.Input("directions", tooltip="Directions of the same generator."),
                 io.String.Input(
                     "indices",
@@ -185,9 +187,16 @@ class DirectionStrip(io.ComfyNode):
                     tooltip="Which directions, counted from 0, such as 0, 2, 5-7 (5:8 is the same). : is all.",
                 ),
                 io.Float.Input(
-                    "reach", default=3.0, min=0.1, max=100.0, step=0.1, tooltip="From minus this strength to plus this."
+                    "reach",
+                    default=3.0,
+                    min=0.1,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Strengths run from minus this to plus this.",
                 ),
-                io.Int.Input("columns", default=7, min=2, max=64, tooltip="Pictures per direction; odd shows 0 too."),
+                io.Int.Input(
+                    "columns", default=7, min=2, max=64, tooltip="Pictures per direction; an odd number includes 0."
+                ),
                 io.String.Input(
                     "layers",
                     default="",
@@ -219,11 +228,11 @@ class SaveDirections(bridge.Prefixed):
             "generator.",
             search_aliases=["creps save directions", "export directions"],
             inputs=[
-                DirectionsSocket.Input("directions", tooltip="The directions to keep."),
+                DirectionsSocket.Input("directions", tooltip="The directions to save."),
                 io.String.Input(
                     "filename_prefix",
                     default="directions",
-                    tooltip="Name of the file; a number is added. May begin with folders.",
+                    tooltip="Name of the file; a number is added. May start with folders.",
                 ),
             ],
             outputs=[DirectionsSocket.Output(display_name="directions", tooltip="The same directions.")],
@@ -254,15 +263,15 @@ class LoadDirections(io.ComfyNode):
                 io.Combo.Input(
                     "file",
                     options=folder_paths.get_filename_list(bridge.DIRECTIONS_FOLDER),
-                    tooltip="After saving or adding a file press R to refresh the list.",
+                    tooltip="Press R to refresh the list after saving or adding a file.",
                 ),
                 io.Combo.Input(
                     "if_different",
                     options=list(IF_DIFFERENT),
                     default="refuse",
                     advanced=True,
-                    tooltip="When the directions were found in another generator: refuse them, or adapt them where the "
-                    "dimensions allow. In a fine-tuned generator they do nearly the same.",
+                    tooltip="If the directions were found in another generator: refuse them, or adapt them if the "
+                    "dimensions allow it. In a fine-tuned generator they have nearly the same effect.",
                 ),
             ],
             outputs=[DirectionsSocket.Output(display_name="directions", tooltip="The directions of the file.")],
@@ -270,7 +279,7 @@ class LoadDirections(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str, model: Model | None = None, if_different: str = "refuse") -> object:
-        """An overwritten file is loaded anew."""
+        """Changes when the file is overwritten."""
         return bridge.file_state(bridge.DIRECTIONS_FOLDER, file), if_different
 
     @classmethod

@@ -1,8 +1,8 @@
-"""The camera: what part of the frame a picture shows, how it is turned, and how it moves.
+"""The camera: which part of the frame an image shows, how it is rotated, and how it moves.
 
-A picture is a function on the plane, so a view is a map from the picture to the frame. Views that keep the axes apart
-(any zoom, turns by 90 degrees, mirrors) are a window and need no more than the two lines of the picture; others (any
-angle, warps) need a column and a row code per pixel, see `warp.py`.
+The generator is a function on the plane, so a view is a map from the image to the frame. Views that keep the axes
+separate (any zoom, rotation by multiples of 90 degrees, mirroring) are windows, rendered from one column and one row
+line; others (any angle, warps) need a column and a row code per pixel, see `warp.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PlaneMap = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A map of the plane: (y, x) -> (y', x'), float64 tensors of one shape."""
 
 
-# Warps. Coordinates are relative to the middle of the picture; a square picture reaches from -1 to 1.
+# Warps. Coordinates are relative to the centre of the image; a square image extends from -1 to 1.
 
 
 def _swirl(amount: float, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,13 +54,13 @@ def _turn(amount: float, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _tunnel(amount: float, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    # Rings of radius 2^-k and sectors of a third of a turn, each beside its mirror image: no seam anywhere.
+    # Rings of radius 2^-k and sectors of a third of a turn, each next to its mirror image: no seams.
     depth = torch.log2(torch.hypot(y, x).clamp(min=_TUNNEL_END))
     angle = torch.atan2(y, x)
     return torch.sin(math.pi * depth - 2 * math.pi * amount), torch.sin(3 * angle)
 
 
-_NEAREST = 0.1  # the smallest depth of a tilted picture: it has no horizon
+_NEAREST = 0.1  # smallest depth of a tilted image, which so has no horizon
 _TUNNEL_END = 2.0**-6
 
 WARPS: dict[str, Callable[[float, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
@@ -71,12 +71,13 @@ WARPS: dict[str, Callable[[float, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "turn": _turn,
     "tunnel": _tunnel,
 }
-"""Kinds of warps. An amount of 0 is none, except for the tunnel, where whole numbers look the same."""
+"""Kinds of warps: (amount, y, x) -> (y', x'). An amount of 0 is the identity, except for the tunnel, whose image is
+periodic in the amount with period 1."""
 _ALWAYS_ON = {"tunnel"}
 
 
 class Warp(NamedTuple):
-    """A bend of the picture, like a lens: the same at every zoom."""
+    """A distortion of the image, like a lens; the same at every zoom."""
 
     kind: str
     amount: float
@@ -84,14 +85,14 @@ class Warp(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """Where the camera looks.
+    """The camera's view of the frame.
 
     Args:
-        center_y, center_x: the point of the frame in the middle of the picture; (0.5, 0.5) is the frame's middle.
-        zoom: 1 shows the frame (as `fit` brings it to the shape of the picture), 2 half of each side.
-        rotation: of the picture, in degrees clockwise. Multiples of 90 are exact, and as fast as none.
-        mirror: swaps left and right of the picture.
-        warps: applied one after the other to what the camera sees without them.
+        center_y, center_x: the point of the frame at the centre of the image; (0.5, 0.5) is the centre of the frame.
+        zoom: 1 shows the frame (brought to the aspect of the image by `fit`), 2 half of its height and width.
+        rotation: of the image, in degrees clockwise. Multiples of 90 are exact, and cost nothing.
+        mirror: mirrors the image horizontally.
+        warps: applied to the image in this order.
 
     Raises:
         ValueError: a number is not finite, the zoom is not positive, a warp is unknown.
@@ -118,31 +119,32 @@ class View:
 
     @property
     def upright(self) -> bool:
-        """Whether rows and columns of the picture are rows and columns of the frame, in one order or the other."""
+        """Whether rows and columns of the image are rows and columns of the frame, or vice versa."""
         return not self.warps and self.rotation % 90 == 0
 
     def extent(self, height: int, width: int, fit: str = "crop", aspect: Aspect = SQUARE) -> Window:
-        """What a picture of this size shows, relative to the centre and before any turn; in longer sides of the frame.
+        """The window that an image of this size shows, relative to the centre and before rotation, in units of the
+        longer side of the frame.
 
         Args:
-            height, width: of the picture, in pixels.
-            fit: how the frame is brought to its shape.
+            height, width: of the image, in pixels.
+            fit: how the frame is brought to the aspect of the image, see `fit_window`.
             aspect: of the frame.
         """
         half_x, half_y = (0.5 / self.zoom * side / max(aspect) for side in aspect)
         return fit_window((-half_y, -half_x, half_y, half_x), height, width, fit)
 
     def placement(self, extent: Window, aspect: Aspect = SQUARE) -> tuple[Window, bool]:
-        """The window of an upright view of this extent, and whether the picture is to be transposed.
+        """The window of an upright view of this extent, and whether the image has to be transposed.
 
-        A transposed picture is rendered with `height` and `width` swapped into `out.transpose(2, 3)`. The window is
-        reversed where the picture runs against the frame.
+        A transposed image is rendered with `height` and `width` swapped into `out.transpose(2, 3)`. The window is
+        reversed along an axis that runs against the frame.
 
         Raises:
             ValueError: the view is not upright.
         """
         if not self.upright:
-            raise ValueError(f"a view turned by {self.rotation} degrees, or warped, is not a window into the frame")
+            raise ValueError(f"a view rotated by {self.rotation} degrees, or warped, is not a window into the frame")
         top, left, bottom, right = extent
         cos, sin = _direction(self.rotation)
         side = -1 if self.mirror else 1
@@ -179,7 +181,7 @@ class View:
 
 
 def _direction(degrees: float) -> tuple[float, float]:
-    """Cosine and sine, exact for multiples of 90."""
+    """Cosine and sine of an angle, exact for multiples of 90."""
     turns = degrees % 360
     if turns % 90 == 0:
         return ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[int(turns // 90)]
@@ -193,19 +195,19 @@ TIMINGS = ("constant speed", "equal times")
 
 
 def between(a: View, b: View, t: float) -> View:
-    """The view at `t` (0..1) on the way from `a` to `b`.
+    """Interpolate from view `a` to view `b`, at `t` in 0..1.
 
-    The zoom grows by the same factor in the same time, which looks like a constant speed, and the centre moves with
-    it so that one point of the picture stays where it is: a straight flight towards it. Angles and the amounts of
-    warps run evenly; 0 to 360 degrees is a whole turn.
+    The logarithm of the zoom is linear in time, which looks like a constant speed, and the centre moves so that one
+    point of the image stays fixed: a straight flight towards it. Angles and amounts of warps are interpolated linearly;
+    0 to 360 degrees is a full turn.
 
     Raises:
-        ValueError: only one of them is mirrored, or warped in a way that cannot come from nothing.
+        ValueError: only one of the views is mirrored, or their warps differ in kind, or only one has a tunnel.
     """
     if a.mirror != b.mirror:
         raise ValueError("a camera path cannot go from a mirrored view to one that is not: use two paths")
     growth = math.log(b.zoom / a.zoom)
-    # How far the centre has come: evenly in the width of the window, 1 / zoom; at equal zoom evenly in time.
+    # The centre moves linearly in the width of the window, 1 / zoom; at equal zoom linearly in time.
     moved = t if abs(growth) < 1e-9 else math.expm1(-growth * t) / math.expm1(-growth)
     return View(
         center_y=_mix(a.center_y, b.center_y, moved),
@@ -220,15 +222,15 @@ def between(a: View, b: View, t: float) -> View:
 def camera_path(
     views: Sequence[View], frames: int, *, easing: str = "linear", timing: str = "constant speed", closed: bool = False
 ) -> list[View]:
-    """Views along a way through key views, one per frame.
+    """A camera path through key views, one view per frame.
 
     Args:
-        views: two or more. The first and last frames show the first and last of them.
-        frames: how many views to return, at least 2.
+        views: two or more key views. The first and last frames show the first and last of them.
+        frames: number of views to return, at least 2.
         easing: of the path as a whole, a name in `EASINGS`.
-        timing: `constant speed` gives each part of the way the time that its zoom, pan and turn take at one speed;
-            `equal times` the same time to each.
-        closed: leads back to the first view; the frames then loop without a repeated one.
+        timing: `constant speed` gives each segment the time that its zoom, pan and rotation take at one speed; `equal
+            times` gives all segments the same time.
+        closed: return to the first view; the frames then loop, and the first one is not repeated.
 
     Raises:
         ValueError: there are too few views or frames, or an unknown easing or timing; see also `between`.
@@ -241,28 +243,28 @@ def camera_path(
         raise ValueError(f"easing must be one of {list(EASINGS)}, not {easing!r}")
     if timing not in TIMINGS:
         raise ValueError(f"timing must be one of {list(TIMINGS)}, not {timing!r}")
-    parts = list(pairwise([*views, views[0]] if closed else views))
-    times = [_distance(a, b) if timing == "constant speed" else 1.0 for a, b in parts]
+    segments = list(pairwise([*views, views[0]] if closed else views))
+    times = [_distance(a, b) if timing == "constant speed" else 1.0 for a, b in segments]
     if sum(times) == 0:
-        times = [1.0] * len(parts)
+        times = [1.0] * len(segments)
     path = []
     for i in range(frames):
-        place = EASINGS[easing](i / (frames if closed else frames - 1)) * sum(times)
-        part = 0
-        while part < len(parts) - 1 and place >= times[part]:
-            place -= times[part]
-            part += 1
-        path.append(between(*parts[part], min(place / times[part], 1.0) if times[part] else 1.0))
+        time = EASINGS[easing](i / (frames if closed else frames - 1)) * sum(times)
+        k = 0
+        while k < len(segments) - 1 and time >= times[k]:
+            time -= times[k]
+            k += 1
+        path.append(between(*segments[k], min(time / times[k], 1.0) if times[k] else 1.0))
     if not closed:
-        path[-1] = views[-1]  # not to a rounding error
+        path[-1] = views[-1]  # without a rounding error
     return path
 
 
 def _distance(a: View, b: View) -> float:
-    """How much there is to see on the way: doublings of the zoom, sides of a window passed, half turns."""
+    """Visual distance of two views: doublings of the zoom, pan in window sides, half turns and amounts of warps."""
     zoom = math.log2(b.zoom / a.zoom)
     pan = math.hypot(b.center_y - a.center_y, b.center_x - a.center_x) * math.sqrt(a.zoom * b.zoom)
-    # A zoom about a point of the picture moves the centre as well; that is no way of its own.
+    # A zoom about a point of the image also moves the centre, which must not count twice.
     pan = max(0.0, pan - abs(2**zoom - 1) / 2 / math.sqrt(2**zoom))
     bend = max((abs(w.amount) for w in _mix_warps(a.warps, b.warps, 1, difference=True)), default=0.0)
     return math.hypot(zoom, pan, (b.rotation - a.rotation) / 180, bend)
@@ -273,7 +275,7 @@ def _mix(a: float, b: float, t: float) -> float:
 
 
 def _mix_warps(a: Sequence[Warp], b: Sequence[Warp], t: float, difference: bool = False) -> tuple[Warp, ...]:
-    """Warps of both, in the order of the longer list."""
+    """Interpolated warps (or their differences), in the order of the longer list."""
     kinds = [warp.kind for warp in (a if len(a) >= len(b) else b)]
     first, second = dict(a), dict(b)
     if len(first) != len(a) or len(second) != len(b) or not {*first, *second} <= set(kinds):
@@ -288,5 +290,5 @@ def _mix_warps(a: Sequence[Warp], b: Sequence[Warp], t: float, difference: bool 
 
 
 def add_warp(view: View, kind: str, amount: float) -> View:
-    """The view with one more warp in front of it."""
+    """The view with one more warp, applied last."""
     return replace(view, warps=(*view.warps, Warp(kind, amount)))

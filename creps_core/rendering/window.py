@@ -1,4 +1,4 @@
-"""Where the samples of a picture lie: windows into the frame, and positions along an axis."""
+"""Where the samples of an image lie: windows into the frame, and positions along an axis."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 from ...common.errors import shown
 
 Window = tuple[float, float, float, float]
-"""(top, left, bottom, right) in image coordinates."""
+"""(top, left, bottom, right) in coordinates of the frame, which extends from 0 to 1 along both axes."""
 Aspect = tuple[int, int]
-"""Width and height of the pictures that a generator's frame stands for, as of `Generator.aspect`."""
+"""Aspect ratio of a generator's frame, (width, height); see `Generator.aspect`."""
 SQUARE: Aspect = (1, 1)
 
 WHOLE_FRAME: Window = (0.0, 0.0, 1.0, 1.0)
 FITS = ("crop", "extend", "stretch")
 MAX_POSITION = 1e9
-"""Of an edge of a window: beyond it, neighbouring pixels of the finest detail are the same number."""
+"""Largest |edge| of a window; beyond it, float64 cannot separate neighbouring pixels of the finest detail."""
 
 
 def sample_positions(start: float, stop: float, size: int, supersample: int = 1) -> Tensor:
     """Positions of the samples along one axis, [size * supersample] float64.
 
     Pixel i of n lies at `start + (stop - start) * i / (n - 1)`, both ends included, as in the authors' code; a
-    single pixel lies at `start`. With k samples per pixel they are spread evenly over the pixel's width
+    single pixel lies at `start`. With k samples per pixel, they are spread evenly over the width of the pixel
     (half a pixel to both sides); a single pixel then covers the whole interval.
     """
     if supersample == 1:
@@ -38,15 +38,15 @@ def sample_positions(start: float, stop: float, size: int, supersample: int = 1)
 
 
 def fit_window(window: Window, height: int, width: int, fit: str = "stretch", aspect: Aspect = SQUARE) -> Window:
-    """The window that a picture of this size shows.
+    """Adapt a window to the size of an image.
 
     Args:
-        window: the wanted window.
-        height, width: of the picture in pixels.
-        fit: `stretch` keeps the window, so that the scale may differ along the axes; `crop` takes the largest
-            window inside it, `extend` the smallest one around it, with the same centre, in which the distance
-            of neighbouring pixels is the same along both axes.
-        aspect: of the frame: 0..1 along its width is longer than along its height where it is wide.
+        window: the requested window.
+        height, width: of the image in pixels.
+        fit: `stretch` keeps the window, so the scale may differ between the axes. The others keep the centre and make
+            the distance of neighbouring pixels equal along both axes: `crop` returns the largest such window inside
+            the requested one, `extend` the smallest around it.
+        aspect: of the frame; the interval 0..1 is longer along its longer side.
 
     Raises:
         ValueError: the fit is unknown, or the window has no extent or is not finite.
@@ -73,10 +73,10 @@ def fit_window(window: Window, height: int, width: int, fit: str = "stretch", as
 
 
 def frame_size(side: int, aspect: Aspect) -> tuple[int, int]:
-    """(height, width) of a picture of the whole frame whose longer side has that many pixels.
+    """(height, width) of an image of the whole frame.
 
     Args:
-        side: in pixels.
+        side: longer side of the image in pixels.
         aspect: of the frame.
     """
     width, height = aspect
@@ -85,7 +85,7 @@ def frame_size(side: int, aspect: Aspect) -> tuple[int, int]:
 
 
 def full_size(height: int, width: int, aspect: Aspect) -> tuple[int, int]:
-    """(height, width) with one that is 0 replaced by what the aspect of the frame makes it.
+    """(height, width), where one that is 0 is derived from the other by the aspect of the frame.
 
     Raises:
         ValueError: both are 0.
@@ -97,15 +97,15 @@ def full_size(height: int, width: int, aspect: Aspect) -> tuple[int, int]:
 
 
 def same_area_window(window: Window, height: int, width: int, other_height: int, other_width: int) -> Window:
-    """The window in which a picture of another size has pixels that cover the same area.
+    """The window for an image of another size so that its pixels cover the same area.
 
-    The first and last pixels of pictures lie on the edges of their windows, so half of them sticks out: of large
-    pixels more than of small ones. Tools that scale pictures keep the area instead. A small picture that is to be
+    The centres of the first and last pixels lie on the edges of a window, so half of each pixel lies outside: more for
+    large pixels than for small ones. Tools that scale images preserve the area instead. A small image that is to be
     scaled up and laid over a large one needs a narrower window, or the two are displaced by up to half a large pixel.
 
     Args:
-        window: of the picture of height x width.
-        other_height, other_width: of the other picture.
+        window: of the image of height x width.
+        other_height, other_width: of the other image.
     """
 
     def axis(start: float, stop: float, size: int, other: int) -> tuple[float, float]:
@@ -120,6 +120,6 @@ def same_area_window(window: Window, height: int, width: int, other_height: int,
 
 def _about_centre(start: float, stop: float, extent: float) -> tuple[float, float]:
     if math.isclose(abs(stop - start), extent, rel_tol=1e-12):
-        return start, stop  # exact: the whole frame stays the whole frame
+        return start, stop  # avoids rounding: the whole frame stays the whole frame
     centre, half = (start + stop) / 2, math.copysign(extent / 2, stop - start)
     return centre - half, centre + half

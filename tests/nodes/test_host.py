@@ -362,7 +362,7 @@ def test_a_cancelled_file_is_gone_on_with_after_another_of_its_prefix(host: Comf
     text = client.run(prompt)["outputs"]["4"]["text"][0]
     assert any(re.match(r"\d+ min \d\d s left, \d+\.\d MB so far: .*large_0000\d_.png$", said) for said in client.texts)
     assert client.texts[-1] == text
-    assert re.search(r"large_00002_.png, .* MB\ngone on with from row \d+ of \d+", text)
+    assert re.search(r"large_00002_.png, .* MB\nresumed from row \d+ of \d+", text)
     assert sorted(path.name for path in folder.iterdir()) == ["large_00001_.png", "large_00002_.png"]
 
 
