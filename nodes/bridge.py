@@ -188,7 +188,7 @@ def progress_of(image: Tensor, draw: previews.DrawDraft | None = None, longest: 
     bar, growing, shown = comfy.utils.ProgressBar(1), previews.ProgressivePreview(image, draw, longest), 0.0
     for draft in growing.drafts():
         mm.throw_exception_if_processing_interrupted()
-        bar.update_absolute(0, 1, ("JPEG", draft, previews.SIDE))
+        bar.update_absolute(0, 1, ("JPEG", draft, previews.MAX_PREVIEW_SIDE))
         shown = time.monotonic()
 
     def progress(done: int, total: int) -> None:
@@ -197,7 +197,7 @@ def progress_of(image: Tensor, draw: previews.DrawDraft | None = None, longest: 
         preview = None
         if done == total or time.monotonic() - shown > _PREVIEW_SECONDS:
             current = min(done * len(image) // total, len(image) - 1)
-            preview = ("JPEG", growing.preview(current), previews.SIDE)
+            preview = ("JPEG", growing.preview(current), previews.MAX_PREVIEW_SIDE)
             shown = time.monotonic()
         bar.update_absolute(done, total, preview)
 

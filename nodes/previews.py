@@ -10,7 +10,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-SIDE = 512
+MAX_PREVIEW_SIDE = 512
 """Longer side of a preview in pixels."""
 DRAFTS = (96, 384)
 """Longer sides of the drafts that are shown first. Each is rendered only if the image has at least 16 times as many
@@ -49,8 +49,8 @@ class ProgressivePreview:
             yield self.preview(0)
 
     def preview(self, i: int) -> Image.Image:
-        """Image i, at most `SIDE` wide and high. While it is incomplete: the image before it, or else its rendered
-        pixels over the draft."""
+        """Image i, at most `MAX_PREVIEW_SIDE` wide and high. While it is incomplete: the image before it, or else its
+        rendered pixels over the draft."""
         small = _reduced(self.image[i])
         missing = small.isnan()
         if missing.any() and i > 0 and not self.image[i - 1, -1, -1].isnan().any():
@@ -67,7 +67,7 @@ class ProgressivePreview:
         return rearrange(scaled[:, :3], "1 c h w -> h w c")
 
 
-def _reduced(picture: Tensor) -> Tensor:
-    """Every n-th pixel of [H, W, C] so that at most `SIDE` remain per side, with at most three channels, on the CPU."""
-    step = max(1, -(-max(picture.shape[:2]) // SIDE))
-    return picture[::step, ::step, :3].float().cpu()
+def _reduced(image: Tensor) -> Tensor:
+    """Every n-th pixel of [H, W, C], at most `MAX_PREVIEW_SIDE` per side and three channels, on the CPU."""
+    step = max(1, -(-max(image.shape[:2]) // MAX_PREVIEW_SIDE))
+    return image[::step, ::step, :3].float().cpu()

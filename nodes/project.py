@@ -20,6 +20,64 @@ log = logging.getLogger("CREPS")
 _PREVIEW_SIDE = 256
 
 
+def _search_inputs() -> list[io.Input]:
+    """Advanced inputs: accuracy, candidates and starts of the search, and the mask."""
+    return [
+        io.Int.Input(
+            "side",
+            default=128,
+            min=8,
+            max=1024,
+            step=8,
+            advanced=True,
+            tooltip="Longer side of the last and most accurate comparison. Twice the side takes four times "
+            "the time and memory.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MAX_SEED,
+            control_after_generate=io.ControlAfterGenerate.fixed,
+            advanced=True,
+            tooltip="The search starts from the pictures of this seed and the following ones. If it does not "
+            "converge to your picture, try another.",
+        ),
+        io.Combo.Input(
+            "fit",
+            options=list(FITS),
+            default="crop",
+            advanced=True,
+            tooltip="How the picture lies in the frame. Render the latent at the picture's size with the same "
+            "fit to compare the whole picture.",
+        ),
+        io.Int.Input(
+            "candidates",
+            default=1024,
+            min=1,
+            max=1 << 20,
+            optional=True,
+            advanced=True,
+            tooltip="Number of seeds whose pictures the search starts from. The picture of one of them is recognised.",
+        ),
+        io.Int.Input(
+            "starts",
+            default=4,
+            min=1,
+            max=64,
+            optional=True,
+            advanced=True,
+            tooltip="Number of the best candidates to optimise.",
+        ),
+        LatentSocket.Input("start", optional=True, tooltip="Start from this latent instead of from candidates."),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="Where the picture is transparent, as from Load Image: ignored in the comparison.",
+        ),
+    ]
+
+
 class ProjectImage(io.ComfyNode):
     """An image -> the latent whose image is most like it."""
 
@@ -43,61 +101,7 @@ class ProjectImage(io.ComfyNode):
                     "style of every layer separately, and comes closer to other pictures.",
                 ),
                 io.Int.Input("steps", default=300, min=1, max=100000, tooltip="Optimisation steps per picture."),
-                io.Int.Input(
-                    "side",
-                    default=128,
-                    min=8,
-                    max=1024,
-                    step=8,
-                    advanced=True,
-                    tooltip="Longer side of the last and most accurate comparison. Twice the side takes four times "
-                    "the time and memory.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    advanced=True,
-                    tooltip="The search starts from the pictures of this seed and the following ones. If it does not "
-                    "converge to your picture, try another.",
-                ),
-                io.Combo.Input(
-                    "fit",
-                    options=list(FITS),
-                    default="crop",
-                    advanced=True,
-                    tooltip="How the picture lies in the frame. Render the latent at the picture's size with the same "
-                    "fit to compare the whole picture.",
-                ),
-                io.Int.Input(
-                    "candidates",
-                    default=1024,
-                    min=1,
-                    max=1 << 20,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Number of seeds whose pictures the search starts from. The picture of one of them is "
-                    "recognised.",
-                ),
-                io.Int.Input(
-                    "starts",
-                    default=4,
-                    min=1,
-                    max=64,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Number of the best candidates to optimise.",
-                ),
-                LatentSocket.Input(
-                    "start", optional=True, tooltip="Start from this latent instead of from candidates."
-                ),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="Where the picture is transparent, as from Load Image: ignored in the comparison.",
-                ),
+                *_search_inputs(),
             ],
             outputs=[
                 LatentSocket.Output(display_name="latent", tooltip="A latent per picture."),

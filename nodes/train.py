@@ -323,7 +323,7 @@ def _progress(node_id: str):
         mm.throw_exception_if_processing_interrupted()
         preview = None
         if (sheet := samples.update(status.trainer.G_ema)) is not None:
-            preview = ("JPEG", Image.fromarray(opaque(sheet)), previews.SIDE)
+            preview = ("JPEG", Image.fromarray(opaque(sheet)), previews.MAX_PREVIEW_SIDE)
         if time.monotonic() - last > _TEXT_SECONDS:
             last = time.monotonic()
             PromptServer.instance.send_progress_text(str(status), node_id)

@@ -45,14 +45,14 @@ class Aliasing:
         self._leaks: dict[int, list[float]] = {n: [] for n in self.sizes[:-1]}
         self._variances: list[float] = []
 
-    def add(self, size: int, picture: Tensor) -> None:
+    def add(self, size: int, image: Tensor) -> None:
         """Add an image [1, C, size, size] of the current latent; that of the largest size completes the latent."""
         if size != self.sizes[-1]:
-            self._small[size] = picture.float().cpu()
+            self._small[size] = image.float().cpu()
             return
         most = self.sizes[-2]  # frequencies that the smaller sizes can represent
-        spectrum = _cosines(_cosines(picture[0].float(), most).mT, most).mT
-        self._variances.append(picture.double().var((-2, -1), correction=0).mean().item())
+        spectrum = _cosines(_cosines(image[0].float(), most).mT, most).mT
+        self._variances.append(image.double().var((-2, -1), correction=0).mean().item())
         for n, small in self._small.items():
             below = torch.zeros(*spectrum.shape[:-2], n, n)
             below[..., : n - 1, : n - 1] = spectrum[..., : n - 1, : n - 1].cpu()

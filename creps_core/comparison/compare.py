@@ -49,7 +49,7 @@ class Version:
     """An image that is compared with the native one."""
 
     name: str
-    picture: Tensor  # [H, W, 3], at the native size
+    image: Tensor  # [H, W, 3], at the native size
     given: tuple[int, int]  # (height, width) as given
     psnr: float
     ssim: float
@@ -97,19 +97,17 @@ def compare(
     height, width = native.shape[:2]
     versions = []
     for name, other in others.items():
-        picture = resized(_rgb(other), height, width)
-        own = spectrum(picture, native)
+        image = resized(_rgb(other), height, width)
+        own = spectrum(image, native)
         given = (other.shape[0], other.shape[1])
-        versions.append(
-            Version(name, picture, given, psnr(picture, native), ssim(picture, native), own, finest_detail(own))
-        )
+        versions.append(Version(name, image, given, psnr(image, native), ssim(image, native), own, finest_detail(own)))
     columns = 1 + len(versions)
     cell = max(_CELL, (_SHEET - 2 * _MARGIN - (columns - 1) * _GAP) // columns)
     if not 1 <= zoom <= cell // 8:
         raise ValueError(f"zoom must be from 1 to {cell // 8}, not {zoom}")
     side = min(cell // zoom, height, width)
     if isinstance(regions, int):
-        boxes = find_regions(native, [v.picture for v in versions], min(regions, MAX_REGIONS), side)
+        boxes = find_regions(native, [v.image for v in versions], min(regions, MAX_REGIONS), side)
     else:
         boxes = [_box_around(y, x, side, height, width) for y, x in regions[:MAX_REGIONS]]
     own = spectrum(native, native)
@@ -117,13 +115,13 @@ def compare(
     return Comparison(sheet, versions, boxes, comparison_report(native, versions))
 
 
-def resized(picture: Tensor, height: int, width: int) -> Tensor:
+def resized(image: Tensor, height: int, width: int) -> Tensor:
     """Resize [h, w, 3] to [height, width, 3] by Pillow's Lanczos filter, without rounding to 8 bits."""
-    if picture.shape[:2] == (height, width):
-        return picture
+    if image.shape[:2] == (height, width):
+        return image
     planes = [
         Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.LANCZOS)
-        for plane in rearrange(picture, "h w c -> c h w").contiguous()
+        for plane in rearrange(image, "h w c -> c h w").contiguous()
     ]
     return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes], -1)).clamp_(0, 1)
 
@@ -169,9 +167,9 @@ def comparison_report(native: Tensor, versions: Sequence[Version]) -> str:
     return "\n".join(lines)
 
 
-def _rgb(picture: Tensor) -> Tensor:
-    picture = picture[..., :3].to("cpu", torch.float32)
-    return picture.expand(-1, -1, 3) if picture.shape[-1] == 1 else picture
+def _rgb(image: Tensor) -> Tensor:
+    image = image[..., :3].to("cpu", torch.float32)
+    return image.expand(-1, -1, 3) if image.shape[-1] == 1 else image
 
 
 def _box_around(y: float, x: float, side: int, height: int, width: int) -> tuple[int, int, int, int]:
@@ -182,8 +180,8 @@ def _box_around(y: float, x: float, side: int, height: int, width: int) -> tuple
     return top, left, top + side, left + side
 
 
-def _pixels(picture: Tensor) -> Image.Image:
-    return Image.fromarray((picture * 255 + 0.5).clamp(0, 255).to(torch.uint8).numpy())
+def _pixels(image: Tensor) -> Image.Image:
+    return Image.fromarray((image * 255 + 0.5).clamp(0, 255).to(torch.uint8).numpy())
 
 
 class _Sheet:
@@ -217,7 +215,7 @@ class _Sheet:
         self.text((_MARGIN, y), "Rendered natively, and scaled up", 30)
         self.text((_MARGIN, y + 40), f"one latent at {width} x {height}", 18, DIM)
         y += 70 + 6
-        self.pictures(y)
+        self.images(y)
         y += self.full + 112
         for number, box in enumerate(self.boxes, 1):
             self.region(y, number, box)
@@ -227,11 +225,11 @@ class _Sheet:
         self.plots(y)
         return np.asarray(self.image)
 
-    def pictures(self, y: int) -> None:
+    def images(self, y: int) -> None:
         whole = (self.cell, self.full)
         filter = Image.Resampling.LANCZOS if self.native.shape[1] >= self.cell else Image.Resampling.NEAREST
-        for i, picture in enumerate([self.native, *(v.picture for v in self.versions)]):
-            self.image.paste(_pixels(picture).resize(whole, filter), (self.left(i), y))
+        for i, image in enumerate([self.native, *(v.image for v in self.versions)]):
+            self.image.paste(_pixels(image).resize(whole, filter), (self.left(i), y))
         scale = self.cell / self.native.shape[1]
         for number, (top, left, bottom, right) in enumerate(self.boxes, 1):
             x0, x1 = (self.left(0) + x * scale for x in (left, right))
@@ -262,13 +260,13 @@ class _Sheet:
 
     def region(self, y: int, number: int, box: tuple[int, int, int, int]) -> None:
         top, left, bottom, right = box
-        for i, picture in enumerate([self.native, *(v.picture for v in self.versions)]):
-            crop = _pixels(picture[top:bottom, left:right])
+        for i, image in enumerate([self.native, *(v.image for v in self.versions)]):
+            crop = _pixels(image[top:bottom, left:right])
             self.image.paste(crop.resize((self.cell, self.cell), Image.Resampling.NEAREST), (self.left(i), y))
         self.badge(self.left(0), y, number, 24)
 
     def differences(self, y: int) -> None:
-        maps = [(v.picture - self.native).abs().amax(-1) for v in self.versions]
+        maps = [(v.image - self.native).abs().amax(-1) for v in self.versions]
         # One range for all maps, so that colours mean the same in each; estimated from a sample.
         flat = torch.cat([m.flatten()[:: max(1, m.numel() // 100_000)] for m in maps])
         largest = max(flat.quantile(_RANGE_PERCENTILE).item(), 1 / 255)

@@ -83,10 +83,10 @@ def scale_consistency(
     differences: dict[tuple[int, int], list[Tensor]] = {pair: [] for pair in pairs}
     ends = list(accumulate(n * n for n in sizes))
     for i in range(len(ws)):
-        pictures: dict[int, Tensor] = {}
+        images: dict[int, Tensor] = {}
         for n, end in zip(sizes, ends, strict=True):
             before = i * ends[-1] + end
-            pictures[n] = render(
+            images[n] = render(
                 generator,
                 ws[i : i + 1],
                 height=n,
@@ -96,11 +96,11 @@ def scale_consistency(
                 progress=share(progress, before - n * n, before, len(ws) * ends[-1]),
             )
             if on_image is not None:
-                on_image(n, pictures[n])
+                on_image(n, images[n])
             for pair in pairs:
                 if pair[1] == n:
-                    differences[pair].append(_difference(pictures[pair[0]], pictures[n]))
-            pictures = {m: picture for m, picture in pictures.items() if m in (n, sizes[0])}
+                    differences[pair].append(_difference(images[pair[0]], images[n]))
+            images = {m: image for m, image in images.items() if m in (n, sizes[0])}
     agreements = []
     for (a, b), values in differences.items():
         largest, mean_square = torch.stack(values).unbind(1)

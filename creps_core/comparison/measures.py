@@ -69,7 +69,7 @@ class Spectrum(NamedTuple):
     agreement: Tensor  # [n] correlation with the reference, -1..1
 
 
-def spectrum(picture: Tensor, reference: Tensor) -> Spectrum:
+def spectrum(image: Tensor, reference: Tensor) -> Spectrum:
     """Radial power spectrum of an image's luminance, and its Fourier ring correlation with a reference of equal size.
 
     The power measures how much detail of a size there is; the ring correlation, by which microscopy measures
@@ -78,13 +78,13 @@ def spectrum(picture: Tensor, reference: Tensor) -> Spectrum:
     Raises:
         ValueError: the images differ in size or are too small.
     """
-    height, width = picture.shape[:2]
-    if picture.shape != reference.shape or min(height, width) < 4 * _COARSEST:
+    height, width = image.shape[:2]
+    if image.shape != reference.shape or min(height, width) < 4 * _COARSEST:
         raise ValueError(
-            f"a spectrum needs two pictures of one size, at least {4 * _COARSEST} pixels, not {picture.shape[:2]} and "
+            f"a spectrum needs two pictures of one size, at least {4 * _COARSEST} pixels, not {image.shape[:2]} and "
             f"{reference.shape[:2]}"
         )
-    device = picture.device
+    device = image.device
     fy = torch.fft.fftfreq(height, device=device)[:, None]
     fx = torch.fft.rfftfreq(width, device=device)[None]
     lowest = _COARSEST / min(height, width)
@@ -97,7 +97,7 @@ def spectrum(picture: Tensor, reference: Tensor) -> Spectrum:
     def sums(values: Tensor) -> Tensor:
         return torch.bincount(ring, values.double().flatten() * weight, rings + 1)[:rings]
 
-    a, b = _waves(picture), _waves(reference)
+    a, b = _waves(image), _waves(reference)
     count = torch.bincount(ring, weight, rings + 1)[:rings]
     power, other, cross = sums(a.abs().square()), sums(b.abs().square()), sums((a * b.conj()).real)
     frequency = lowest * torch.exp2((torch.arange(rings, device=device) + 0.5) / _PER_OCTAVE)
@@ -106,12 +106,12 @@ def spectrum(picture: Tensor, reference: Tensor) -> Spectrum:
     return Spectrum(frequency[found].cpu(), (power / count.clamp(min=1))[found].cpu(), agreement[found].cpu())
 
 
-def _waves(picture: Tensor) -> Tensor:
-    height, width, channels = picture.shape
-    luma = picture.new_tensor(_LUMA) if channels == 3 else picture.new_full((channels,), 1 / channels)
-    light = picture.float() @ luma.float()
+def _waves(image: Tensor) -> Tensor:
+    height, width, channels = image.shape
+    luma = image.new_tensor(_LUMA) if channels == 3 else image.new_full((channels,), 1 / channels)
+    light = image.float() @ luma.float()
     light = light - light.mean()
-    taper = (torch.hann_window(n, periodic=False, device=picture.device) for n in (height, width))
+    taper = (torch.hann_window(n, periodic=False, device=image.device) for n in (height, width))
     return torch.fft.rfft2(light * torch.outer(*taper))
 
 

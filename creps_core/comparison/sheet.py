@@ -54,11 +54,11 @@ def canvas(height: int, width: int) -> Image.Image:
     return Image.new("RGB", (width, height), BACKGROUND)
 
 
-def labelled(picture: np.ndarray, text: str, *, size: int = LABEL_SIZE) -> np.ndarray:
+def labelled(image: np.ndarray, text: str, *, size: int = LABEL_SIZE) -> np.ndarray:
     """Add a label below an image.
 
     Args:
-        picture: [H, W, 3] uint8.
+        image: [H, W, 3] uint8.
         text: one or more lines; the first is bright, the others are dim. Long lines are truncated.
         size: of the font, in pixels.
 
@@ -66,9 +66,9 @@ def labelled(picture: np.ndarray, text: str, *, size: int = LABEL_SIZE) -> np.nd
         [H + label, W, 3] uint8; the height of the label depends on the number of lines alone.
     """
     lines, step = text.split("\n"), size * 4 // 3
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     sheet = canvas(height + size // 2 + step * len(lines), width)
-    sheet.paste(Image.fromarray(picture), (0, 0))
+    sheet.paste(Image.fromarray(image), (0, 0))
     draw = ImageDraw.Draw(sheet)
     for i, line in enumerate(lines):
         color = TEXT if i == 0 else DIM
@@ -77,12 +77,12 @@ def labelled(picture: np.ndarray, text: str, *, size: int = LABEL_SIZE) -> np.nd
 
 
 def grid(
-    pictures: Sequence[np.ndarray], columns: int, labels: Sequence[str] | None = None, *, gap: int = 16
+    images: Sequence[np.ndarray], columns: int, labels: Sequence[str] | None = None, *, gap: int = 16
 ) -> np.ndarray:
     """Arrange images in rows of `columns`, left to right, with equal gaps between and around them.
 
     Args:
-        pictures: images [H, W, 3] uint8, or all [H, W, 4]; cells have the largest size, smaller images lie in their
+        images: [H, W, 3] uint8, or all [H, W, 4]; cells have the largest size, smaller images lie in their
             top left corner.
         columns: images per row.
         labels: a text below each image, see `labelled`.
@@ -91,17 +91,17 @@ def grid(
     Raises:
         ValueError: there are no images, or not one label per image.
     """
-    if not pictures or columns < 1:
-        raise ValueError(f"a grid needs at least one picture and one column, not {len(pictures)} and {columns}")
+    if not images or columns < 1:
+        raise ValueError(f"a grid needs at least one picture and one column, not {len(images)} and {columns}")
     if labels is not None:
-        if len(labels) != len(pictures):
-            raise ValueError(f"{len(pictures)} pictures have {len(labels)} labels")
-        pictures = [labelled(picture, label) for picture, label in zip(pictures, labels, strict=True)]
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    rows = -(-len(pictures) // columns)
-    sheet = np.zeros((gap + rows * (height + gap), gap + columns * (width + gap), pictures[0].shape[2]), np.uint8)
+        if len(labels) != len(images):
+            raise ValueError(f"{len(images)} pictures have {len(labels)} labels")
+        images = [labelled(image, label) for image, label in zip(images, labels, strict=True)]
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    rows = -(-len(images) // columns)
+    sheet = np.zeros((gap + rows * (height + gap), gap + columns * (width + gap), images[0].shape[2]), np.uint8)
     sheet[..., :3] = BACKGROUND
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
     return sheet

@@ -47,7 +47,7 @@ class Projection:
 
 def project(
     generator: Generator,
-    pictures: Tensor,
+    images: Tensor,
     *,
     fit: str = "crop",
     space: str = "w",
@@ -64,7 +64,7 @@ def project(
 
     Args:
         generator: on any device, with or without inference tensors; the search uses a copy.
-        pictures: images [N, C, H, W] in -1..1, C of 1, 3 or 4; transparent pixels are ignored.
+        images: [N, C, H, W] in -1..1, C of 1, 3 or 4; transparent pixels are ignored.
         fit: how the images lie in the frame, as in `render`: the result, rendered at their size with this `fit`, shows
             the whole image.
         space: `w`, one style for all layers, stays within the generator's distribution; `ws`, a style per layer,
@@ -84,20 +84,20 @@ def project(
     Raises:
         ValueError: an argument is out of range.
     """
-    _check(pictures, space, steps=steps, side=side, candidates=candidates, starts=starts)
+    _check(images, space, steps=steps, side=side, candidates=candidates, starts=starts)
     with torch.inference_mode(False), torch.enable_grad():
         tensors = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
         copy = build_generator(generator.config, tensors).with_training_metadata_of(generator)
         start = None if start is None else start.clone()
         search = _Search(copy, _Options(space, steps, side, candidates, starts, seed, start, perceptual))
         found = []
-        for i, picture in enumerate(pictures.detach().float().split(1)):
+        for i, image in enumerate(images.detach().float().split(1)):
 
             def report(done: int, likeness: Tensor, i: int = i) -> None:
                 if progress is not None:
-                    progress(i * steps + done, len(pictures) * steps, likeness)
+                    progress(i * steps + done, len(images) * steps, likeness)
 
-            found.append(search.run(picture.clone(), fit, report))
+            found.append(search.run(image.clone(), fit, report))
     ws = torch.stack([ws for ws, _ in found]).cpu()
     latents = Latents(ws, fingerprint=fingerprint(generator), name=generator.name)
     return Projection(latents, [psnr for _, psnr in found])
@@ -130,11 +130,11 @@ class _Search:
         w = sample_w(generator, 2048)
         self.mean, self.std = w.mean(0).to(self.device), w.std(0).clamp_min(1e-4).to(self.device)
 
-    def run(self, picture: Tensor, fit: str, report: Callable[[int, Tensor], None]) -> tuple[Tensor, float]:
+    def run(self, image: Tensor, fit: str, report: Callable[[int, Tensor], None]) -> tuple[Tensor, float]:
         """[1, C, H, W] -> ws [num_ws, w_dim] and the PSNR."""
-        height, width = picture.shape[2:]
+        height, width = image.shape[2:]
         window = fit_window(WHOLE_FRAME, height, width, fit, self.generator.aspect)
-        target = _Target.of(picture.to(self.device), self.generator.config.img_channels)
+        target = _Target.of(image.to(self.device), self.generator.config.img_channels)
         sizes = _sizes(height, width, self.options.side)
         u = self._candidates(target.resampled(*sizes[0]), window, report)
         u, near = self._nearest(u, target.resampled(*sizes[-1]), window)
@@ -142,7 +142,7 @@ class _Search:
             sizes = sizes[-1:]
         counts = _steps_per_size(self.options.steps, len(sizes))
         done = 0
-        image, psnr = target.picture, 0.0
+        image, psnr = target.image, 0.0
         for stage, (size, steps) in enumerate(zip(sizes, counts, strict=True)):
             last = stage == len(sizes) - 1
             if last and self.options.space == "ws":
@@ -167,25 +167,25 @@ class _Search:
             return u if self.options.space == "ws" else u.mean(1, keepdim=True)
         seeds = [(self.options.seed + i) % (MAX_SEED + 1) for i in range(self.options.candidates)]
         ws = sample(self.generator, seeds)
-        height, width = target.picture.shape[2:]
-        pictures = render(
+        height, width = target.image.shape[2:]
+        images = render(
             self.generator,
             ws,
             height=height,
             width=width,
             window=window,
-            progress=lambda done, total: report(0, target.picture[0]),
+            progress=lambda done, total: report(0, target.image[0]),
         )
-        losses = torch.cat([self._loss(part, target) for part in pictures.split(64)])
+        losses = torch.cat([self._loss(part, target) for part in images.split(64)])
         best = losses.topk(min(self.options.starts, len(losses)), largest=False).indices
         return (ws[best, :1] - self.mean) / self.std
 
     def _nearest(self, u: Tensor, target: _Target, window: Window) -> tuple[Tensor, float]:
         """The starts, or only the best one if it is above `_NEAR`, and the best PSNR."""
-        height, width = target.picture.shape[2:]
+        height, width = target.image.shape[2:]
         ws = (self.mean + self.std * u).expand(-1, self.generator.config.num_ws, -1)
-        pictures = render(self.generator, ws, height=height, width=width, window=window)
-        near = [target.psnr(picture) for picture in pictures]
+        images = render(self.generator, ws, height=height, width=width, window=window)
+        near = [target.psnr(image) for image in images]
         best = max(range(len(near)), key=near.__getitem__)
         return (u[best : best + 1] if near[best] > _NEAR else u), near[best]
 
@@ -203,17 +203,17 @@ class _Search:
         u = u.detach().clone().requires_grad_()
         optimiser = torch.optim.Adam([u], betas=(0.9, 0.99))
         best = torch.full((len(u),), math.inf, device=self.device)
-        found, images = u.detach().clone(), target.picture.expand(len(u), -1, -1, -1).clone()
+        found, images = u.detach().clone(), target.image.expand(len(u), -1, -1, -1).clone()
         for step in range(steps + 1):
             ws = (self.mean + self.std * u).expand(-1, self.generator.config.num_ws, -1)
-            picture = self.generator.synthesis(ws, y, x)
-            losses = self._loss(picture, target)
+            image = self.generator.synthesis(ws, y, x)
+            losses = self._loss(image, target)
             with torch.no_grad():
                 better = losses < best
                 best = torch.where(better, losses, best)
-                found[better], images[better] = u[better], picture[better]
+                found[better], images[better] = u[better], image[better]
                 leader = int(best.argmin())
-            if step == steps or target.error(picture[leader].detach()) < _GOOD_ENOUGH:
+            if step == steps or target.error(image[leader].detach()) < _GOOD_ENOUGH:
                 break
             tell(step, images[leader])
             optimiser.param_groups[0]["lr"] = _RATE * min(1.0, 2 * (1 - step / steps))
@@ -223,12 +223,12 @@ class _Search:
         order = best.argsort()[:keep]
         return found[order], images[order[0]]
 
-    def _loss(self, picture: Tensor, target: _Target) -> Tensor:
+    def _loss(self, image: Tensor, target: _Target) -> Tensor:
         """Squared differences of values and gradients, averaged over scales, [K]."""
-        difference = target.difference(picture)  # scaling and differences are linear, so they apply to the difference
+        difference = target.difference(image)  # scaling and differences are linear, so they apply to the difference
         total = difference.new_zeros(len(difference))
         if self.options.perceptual is not None:
-            total = total + self.options.perceptual(picture, target.picture.expand_as(picture))
+            total = total + self.options.perceptual(image, target.image.expand_as(image))
         scales = min(_SCALES, 1 + int(math.log2(min(difference.shape[2:]))) // 2)
         for scale in range(scales):
             if scale:
@@ -241,20 +241,20 @@ class _Search:
 class _Target(NamedTuple):
     """The image to find, and the weight of each of its values."""
 
-    picture: Tensor  # [1, C, H, W] in -1..1
+    image: Tensor  # [1, C, H, W] in -1..1
     weight: Tensor | None = None  # [1, C, H, W] in 0..1; None: all equal
 
     @classmethod
-    def of(cls, picture: Tensor, channels: int) -> _Target:
+    def of(cls, image: Tensor, channels: int) -> _Target:
         """From an image [1, 1, 3 or 4, H, W], for a generator with this number of channels.
 
         Raises:
             ValueError: the image is fully transparent.
         """
-        target = _to_channels(picture, channels)
-        if picture.shape[1] < 4 or bool((picture[:, 3] >= 1).all()):
+        target = _to_channels(image, channels)
+        if image.shape[1] < 4 or bool((image[:, 3] >= 1).all()):
             return cls(target)
-        alpha = ((picture[:, 3:] + 1) / 2).clamp(0, 1)
+        alpha = ((image[:, 3:] + 1) / 2).clamp(0, 1)
         if not alpha.any():
             raise ValueError("the picture is transparent all over: there is nothing to search for")
         weight = alpha.expand_as(target).clone()
@@ -265,26 +265,26 @@ class _Target(NamedTuple):
     def resampled(self, height: int, width: int) -> _Target:
         """At another size; values of weight 0 do not bleed into the others."""
         if self.weight is None:
-            return _Target(_resampled(self.picture, height, width))
+            return _Target(_resampled(self.image, height, width))
         weight = _resampled(self.weight, height, width).clamp(0, 1)
-        weighted = _resampled(self.picture * self.weight, height, width)
+        weighted = _resampled(self.image * self.weight, height, width)
         return _Target(weighted / weight.clamp_min(1e-4), weight)
 
-    def difference(self, pictures: Tensor) -> Tensor:
+    def difference(self, images: Tensor) -> Tensor:
         """The weighted difference, [K, C, H, W]."""
-        difference = pictures - self.picture
+        difference = images - self.image
         return difference if self.weight is None else difference * self.weight
 
-    def error(self, picture: Tensor) -> Tensor:
+    def error(self, image: Tensor) -> Tensor:
         """Weighted mean squared difference from an image [C, H, W]."""
-        squares = (picture - self.picture[0]).square()
+        squares = (image - self.image[0]).square()
         if self.weight is None:
             return squares.mean()
         return (squares * self.weight[0]).sum() / self.weight.sum()
 
-    def psnr(self, picture: Tensor) -> float:
+    def psnr(self, image: Tensor) -> float:
         """PSNR of an image [C, H, W] in dB."""
-        return 10 * math.log10(4 / max(self.error(picture).item(), 1e-12))
+        return 10 * math.log10(4 / max(self.error(image).item(), 1e-12))
 
 
 def _mean_square(x: Tensor) -> Tensor:
@@ -292,22 +292,22 @@ def _mean_square(x: Tensor) -> Tensor:
     return x.square().flatten(1).sum(1) / max(1, x[0].numel())
 
 
-def _resampled(picture: Tensor, height: int, width: int) -> Tensor:
+def _resampled(image: Tensor, height: int, width: int) -> Tensor:
     """Scale down to samples of the same window, after a blur against aliasing: corner samples stay corner samples."""
     for axis, size in ((2, height), (3, width)):
-        sigma = 0.4 * picture.shape[axis] / size
-        if picture.shape[axis] == size:
+        sigma = 0.4 * image.shape[axis] / size
+        if image.shape[axis] == size:
             continue
-        reach = min(math.ceil(3 * sigma), picture.shape[axis] - 1)
-        kernel = torch.exp(-(torch.arange(-reach, reach + 1, device=picture.device) / sigma).square() / 2)
+        reach = min(math.ceil(3 * sigma), image.shape[axis] - 1)
+        kernel = torch.exp(-(torch.arange(-reach, reach + 1, device=image.device) / sigma).square() / 2)
         shape, pad = [1, 1, 1, 1], [0, 0, 0, 0]
         shape[axis] = -1
         pad[2 * (3 - axis) : 2 * (3 - axis) + 2] = reach, reach
-        kernel = (kernel / kernel.sum()).view(shape).repeat(picture.shape[1], 1, 1, 1)
-        picture = F.conv2d(F.pad(picture, pad, mode="reflect"), kernel, groups=picture.shape[1])
-    if tuple(picture.shape[2:]) == (height, width):
-        return picture
-    return F.interpolate(picture, size=(height, width), mode="bilinear", align_corners=True)
+        kernel = (kernel / kernel.sum()).view(shape).repeat(image.shape[1], 1, 1, 1)
+        image = F.conv2d(F.pad(image, pad, mode="reflect"), kernel, groups=image.shape[1])
+    if tuple(image.shape[2:]) == (height, width):
+        return image
+    return F.interpolate(image, size=(height, width), mode="bilinear", align_corners=True)
 
 
 def _sizes(height: int, width: int, side: int) -> list[tuple[int, int]]:
@@ -325,21 +325,21 @@ def _steps_per_size(steps: int, stages: int) -> list[int]:
     return [*first, steps - sum(first)] if sum(first) < steps else [steps] + [0] * (stages - 1)
 
 
-def _to_channels(picture: Tensor, channels: int) -> Tensor:
-    if picture.shape[1] == channels:
-        return picture
-    color = picture[:, :3].expand(-1, 3, -1, -1)  # without alpha
+def _to_channels(image: Tensor, channels: int) -> Tensor:
+    if image.shape[1] == channels:
+        return image
+    color = image[:, :3].expand(-1, 3, -1, -1)  # without alpha
     if channels == 1:
         return color.mean(1, keepdim=True)
     return color if channels == 3 else torch.cat([color, torch.ones_like(color[:, :1])], 1)
 
 
-def _check(pictures: Tensor, space: str, **numbers: int) -> None:
-    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or min(pictures.shape) < 1:
-        raise ValueError(f"pictures must have the shape [N, 1, 3 or 4, H, W], not {list(pictures.shape)}")
-    if min(pictures.shape[2:]) < 2:
+def _check(images: Tensor, space: str, **numbers: int) -> None:
+    if images.ndim != 4 or images.shape[1] not in (1, 3, 4) or min(images.shape) < 1:
+        raise ValueError(f"images must have the shape [N, 1, 3 or 4, H, W], not {list(images.shape)}")
+    if min(images.shape[2:]) < 2:
         raise ValueError(
-            f"an image of {pictures.shape[3]} x {pictures.shape[2]} pixels is too small: at least 2 x 2 are needed"
+            f"an image of {images.shape[3]} x {images.shape[2]} pixels is too small: at least 2 x 2 are needed"
         )
     if space not in PROJECTION_SPACES:
         raise ValueError(f"space must be one of {list(PROJECTION_SPACES)}, not {space!r}")

@@ -194,7 +194,7 @@ class DevicePicture:
     def bands(
         self, i: int, band: int | None = None, first_row: int = 0
     ) -> Iterator[tuple[int, int, Callable[[Tensor], None]]]:
-        """See `render._Picture.bands`."""
+        """See `render._CpuImageRenderer.bands`."""
         k, height = self.spec.supersample, self.spec.height
         band = band or max(1, BAND_SAMPLES // k)
         self.advance(first_row * (self.spec.width + k * self.line_work))

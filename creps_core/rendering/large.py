@@ -98,15 +98,10 @@ def render_to_file(
     dtype, band = (torch.uint8, BLOCK) if bits == 8 else (torch.float32, BLOCK // 4)  # of equal size in bytes
     bands = partial(render_image_bands, generator, ws, spec, dtype=dtype, band=band)
     bands()  # validates the arguments before any file is touched
-    target = check_target(path)
     size = spec.height, spec.width, generator.config.img_channels
     preview = preview or AreaPreview(*size)
     most = writer_class.max_bytes(*size, bits)
-    job = _job(generator, ws, spec, bits, writer_class)
-    try:
-        file = ResumableFile(target, job, _description(generator, spec, bits, path), resume, clear_others)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    file = _open_partial(path, _job(generator, ws, spec, bits, writer_class), generator, resume, clear_others)
     writer = writer_class(file.file, *size, bits, text)
     try:
         _check_space(path, most, file.size)
@@ -116,10 +111,8 @@ def render_to_file(
         return RenderedFile(path, file.commit(), resumed_row, preview.image, file.others)
     except BaseException as error:
         file.stop()
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            raise OSError(_disk_full(path, file, most)) from error
         if isinstance(error, OSError) and error.errno:
-            raise cannot_write(path, error) from error
+            raise _explained(error, path, file, most) from error
         raise
     finally:
         writer.close()
@@ -137,6 +130,19 @@ def _job(
         "precision": precision_of(generator, spec.precision).name,
         "format": writer_class.__name__,
     }
+
+
+def _open_partial(
+    path: Path, job: dict[str, Any], generator: Generator, resume: bool, clear_others: bool
+) -> ResumableFile:
+    """The partial file of a job, with a description for users who find it incomplete."""
+    height, width, bits, *_ = job["picture"]
+    description = f"{width} x {height} of {generator.name}, {bits} bits, {path.suffix.lower()}, begun as {path.name}"
+    target = check_target(path)
+    try:
+        return ResumableFile(target, job, description, resume, clear_others)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _resume_or_begin(file: ResumableFile, writer: ImageWriter, preview: AreaPreview) -> None:
@@ -248,12 +254,6 @@ def _blocks(bands: Iterator[tuple[int, Tensor]], height: int, dtype: np.dtype) -
             yield block[:stop]
 
 
-def _description(generator: Generator, spec: ImageSpec, bits: int, path: Path) -> str:
-    """What is being rendered, for users who find it incomplete."""
-    name, kind = generator.name, path.suffix.lower()
-    return f"{spec.width} x {spec.height} of {name}, {bits} bits, {kind}, begun as {path.name}"
-
-
 def _check_space(path: Path, most_bytes: int, written: int) -> None:
     """Raise OSError unless the disk has room for the largest possible rest of the file."""
     needed, free = most_bytes - written + _SPARE_BYTES, shutil.disk_usage(path.parent).free
@@ -264,9 +264,12 @@ def _check_space(path: Path, most_bytes: int, written: int) -> None:
         )
 
 
-def _disk_full(path: Path, file: ResumableFile, most_bytes: int) -> str:
+def _explained(error: OSError, path: Path, file: ResumableFile, most_bytes: int) -> OSError:
+    """An error of writing with what the user can do about it."""
+    if error.errno not in _DISK_FULL:
+        return cannot_write(path, error)
     kept = f"{file.rows} rows are kept: free" if file.rows else "Free"
-    return (
+    return OSError(
         f"{path.name}: the disk is full. {kept} up to {_bytes(most_bytes - file.size)} and render the same "
         "picture in the same folder again"
     )

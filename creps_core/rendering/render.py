@@ -107,9 +107,9 @@ def render_image(
     out = spec.output(generator, len(ws), out)
     transfer = cache.transfer if cache is not None else None
     own = transfer_for(generator, 2 if len(ws) > 1 else 0) if transfer is None else None
-    picture = _picture(generator, ws, spec, progress, cache, transfer or own)
+    renderer = _image_renderer(generator, ws, spec, progress, cache, transfer or own)
     for i in range(len(ws)):
-        for top, bottom, paint in picture.bands(i):
+        for top, bottom, paint in renderer.bands(i):
             paint(out[i, :, top:bottom])
     if own is not None:
         own.finish()
@@ -164,12 +164,12 @@ def render_image_bands(
         raise ValueError(f"band must be at least 1, not {band}, and first_row from 0 to {spec.height}, not {first_row}")
     check_ws(generator.config, ws)
     transfer = transfer_for(generator)
-    picture = _picture(generator, ws, spec, progress, None, transfer)
+    renderer = _image_renderer(generator, ws, spec, progress, None, transfer)
 
     def bands() -> Iterator[tuple[int, Tensor]]:
         pixels = torch.empty((min(band, spec.height), spec.width, generator.config.img_channels), dtype=dtype)
         pixels = rearrange(pixels, "h w c -> c h w")
-        for top, bottom, paint in picture.bands(0, band, first_row):
+        for top, bottom, paint in renderer.bands(0, band, first_row):
             paint(pixels[:, : bottom - top])
             if transfer is not None:
                 transfer.finish()
@@ -232,14 +232,14 @@ class RenderCache:
             self._lines[line] = positions, lines
 
 
-def _picture(
+def _image_renderer(
     generator: Generator,
     ws: Tensor,
     spec: ImageSpec,
     progress: Progress | None,
     cache: RenderCache | None,
     transfer: Transfer | None,
-) -> _Picture | DevicePicture:
+) -> _CpuImageRenderer | DevicePicture:
     """The renderer of an image, on a CPU or on a GPU."""
     config, k = generator.config, spec.supersample
     counter, line_work = WorkCounter(progress), _pixels_per_position(config)
@@ -248,10 +248,10 @@ def _picture(
         precision = precision_of(generator, spec.precision)
         return DevicePicture(renderer_of(generator), ws, spec, precision, transfer, counter.add, line_work)
     dtype = kernels.resolve_precision(spec.precision)
-    return _Picture(generator, ws, spec, dtype, counter, line_work, cache or RenderCache())
+    return _CpuImageRenderer(generator, ws, spec, dtype, counter, line_work, cache or RenderCache())
 
 
-class _Picture:
+class _CpuImageRenderer:
     """Renders an image on a CPU, or on a device without a renderer of its own: positions, then lines, then pixels."""
 
     def __init__(

@@ -109,8 +109,8 @@ def test_channels_start_and_a_loss_of_ones_own():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"pictures": torch.zeros(3, 8, 8)}, "shape"),
-        ({"pictures": torch.zeros(1, 3, 1, 8)}, "too small"),
+        ({"images": torch.zeros(3, 8, 8)}, "shape"),
+        ({"images": torch.zeros(1, 3, 1, 8)}, "too small"),
         ({"space": "s"}, "space"),
         ({"steps": 0}, "steps"),
         ({"side": 4}, "side"),
@@ -119,7 +119,7 @@ def test_channels_start_and_a_loss_of_ones_own():
     ],
 )
 def test_bad_arguments_are_named(arguments: dict, message: str):
-    arguments = {"pictures": torch.zeros(1, 3, 8, 8), **arguments}
+    arguments = {"images": torch.zeros(1, 3, 8, 8), **arguments}
     with pytest.raises(ValueError, match=message):
         project(GENERATOR, **arguments)
 
