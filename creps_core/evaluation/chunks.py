@@ -88,8 +88,13 @@ def collect_rows(
     process.wait()
     if not process.is_first:
         return {}
+    return _read_rows(folder, count, columns, chunk)
+
+
+def _read_rows(folder: Path, count: int, columns: tuple[str, ...], chunk: int) -> dict[str, Tensor]:
+    """Rows 0 to `count` - 1 from the chunks. Raises TrainingError: some are missing."""
     found: dict[str, list[Tensor]] = {name: [] for name in columns}
-    for start in starts:
+    for start in range(0, count, chunk):
         stop = min(start + chunk, count)
         if not _has_rows(folder, start, stop, columns):
             raise TrainingError(

@@ -77,7 +77,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--grid-side", type=int, default=128, help="size of each of the 8 x 8 pictures of grid.png")
     p.add_argument("--seed", type=int, default=0, help="seed of the first picture, and of all random choices")
     p.add_argument("--device", help="cpu, cuda...; default: a GPU if there is one")
-    m = p.add_argument_group("metrics of the papers", "Their weights are not part of this package; docs/evaluation.md.")
+    _add_network_arguments(p)
+
+
+def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the metrics of the papers."""
+    m = parser.add_argument_group(
+        "metrics of the papers", "Their weights are not part of this package; docs/evaluation.md."
+    )
     m.add_argument("--inception", type=Path, metavar="FILE", help="torch-fidelity's Inception, for fid, kid, prc, isc")
     m.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's VGG-16, for prc as in the papers, and ppl")
     m.add_argument("--lpips", type=Path, metavar="FILE", help="torch-fidelity's LPIPS, for ppl")

@@ -109,10 +109,10 @@ def test_damaged_entries_are_skipped(tmp_path: Path):
             path.write_bytes(data)
         else:
             patched(path, where, offset, value)
-        pictures = open_dataset(path, resolution=SIDE)
-        assert pictures.names == ["good.png"]
-        assert pictures.report.skipped[0][0] == where
-        return pictures.report.skipped[0][1]
+        dataset = open_dataset(path, resolution=SIDE)
+        assert dataset.names == ["good.png"]
+        assert dataset.report.skipped[0][0] == where
+        return dataset.report.skipped[0][1]
 
     stored, deflated = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
     assert skipped(stored, CHECKSUM, b"\0\0\0\0") == f"{DAMAGED} (its checksum is wrong)"
@@ -130,6 +130,6 @@ def test_damaged_entries_are_skipped(tmp_path: Path):
     files = {"good.png": encoded(colours(0)), "x.png": encoded(colours(1)), "dataset.json": labels}
     path = patched(zipped(tmp_path / "labels.zip", files), "x.png", METHOD, b"\x0c\0")
     assert open_dataset(path, resolution=SIDE, use_labels=True).c_dim == 2
-    pictures = open_dataset(tmp_path / "twice.zip", resolution=SIDE)
-    assert pictures.report.skipped == [("x.png", "another entry has the same name")]
-    assert np.array_equal(array(pictures), colours(0))
+    dataset = open_dataset(tmp_path / "twice.zip", resolution=SIDE)
+    assert dataset.report.skipped == [("x.png", "another entry has the same name")]
+    assert np.array_equal(array(dataset), colours(0))

@@ -22,14 +22,14 @@ def numbers(batches: Batches, count: int) -> list[int]:
 
 
 def test_order():
-    pictures = make()
-    with Batches(pictures, 3, seed=5) as batches:
+    dataset = make()
+    with Batches(dataset, 3, seed=5) as batches:
         seen = numbers(batches, 14)
     expected = [int(i) for epoch in range(6) for i in np.random.default_rng([5, epoch]).permutation(7)]
     assert seen == expected
-    with Batches(pictures, 50, seed=5) as batches:  # several epochs in one batch
+    with Batches(dataset, 50, seed=5) as batches:  # several epochs in one batch
         assert numbers(batches, 1)[:42] == expected
-    with Batches(pictures, 3, seed=6) as batches:
+    with Batches(dataset, 3, seed=6) as batches:
         assert numbers(batches, 14) != expected
     with Batches(make(mirror=True), 14) as batches:
         assert sorted(numbers(batches, 1)) == sorted(2 * [*range(7)])
@@ -41,28 +41,28 @@ def test_a_resumed_run_sees_the_same_images():
         left, top = rng.uniform(0, 0.5, 2)
         return left, top, left + 0.5, top + 0.5
 
-    pictures = from_images(torch.rand(7, 8, 8, 3), resolution=8)
-    with Batches(pictures, 4, seed=1, window=window) as batches:
+    dataset = from_images(torch.rand(7, 8, 8, 3), resolution=8)
+    with Batches(dataset, 4, seed=1, window=window) as batches:
         whole = [next(batches) for _ in range(12)]
     assert len({tuple(part.tolist()) for batch in whole for part in batch.windows}) == 48
     for workers, prefetch, seen in ((1, 1, 0), (4, 9, 5), (3, 2, 11)):
-        with Batches(pictures, 4, seed=1, window=window, start=4 * seen, workers=workers, prefetch=prefetch) as batches:
+        with Batches(dataset, 4, seed=1, window=window, start=4 * seen, workers=workers, prefetch=prefetch) as batches:
             for expected in whole[seen:]:
                 batch = next(batches)
                 assert torch.equal(batch.images, expected.images)
                 assert torch.equal(batch.windows, expected.windows)
                 assert batch.windows.dtype == torch.float64
     # Another batch size, as after a change of settings.
-    with Batches(pictures, 8, seed=1, window=window, start=8) as batches:
+    with Batches(dataset, 8, seed=1, window=window, start=8) as batches:
         assert torch.equal(next(batches).images, torch.cat([whole[2].images, whole[3].images]))
 
 
 def test_processes_share_one_order():
-    pictures = make()
-    with Batches(pictures, 6, start=12) as batches:
+    dataset = make()
+    with Batches(dataset, 6, start=12) as batches:
         alone = [next(batches) for _ in range(5)]
     with contextlib.ExitStack() as stack:
-        ranks = [stack.enter_context(Batches(pictures, 2, start=12, rank=rank, world=3)) for rank in range(3)]
+        ranks = [stack.enter_context(Batches(dataset, 2, start=12, rank=rank, world=3)) for rank in range(3)]
         for expected in alone:  # every third image each
             together = torch.stack([next(batches).images for batches in ranks], 1).flatten(0, 1)
             assert torch.equal(together, expected.images)
@@ -83,10 +83,10 @@ def test_errors_of_threads_surface():
             raise RuntimeError("out of order")
         return 0, 0, 1, 1
 
-    pictures = make()
-    with Batches(pictures, 3) as batches:
+    dataset = make()
+    with Batches(dataset, 3) as batches:
         expected = numbers(batches, 8)
-    with Batches(pictures, 3, window=window) as batches:
+    with Batches(dataset, 3, window=window) as batches:
         seen = numbers(batches, 2)
         fail.set()
 
@@ -102,7 +102,7 @@ def test_errors_of_threads_surface():
     with pytest.raises(ValueError, match="closed"):
         next(batches)
     with (
-        Batches(pictures, 3, window=lambda rng, side: (0.0, 0.0, 2.0, 1.0)) as batches,
+        Batches(dataset, 3, window=lambda rng, side: (0.0, 0.0, 2.0, 1.0)) as batches,
         pytest.raises(ValueError, match="a window must"),
     ):
         next(batches)
@@ -110,7 +110,7 @@ def test_errors_of_threads_surface():
 
 
 def test_arguments_of_batches():
-    pictures = make()
+    dataset = make()
     for options, match in (
         ({"batch": 0}, "batch must be 1"),
         ({"seed": -1}, "seed must be 0"),
@@ -120,7 +120,7 @@ def test_arguments_of_batches():
         ({"prefetch": 0}, "workers and prefetch"),
     ):
         with pytest.raises(ValueError, match=match):
-            Batches(pictures, **{"batch": 2, **options})  # type: ignore
+            Batches(dataset, **{"batch": 2, **options})  # type: ignore
 
 
 def test_waiting_is_counted():

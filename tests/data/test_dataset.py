@@ -47,9 +47,9 @@ def test_files_that_are_no_images_are_ignored(tmp_path: Path):
     others |= {"__MACOSX/._x.png": b"?", ".git/x.png": b"?", "sub/notes.PDF": b"%PDF"}
     files = {"NAMELESS": encoded(colours(1)), "b.PNG": encoded(colours(2))}
     for source in (write(tmp_path / "f", files | others), zipped(tmp_path / "f.zip", files | others)):
-        pictures = open_dataset(source, resolution=SIDE)
-        assert pictures.names == ["NAMELESS", "b.PNG"]
-        assert pictures.report.skipped == []
+        dataset = open_dataset(source, resolution=SIDE)
+        assert dataset.names == ["NAMELESS", "b.PNG"]
+        assert dataset.report.skipped == []
 
 
 def test_links(tmp_path: Path):
@@ -62,10 +62,10 @@ def test_links(tmp_path: Path):
         (folder / "nowhere.png").symlink_to(tmp_path / "missing")
     except OSError:
         pytest.skip("no links here")
-    pictures = open_dataset(folder, resolution=SIDE)
-    assert pictures.names == ["a.png", "deep/b.png", "to_file.png"]
+    dataset = open_dataset(folder, resolution=SIDE)
+    assert dataset.names == ["a.png", "deep/b.png", "to_file.png"]
     followed = "link to a folder, not followed: give that folder, or copy it"
-    assert pictures.report.skipped == [
+    assert dataset.report.skipped == [
         ("deep/loop/", followed),
         ("nowhere.png", "not a file, or a link that leads nowhere"),
         ("to_folder/", followed),
@@ -152,12 +152,12 @@ def test_memory_is_bounded(tmp_path: Path):
 
 def test_files_that_change(tmp_path: Path):
     folder = write(tmp_path, numbered(2, side=32))
-    pictures = open_dataset(folder, resolution=SIDE, max_side=32, cache_bytes=0)
-    (folder / pictures.names[0]).write_bytes(encoded(colours(0)))
+    dataset = open_dataset(folder, resolution=SIDE, max_side=32, cache_bytes=0)
+    (folder / dataset.names[0]).write_bytes(encoded(colours(0)))
     with pytest.raises(DatasetError, match="another picture than when the data set was opened"):
-        pictures.images([0])
-    (folder / pictures.names[0]).unlink()
-    with Batches(pictures, 2) as batches, pytest.raises(DatasetError, match="is not now: cannot be read"):
+        dataset.images([0])
+    (folder / dataset.names[0]).unlink()
+    with Batches(dataset, 2) as batches, pytest.raises(DatasetError, match="is not now: cannot be read"):
         next(batches)
 
 
@@ -165,7 +165,7 @@ def test_a_random_choice_of_images(tmp_path: Path):
     files = numbered(20) | {f"bad{number}.png": b"" for number in range(5)}
     folder = write(tmp_path, files)
     chosen = [open_dataset(folder, resolution=SIDE, max_pictures=8, seed=seed, workers=2) for seed in (0, 0, 1)]
-    assert [len(pictures) for pictures in chosen] == [8, 8, 8]
+    assert [len(dataset) for dataset in chosen] == [8, 8, 8]
     assert chosen[0].names == chosen[1].names == sorted(chosen[0].names)
     assert chosen[0].names != chosen[2].names
     assert len(open_dataset(folder, resolution=SIDE, max_pictures=22)) == 20
@@ -193,13 +193,13 @@ def test_progress_and_interruption(tmp_path: Path):
 
 
 def test_mirror(tmp_path: Path):
-    pictures = open_dataset(write(tmp_path, numbered(3, side=32)), resolution=SIDE, mirror=True, max_side=32)
-    assert len(pictures) == 6
-    plain, flipped = pictures.images(range(3)), pictures.images(range(3, 6))
+    dataset = open_dataset(write(tmp_path, numbered(3, side=32)), resolution=SIDE, mirror=True, max_side=32)
+    assert len(dataset) == 6
+    plain, flipped = dataset.images(range(3)), dataset.images(range(3, 6))
     assert (flipped.int() - plain.flip(3).int()).abs().max() <= 1
     window = (0.1, 0.2, 0.7, 0.9)
     other = (1 - 0.7, 0.2, 1 - 0.1, 0.9)
-    cut = pictures.images([4], windows=[window]).int() - pictures.images([1], windows=[other]).flip(3).int()
+    cut = dataset.images([4], windows=[window]).int() - dataset.images([1], windows=[other]).flip(3).int()
     assert cut.abs().max() <= 1
     exact = open_dataset(tmp_path, resolution=32, mirror=True)
     assert torch.equal(exact.images([5]), exact.images([2]).flip(3))
@@ -210,9 +210,9 @@ def test_windows(tmp_path: Path, channels: int):
     data = colours(5, 64, 64, 4)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     stored = Image.fromarray(data).convert(mode)
-    pictures = opened(tmp_path, encoded(stored), channels=channels, max_side=64)
+    dataset = opened(tmp_path, encoded(stored), channels=channels, max_side=64)
     windows = [(0.0, 0.0, 1.0, 1.0), (0.11, 0.23, 0.57, 0.97), (0.9, 0.0, 1.0, 0.1), (0.25, 0.5, 0.5, 0.75)]
-    found = pictures.images([0] * 4, windows=windows).permute(0, 2, 3, 1).numpy().astype(int)
+    found = dataset.images([0] * 4, windows=windows).permute(0, 2, 3, 1).numpy().astype(int)
     for window, ours in zip(windows, found, strict=True):
         pixels = tuple(64 * edge for edge in window)
         expected = stored.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=pixels)
@@ -221,12 +221,12 @@ def test_windows(tmp_path: Path, channels: int):
         assert difference[..., :3].max() <= (1 if channels < 4 or window != windows[3] else 255)
     aligned = np.asarray(stored).reshape(64, 64, channels)[32:48, 16:32]
     assert np.array_equal(found[3], aligned)
-    assert np.array_equal(array(pictures), found[0])
+    assert np.array_equal(array(dataset), found[0])
     for bad in ((0.5, 0, 0.5, 1), (0, 0, 1.1, 1), (-0.1, 0, 1, 1), (0, 1, 1, 0), (0, 0, float("nan"), 1)):
         with pytest.raises(ValueError, match="a window must be"):
-            pictures.images([0], windows=[bad])
+            dataset.images([0], windows=[bad])
     with pytest.raises(ValueError, match="2 windows for 1 pictures"):
-        pictures.images([0], windows=windows[:2])
+        dataset.images([0], windows=windows[:2])
 
 
 def test_pictures_in_memory_are_as_those_in_files(tmp_path: Path):

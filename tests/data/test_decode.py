@@ -69,11 +69,11 @@ def test_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled_in: boo
         if kind in Image.SAVE:
             options = {"sizes": [(32, 32)]} if name == "ico" else {}
             files[f"x.{name}"] = encoded(picture, kind, **options)
-    pictures = open_dataset(write(tmp_path, files), resolution=32)
-    assert pictures.report.skipped == []
-    assert len(pictures.names) == len(files) > 9
-    for index, name in enumerate(pictures.names):
-        assert np.abs(array(pictures, index).astype(int) - picture).max() < 40, name
+    dataset = open_dataset(write(tmp_path, files), resolution=32)
+    assert dataset.report.skipped == []
+    assert len(dataset.names) == len(files) > 9
+    for index, name in enumerate(dataset.names):
+        assert np.abs(array(dataset, index).astype(int) - picture).max() < 40, name
 
 
 def test_a_large_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -121,9 +121,9 @@ def test_transparency(tmp_path: Path):
     on_white[:8] = 255
     laid = {"transparent, laid on white": 1}
     for kind, name in (("PNG", "x.png"), ("TIFF", "y.tif")):
-        pictures = opened(tmp_path / kind, encoded(clear, kind), name)
-        assert pictures.report.notes == laid
-        assert np.array_equal(array(pictures), on_white)
+        dataset = opened(tmp_path / kind, encoded(clear, kind), name)
+        assert dataset.report.notes == laid
+        assert np.array_equal(array(dataset), on_white)
     blended = array(opened(tmp_path, encoded(half))).astype(float)
     assert np.abs(blended - (half[..., :3] * (128 / 255) + 127)).max() <= 1
     kept = opened(tmp_path, encoded(clear), channels=4)
@@ -134,17 +134,17 @@ def test_transparency(tmp_path: Path):
     opaque[..., 3] = 255
     assert opened(tmp_path, encoded(opaque)).report.notes == {}
     grey = Image.fromarray(clear).convert("LA")
-    pictures = opened(tmp_path, encoded(grey), channels=1)
-    assert pictures.report.notes == laid
-    assert (array(pictures)[:8] == 255).all()
-    assert np.array_equal(array(pictures)[8:, :, 0], np.asarray(grey)[8:, :, 0])
+    dataset = opened(tmp_path, encoded(grey), channels=1)
+    assert dataset.report.notes == laid
+    assert (array(dataset)[:8] == 255).all()
+    assert np.array_equal(array(dataset)[8:, :, 0], np.asarray(grey)[8:, :, 0])
     # A palette entry, or a colour of an image without palette, can mean "transparent".
     palette = Image.new("P", (SIDE, SIDE), 0)
     palette.putpalette([10, 20, 30, 200, 100, 50])
     palette.paste(1, (0, 0, 8, SIDE))
-    pictures = opened(tmp_path, encoded(palette, transparency=0))
-    assert pictures.report.notes == laid
-    assert [array(pictures)[0, column].tolist() for column in (0, 8)] == [[200, 100, 50], [255, 255, 255]]
+    dataset = opened(tmp_path, encoded(palette, transparency=0))
+    assert dataset.report.notes == laid
+    assert [array(dataset)[0, column].tolist() for column in (0, 8)] == [[200, 100, 50], [255, 255, 255]]
     plain = Image.new("RGB", (SIDE, SIDE), (1, 2, 3))
     assert (array(opened(tmp_path, encoded(plain, transparency=(1, 2, 3)))) == 255).all()
 
@@ -153,17 +153,17 @@ def test_deep_pictures(tmp_path: Path):
     values = np.linspace(0, 65535, SIDE * SIDE).reshape(SIDE, SIDE)
     deep = values.astype(np.uint16)
     for kind, name in (("PNG", "a.png"), ("TIFF", "b.tif")):
-        pictures = opened(tmp_path / kind, encoded(deep, kind), name, channels=1)
-        assert np.array_equal(array(pictures)[..., 0], np.rint(deep / 257).astype(np.uint8))
+        dataset = opened(tmp_path / kind, encoded(deep, kind), name, channels=1)
+        assert np.array_equal(array(dataset)[..., 0], np.rint(deep / 257).astype(np.uint8))
     big_endian = Image.frombytes("I;16B", (SIDE, SIDE), deep.astype(">u2").tobytes())
     assert np.array_equal(np.asarray(to_8_bit(big_endian, None, b"", [])), np.rint(deep / 257).astype(np.uint8))
     whole = Image.fromarray(values.astype(np.int32))
-    pictures = opened(tmp_path / "int", encoded(whole, "TIFF"), "c.tif", channels=1)
-    assert np.array_equal(array(pictures)[..., 0], np.rint(deep / 257).astype(np.uint8))
+    dataset = opened(tmp_path / "int", encoded(whole, "TIFF"), "c.tif", channels=1)
+    assert np.array_equal(array(dataset)[..., 0], np.rint(deep / 257).astype(np.uint8))
     assert opened(tmp_path / "int", encoded(whole, "TIFF"), "c.tif").report.notes == {"grey, shown as colour": 1}
     unit = (values / 65535).astype(np.float32)
-    pictures = opened(tmp_path / "float", encoded(unit, "TIFF"), "d.tif", channels=1)
-    assert np.array_equal(array(pictures)[..., 0], np.rint(unit * 255).astype(np.uint8))
+    dataset = opened(tmp_path / "float", encoded(unit, "TIFF"), "d.tif", channels=1)
+    assert np.array_equal(array(dataset)[..., 0], np.rint(unit * 255).astype(np.uint8))
     for bad, why in (
         (unit * 300, "floating-point values from 0 to 300; only 0 to 1 and 0 to 255 are read"),
         (unit * np.float32(np.nan), "floating-point values from nan to nan; only 0 to 1 and 0 to 255 are read"),
@@ -173,9 +173,9 @@ def test_deep_pictures(tmp_path: Path):
 
 
 def test_cmyk(tmp_path: Path):
-    pictures = opened(tmp_path, encoded(Image.new("CMYK", (SIDE, SIDE), (0, 255, 255, 0)), "TIFF"), "x.tif")
-    assert pictures.report.notes == {"CMYK, converted to RGB": 1}
-    assert array(pictures)[0, 0].tolist() == [255, 0, 0]
+    dataset = opened(tmp_path, encoded(Image.new("CMYK", (SIDE, SIDE), (0, 255, 255, 0)), "TIFF"), "x.tif")
+    assert dataset.report.notes == {"CMYK, converted to RGB": 1}
+    assert array(dataset)[0, 0].tolist() == [255, 0, 0]
     jpeg = encoded(Image.new("CMYK", (SIDE, SIDE), (0, 255, 255, 0)), "JPEG")
     assert np.abs(array(opened(tmp_path / "jpeg", jpeg, "x.jpg")) - np.array([255.0, 0, 0])).max() < 8
 
@@ -184,13 +184,13 @@ def test_animations(tmp_path: Path):
     frames = [Image.fromarray(colours(seed)).quantize(64).convert("RGB") for seed in range(3)]
     for kind in ("GIF", "WEBP", "PNG"):
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
-        pictures = opened(tmp_path / kind, data, f"x.{kind.lower()}")
-        assert pictures.report.notes == {"animated, first frame": 1}
-        assert np.array_equal(array(pictures), np.asarray(frames[0]))
+        dataset = opened(tmp_path / kind, data, f"x.{kind.lower()}")
+        assert dataset.report.notes == {"animated, first frame": 1}
+        assert np.array_equal(array(dataset), np.asarray(frames[0]))
     pages = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
-    pictures = opened(tmp_path / "tiff", pages, "x.tif")
-    assert pictures.report.notes == {"several pages, first page": 1}
-    assert np.array_equal(array(pictures), np.asarray(frames[0]))
+    dataset = opened(tmp_path / "tiff", pages, "x.tif")
+    assert dataset.report.notes == {"several pages, first page": 1}
+    assert np.array_equal(array(dataset), np.asarray(frames[0]))
 
 
 @pytest.mark.parametrize(("kind", "name"), [("PNG", "x.png"), ("TIFF", "x.tif"), ("JPEG", "x.jpg")])
@@ -199,7 +199,7 @@ def test_orientation(tmp_path: Path, kind: str, name: str, orientation: int):
     stored = smooth(48, 32)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    pictures = opened(tmp_path, encoded(stored, kind, exif=exif), name, crop="resize")
+    dataset = opened(tmp_path, encoded(stored, kind, exif=exif), name, crop="resize")
     # By the EXIF standard: where the file's first row and first column appear.
     turned = {
         1: stored,
@@ -212,15 +212,15 @@ def test_orientation(tmp_path: Path, kind: str, name: str, orientation: int):
         8: stored.swapaxes(0, 1)[::-1],
     }[orientation]
     expected = Image.fromarray(np.ascontiguousarray(turned)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    assert np.abs(array(pictures).astype(int) - np.asarray(expected)).max() < (12 if kind == "JPEG" else 2)
-    assert pictures.report.notes == ({} if orientation == 1 else {"turned by EXIF": 1})
+    assert np.abs(array(dataset).astype(int) - np.asarray(expected)).max() < (12 if kind == "JPEG" else 2)
+    assert dataset.report.notes == ({} if orientation == 1 else {"turned by EXIF": 1})
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_is_ignored(tmp_path: Path):
-    pictures = opened(tmp_path, encoded(colours(0), exif=b"Exif\0\0II*\0" + b"\xff" * 9))
-    assert pictures.report.notes == {}
-    assert np.array_equal(array(pictures), colours(0))
+    dataset = opened(tmp_path, encoded(colours(0), exif=b"Exif\0\0II*\0" + b"\xff" * 9))
+    assert dataset.report.notes == {}
+    assert np.array_equal(array(dataset), colours(0))
 
 
 def test_large_jpegs_are_decoded_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -228,11 +228,11 @@ def test_large_jpegs_are_decoded_small(tmp_path: Path, monkeypatch: pytest.Monke
     plain = Image.Image.crop
     monkeypatch.setattr(Image.Image, "crop", lambda self, box: sizes.append(self.size) or plain(self, box))
     data = encoded(smooth(500, 300), "JPEG", quality=95)
-    pictures = opened(tmp_path, data, "x.jpg")
+    dataset = opened(tmp_path, data, "x.jpg")
     assert sizes == [(63, 38)]  # an eighth, more than twice the side
     whole = Image.open(io.BytesIO(data)).convert("RGB")
     middle = plain(whole, (100, 0, 400, 300)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    assert np.abs(array(pictures).astype(int) - np.asarray(middle)).max() < 6
+    assert np.abs(array(dataset).astype(int) - np.asarray(middle)).max() < 6
     assert opened(tmp_path, data, "x.jpg", max_side=300).stored_side(0) == 300
     assert sizes[1:] == [(500, 300)]
 

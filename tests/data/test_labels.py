@@ -21,18 +21,18 @@ def test_classes(tmp_path: Path):
     names = list(numbered(5))
     entries = [[names[0], 2], [names[1].replace("/", "\\"), 0], [names[3], 4], [names[4], None]]
     write(tmp_path, {"README": b"hello"})
-    pictures = labelled(tmp_path, {"labels": entries}, mirror=True)
-    assert pictures.c_dim == 5
-    assert pictures.names == [names[0], names[1], names[3]]
-    assert pictures.report.skipped == [(names[2], "no label"), (names[4], "no label")]
-    labels = pictures.labels([0, 1, 2, 3])
+    dataset = labelled(tmp_path, {"labels": entries}, mirror=True)
+    assert dataset.c_dim == 5
+    assert dataset.names == [names[0], names[1], names[3]]
+    assert dataset.report.skipped == [(names[2], "no label"), (names[4], "no label")]
+    labels = dataset.labels([0, 1, 2, 3])
     assert labels.dtype == torch.float32
     assert labels.argmax(1).tolist() == [2, 0, 4, 2]
     assert labels.sum(1).tolist() == [1, 1, 1, 1]
-    with Batches(pictures, 7) as batches:
+    with Batches(dataset, 7) as batches:
         batch = next(batches)
         indices = [int(batches._order(0)[k]) for k in range(6)]
-        assert torch.equal(batch.labels[:6], pictures.labels(indices))
+        assert torch.equal(batch.labels[:6], dataset.labels(indices))
     assert open_dataset(tmp_path, resolution=SIDE).c_dim == 0
     # A file with a label may turn out not to be an image.
     write(tmp_path, {names[3]: b""})
@@ -43,16 +43,16 @@ def test_classes(tmp_path: Path):
 
 def test_vectors(tmp_path: Path):
     names = list(numbered(5))
-    pictures = labelled(tmp_path, {"labels": [[name, [number, -0.5]] for number, name in enumerate(names)]})
-    assert pictures.c_dim == 2
-    assert pictures.labels([4, 0]).tolist() == [[4, -0.5], [0, -0.5]]
+    dataset = labelled(tmp_path, {"labels": [[name, [number, -0.5]] for number, name in enumerate(names)]})
+    assert dataset.c_dim == 2
+    assert dataset.labels([4, 0]).tolist() == [[4, -0.5], [0, -0.5]]
 
 
 def test_labels_in_the_one_folder_of_an_archive(tmp_path: Path):
     content = json.dumps({"labels": [["a.png", 0], ["b.png", 1]]}).encode()
     files = {"mine/dataset.json": content, "mine/a.png": encoded(colours(0)), "mine/b.png": encoded(colours(1))}
-    pictures = open_dataset(zipped(tmp_path / "x.zip", files), resolution=SIDE, use_labels=True)
-    assert pictures.labels([0, 1]).tolist() == [[1, 0], [0, 1]]
+    dataset = open_dataset(zipped(tmp_path / "x.zip", files), resolution=SIDE, use_labels=True)
+    assert dataset.labels([0, 1]).tolist() == [[1, 0], [0, 1]]
 
 
 def test_labels_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -38,33 +38,33 @@ def test_a_dark_picture_is_no_bomb(tmp_path: Path):
     lines = np.full((1500, 1500), 255, np.uint8)
     lines[::100] = 0
     files = {"a.png": PNG, "dark.tif": dark, "lines.bmp": encoded(lines, "BMP")}
-    pictures = open_dataset(zipped(tmp_path / "x.zip", files, zipfile.ZIP_DEFLATED), resolution=SIDE)
-    assert pictures.names == ["a.png", "dark.tif", "lines.bmp"]
-    assert array(pictures, 1).max() == 0
+    dataset = open_dataset(zipped(tmp_path / "x.zip", files, zipfile.ZIP_DEFLATED), resolution=SIDE)
+    assert dataset.names == ["a.png", "dark.tif", "lines.bmp"]
+    assert array(dataset, 1).max() == 0
 
 
 @pytest.mark.parametrize(
     "name", ["/", "//", "../notes.txt", "a/../../notes.txt", "C:/Users/me/notes.txt", "/etc/motd.txt"]
 )
 def test_a_strange_entry_does_not_spoil_the_archive(tmp_path: Path, name: str):
-    pictures = open_dataset(zipped(tmp_path / "x.zip", {"a.png": PNG, name: b"text"}), resolution=SIDE)
-    assert pictures.names == ["a.png"]
-    assert [reason for _, reason in pictures.report.skipped] == (
+    dataset = open_dataset(zipped(tmp_path / "x.zip", {"a.png": PNG, name: b"text"}), resolution=SIDE)
+    assert dataset.names == ["a.png"]
+    assert [reason for _, reason in dataset.report.skipped] == (
         [] if name.strip("/") == "" else ["leads out of the archive: not read"]
     )
 
 
 def test_a_colon_in_a_name_is_no_drive(tmp_path: Path):
-    pictures = open_dataset(zipped(tmp_path / "x.zip", {"a:b.png": PNG, "2021-03-04 10:11.png": PNG}), resolution=SIDE)
-    assert pictures.names == ["2021-03-04 10:11.png", "a:b.png"]
+    dataset = open_dataset(zipped(tmp_path / "x.zip", {"a:b.png": PNG, "2021-03-04 10:11.png": PNG}), resolution=SIDE)
+    assert dataset.names == ["2021-03-04 10:11.png", "a:b.png"]
 
 
 def test_names_that_begin_where_they_are(tmp_path: Path):
     files = {"./pics/a.png": PNG, ".//pics/./b.png": JPEG, "./dataset.json": json.dumps(
         {"labels": [["./pics/a.png", 1], ["pics//b.png", 0]]}).encode()}  # fmt: skip
-    pictures = open_dataset(zipped(tmp_path / "x.zip", files), resolution=SIDE, use_labels=True)
-    assert pictures.names == ["pics/a.png", "pics/b.png"]
-    assert pictures.labels([0, 1]).argmax(1).tolist() == [1, 0]
+    dataset = open_dataset(zipped(tmp_path / "x.zip", files), resolution=SIDE, use_labels=True)
+    assert dataset.names == ["pics/a.png", "pics/b.png"]
+    assert dataset.labels([0, 1]).argmax(1).tolist() == [1, 0]
 
 
 def test_folders_are_no_empty_pictures(tmp_path: Path):
@@ -109,9 +109,9 @@ def test_an_archive_that_was_cut_off(tmp_path: Path):
 def test_pictures_are_known_by_what_is_in_them(tmp_path: Path):
     names = ["photo.jpg?width=640", "photo.jpg_large", "x.jpg.1", "img.jpg~", "shot.v2", "bild.JPG ", "x.dng",
              "Screenshot 2021-03-04 at 10.11.12", "picture.txt", "a.bak", "b.jfif-tbnl"]  # fmt: skip
-    for pictures in both(tmp_path, dict.fromkeys(names, JPEG) | {"notes.md": b"# notes", "z.part": b"\0" * 99}):
-        assert pictures.names == sorted(names)
-        assert pictures.report.skipped == []
+    for dataset in both(tmp_path, dict.fromkeys(names, JPEG) | {"notes.md": b"# notes", "z.part": b"\0" * 99}):
+        assert dataset.names == sorted(names)
+        assert dataset.report.skipped == []
 
 
 def test_what_seems_to_be_pictures_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -128,9 +128,9 @@ def test_what_seems_to_be_pictures_is_reported(tmp_path: Path, monkeypatch: pyte
     }  # fmt: skip
     if "HEIF" in Image.ID:
         pytest.skip("pillow-heif reads them here")
-    for pictures in both(tmp_path, files):
-        assert pictures.names == ["a.png"]
-        why = dict(pictures.report.skipped)
+    for dataset in both(tmp_path, files):
+        assert dataset.names == ["a.png"]
+        why = dict(dataset.report.skipped)
         assert set(why) == set(files) - {"a.png"}
         for name in ("1.HEIC", "2.heic", "named.jpg", "NONAME"):
             assert why[name] == "HEIF: pip install pillow-heif, or save them as JPEG or PNG"
@@ -142,7 +142,7 @@ def test_what_seems_to_be_pictures_is_reported(tmp_path: Path, monkeypatch: pyte
             "an archive among the pictures: unpack it, or give it alone"
         }
         assert "  4 HEIF: pip install pillow-heif, or save them as JPEG or PNG: 1.HEIC, 2.heic, NONAME, ..." in str(
-            pictures.report
+            dataset.report
         )
 
 
@@ -168,9 +168,9 @@ def test_plugins_of_pillow_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
     file_types.load_plugins.cache_clear()
     try:
-        for pictures in both(tmp_path, {"1.HEIC": HEIC, "2.jpg": HEIC}):
-            assert pictures.names == ["1.HEIC", "2.jpg"]
-            assert array(pictures)[0, 0].tolist() == [10, 20, 30]
+        for dataset in both(tmp_path, {"1.HEIC": HEIC, "2.jpg": HEIC}):
+            assert dataset.names == ["1.HEIC", "2.jpg"]
+            assert array(dataset)[0, 0].tolist() == [10, 20, 30]
     finally:
         file_types.load_plugins.cache_clear()
 
@@ -182,16 +182,16 @@ def test_plugins_of_pillow_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
      "#Recycle", "deep/@eaDir/b.jpg", "__MACOSX", "@Recycle", "Network Trash Folder"],
 )  # fmt: skip
 def test_wastebaskets_and_thumbnails_are_no_data(tmp_path: Path, place: str):
-    for pictures in both(tmp_path, {"a.jpg": JPEG, f"{place}/SYNOPHOTO_THUMB_M.jpg": JPEG}):
-        assert pictures.names == ["a.jpg"]
-        assert pictures.report.skipped == []
+    for dataset in both(tmp_path, {"a.jpg": JPEG, f"{place}/SYNOPHOTO_THUMB_M.jpg": JPEG}):
+        assert dataset.names == ["a.jpg"]
+        assert dataset.report.skipped == []
 
 
 def test_what_has_no_ending_is_reported_by_nobody(tmp_path: Path):
     files = {"a.png": PNG, "Icon\r": b"", "sub/Icon\r": b"", "Makefile": b"", "LICENSE": b"MIT", "empty": b""}
-    for pictures in both(tmp_path, files):
-        assert pictures.names == ["a.png"]
-        assert pictures.report.skipped == []
+    for dataset in both(tmp_path, files):
+        assert dataset.names == ["a.png"]
+        assert dataset.report.skipped == []
 
 
 def test_letters_with_accents_meet_their_labels(tmp_path: Path):
@@ -199,10 +199,10 @@ def test_letters_with_accents_meet_their_labels(tmp_path: Path):
     labels = json.dumps({"labels": [[name, number] for number, name in enumerate(names)]}).encode()
     for form in ("NFC", "NFD"):
         files = {unicodedata.normalize(form, name): encoded(colours(number)) for number, name in enumerate(names)}
-        for pictures in both(tmp_path / form, {**files, "dataset.json": labels}, use_labels=True):
-            found = {unicodedata.normalize("NFC", name): k for k, name in enumerate(pictures.names)}
+        for dataset in both(tmp_path / form, {**files, "dataset.json": labels}, use_labels=True):
+            found = {unicodedata.normalize("NFC", name): k for k, name in enumerate(dataset.names)}
             assert set(found) == set(names)
-            assert [pictures.labels([found[name]]).argmax().item() for name in names] == [0, 1, 2]
+            assert [dataset.labels([found[name]]).argmax().item() for name in names] == [0, 1, 2]
     with pytest.raises(DatasetError, match=r'a label for "Z\u00fcrich\.png", but there is no such'):
         both(tmp_path / "other", {"a.png": PNG, "dataset.json": labels}, use_labels=True)
 
@@ -221,8 +221,8 @@ def test_utf8_without_the_flag_that_says_so(tmp_path: Path):
     path.write_bytes(data)
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist()[0] != "Z\u00fcrich.png"
-    pictures = open_dataset(path, resolution=SIDE, use_labels=True)
-    assert pictures.names == ["Z\u00fcrich.png"]
+    dataset = open_dataset(path, resolution=SIDE, use_labels=True)
+    assert dataset.names == ["Z\u00fcrich.png"]
 
 
 # --- Labels
@@ -231,9 +231,9 @@ def test_utf8_without_the_flag_that_says_so(tmp_path: Path):
 @pytest.mark.parametrize("beside", ["LICENSE", "cover.jpg", "readme.txt", "other/cover.jpg"])
 def test_labels_are_found_beside_other_things(tmp_path: Path, beside: str):
     files = {"mine/a.png": PNG, "mine/b.png": JPEG, "mine/dataset.json": json.dumps(LABELS).encode(), beside: JPEG}
-    for pictures in both(tmp_path, files, use_labels=True):
-        assert pictures.names == ["mine/a.png", "mine/b.png"]
-        assert pictures.labels([0, 1]).argmax(1).tolist() == [0, 1]
+    for dataset in both(tmp_path, files, use_labels=True):
+        assert dataset.names == ["mine/a.png", "mine/b.png"]
+        assert dataset.labels([0, 1]).argmax(1).tolist() == [0, 1]
 
 
 def test_several_files_of_labels_are_named(tmp_path: Path):
@@ -246,23 +246,23 @@ def test_several_files_of_labels_are_named(tmp_path: Path):
 
 
 def test_labels_that_are_not_asked_for_are_said(tmp_path: Path):
-    for pictures in both(tmp_path, {"a.png": PNG, "b.png": JPEG, "dataset.json": json.dumps(LABELS).encode()}):
-        assert str(pictures.report).count("dataset.json") == 1
-        assert pictures.c_dim == 0
+    for dataset in both(tmp_path, {"a.png": PNG, "b.png": JPEG, "dataset.json": json.dumps(LABELS).encode()}):
+        assert str(dataset.report).count("dataset.json") == 1
+        assert dataset.c_dim == 0
 
 
 def test_folders_as_labels(tmp_path: Path):
     files = {f"all/{place}/{k}.png": encoded(colours(k)) for place in ("cat", "Ape", "dog/brown") for k in range(2)}
-    for pictures in both(tmp_path, {**files, "all/stray.png": PNG}, use_labels="folders"):
-        assert pictures.class_names == {0: "Ape", 1: "cat", 2: "dog"}
-        named = {name: pictures.labels([k]).argmax().item() for k, name in enumerate(pictures.names)}
+    for dataset in both(tmp_path, {**files, "all/stray.png": PNG}, use_labels="folders"):
+        assert dataset.class_names == {0: "Ape", 1: "cat", 2: "dog"}
+        named = {name: dataset.labels([k]).argmax().item() for k, name in enumerate(dataset.names)}
         assert named == {name: {"A": 0, "c": 1, "d": 2}[name[4]] for name in files}
-        assert pictures.report.skipped == [("all/stray.png", "no label")]
-        assert "3 classes: 0 (Ape): 2, 1 (cat): 2, 2 (dog): 2" in str(pictures.report)
+        assert dataset.report.skipped == [("all/stray.png", "no label")]
+        assert "3 classes: 0 (Ape): 2, 1 (cat): 2, 2 (dog): 2" in str(dataset.report)
     numbers = {f"{place}/{k}.png": encoded(colours(k)) for place in ("10", "20") for k in range(3)}
-    for pictures in both(tmp_path / "numbers", numbers, use_labels="folders"):
-        assert (pictures.c_dim, set(pictures.labels(range(6)).argmax(1).tolist())) == (21, {10, 20})
-        assert "without pictures: 0-9, 11-19" in str(pictures.report)
+    for dataset in both(tmp_path / "numbers", numbers, use_labels="folders"):
+        assert (dataset.c_dim, set(dataset.labels(range(6)).argmax(1).tolist())) == (21, {10, 20})
+        assert "without pictures: 0-9, 11-19" in str(dataset.report)
     with pytest.raises(DatasetError, match="the pictures lie in no folder"):
         both(tmp_path / "flat", {"a.png": PNG}, use_labels="folders")
     with pytest.raises(ValueError, match="use_labels must be one of"):
@@ -271,10 +271,10 @@ def test_folders_as_labels(tmp_path: Path):
 
 def test_names_of_classes_in_the_file(tmp_path: Path):
     content = {**LABELS, "classes": {"0": "cat", "1": "dog", "7": "none"}}
-    (pictures, _) = both(
+    (dataset, _) = both(
         tmp_path, {"a.png": PNG, "b.png": JPEG, "dataset.json": json.dumps(content).encode()}, use_labels=True
     )
-    assert pictures.class_names == {0: "cat", 1: "dog"}
+    assert dataset.class_names == {0: "cat", 1: "dog"}
 
 
 # --- Runs among the data
@@ -283,11 +283,11 @@ def test_names_of_classes_in_the_file(tmp_path: Path):
 def test_runs_are_no_data(tmp_path: Path):
     run = {"run.json": b"{}", "stats.jsonl": b"", "reals.png": PNG, "fakes-0000000008.png": PNG, "losses.png": PNG}
     files = {"a.png": PNG, **{f"runs/mine/{name}": data for name, data in run.items()}, "runs/mine/more/grid.png": PNG}
-    for pictures in both(tmp_path, files):
-        assert pictures.names == ["a.png"]
-        assert pictures.report.skipped == [("runs/mine/", "folder of a training run, no data")]
-    for pictures in both(tmp_path / "beside", {"a.png": PNG, "sub/b.png": PNG, **run}):
-        assert pictures.names == ["a.png", "sub/b.png"]
+    for dataset in both(tmp_path, files):
+        assert dataset.names == ["a.png"]
+        assert dataset.report.skipped == [("runs/mine/", "folder of a training run, no data")]
+    for dataset in both(tmp_path / "beside", {"a.png": PNG, "sub/b.png": PNG, **run}):
+        assert dataset.names == ["a.png", "sub/b.png"]
 
 
 # --- Depth
@@ -323,10 +323,10 @@ def test_few_bits_in_sixteen_are_seen_at_their_brightness(tmp_path: Path, bits: 
     values = np.random.default_rng(0).integers(0, 1 << bits, (SIDE, SIDE, channels))
     values[0, 0] = (1 << bits) - 1
     expected = np.rint(values / ((1 << bits) - 1) * 255)
-    pictures = opened(tmp_path, png_of(values), channels=channels)
+    dataset = opened(tmp_path, png_of(values), channels=channels)
     # The image has the stored size, so no resizing premultiplies alpha.
-    assert np.abs(array(pictures) - expected).max() <= 1
-    noted = [note for note in pictures.report.notes if "scaled" in note]
+    assert np.abs(array(dataset) - expected).max() <= 1
+    noted = [note for note in dataset.report.notes if "scaled" in note]
     assert noted == ([] if bits == 16 else [f"stored with more than their {bits} bits, scaled"])
 
 
@@ -388,9 +388,9 @@ def test_long_texts_do_not_spoil_a_picture(tmp_path: Path):
             encoded(colours(0), icc_profile=profile),
         )
     ):
-        pictures = opened(tmp_path / str(number), data)
-        assert np.array_equal(array(pictures), colours(0))
-        assert pictures.report.notes == {"long texts or a long profile in the file, ignored": 1}
+        dataset = opened(tmp_path / str(number), data)
+        assert np.array_equal(array(dataset), colours(0))
+        assert dataset.report.notes == {"long texts or a long profile in the file, ignored": 1}
     cut = many[: len(many) // 2]
     assert "broken or cut off" in reason(tmp_path / "cut", cut) or "empty" in reason(tmp_path / "cut", cut)
 
@@ -437,10 +437,10 @@ def test_the_report_is_one_screen(tmp_path: Path):
 def test_pictures_that_are_not_square(tmp_path: Path):
     """16:9 is cropped from the middle and stretched to a square of the longer side."""
     wide = smooth(64, 64)
-    pictures = opened(tmp_path / "wide", encoded(wide), aspect="16:9", resolution=SIDE)
-    assert pictures.options["aspect"] == "16:9"
+    dataset = opened(tmp_path / "wide", encoded(wide), aspect="16:9", resolution=SIDE)
+    assert dataset.options["aspect"] == "16:9"
     expected = Image.fromarray(wide[14:50]).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    assert np.array_equal(array(pictures), np.asarray(expected))
+    assert np.array_equal(array(dataset), np.asarray(expected))
     tall = opened(tmp_path / "tall", encoded(wide), aspect="9:16", resolution=SIDE)
     expected = Image.fromarray(np.ascontiguousarray(wide[:, 14:50])).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     assert np.array_equal(array(tall), np.asarray(expected))

@@ -33,8 +33,8 @@ def compare(reference: Tensor, other: Tensor, **options) -> Distances:
     return sliced_wasserstein(describe(reference), describe(other), **options)
 
 
-def blurred(pictures: Tensor) -> Tensor:
-    return torch.nn.functional.avg_pool2d(pictures.float(), 3, 1, 1, count_include_pad=False).round().to(torch.uint8)
+def blurred(images: Tensor) -> Tensor:
+    return torch.nn.functional.avg_pool2d(images.float(), 3, 1, 1, count_include_pad=False).round().to(torch.uint8)
 
 
 def test_distances_of_normal_samples_are_the_known_ones():
@@ -59,24 +59,24 @@ def test_distances_are_those_between_sorted_samples(count: int):
 
 
 def test_identical_sets_are_at_no_distance():
-    pictures = scenes(40, 0)
+    images = scenes(40, 0)
     for normalise in NORMALISATIONS:
-        found = compare(pictures, pictures, normalise=normalise)
+        found = compare(images, images, normalise=normalise)
         assert found.levels == {32: 0.0, 16: 0.0}
         assert found.mean == 0
 
 
 def test_a_shift_of_the_colours_is_the_mean_projection_of_the_shift():
     shift = (8, -4, 16)
-    pictures = scenes(60, 0)
+    images = scenes(60, 0)
     moved = scenes(60, 0, shift=shift)
-    deviation = describe(pictures).moments(16).deviation
+    deviation = describe(images).moments(16).deviation
     vector = (torch.tensor(shift) / 127.5 / deviation).repeat_interleave(49)
     expected = 1000 * (random_directions(32, 147, _after_levels(1)) @ vector).abs().mean().item()
-    found = compare(pictures, moved)
+    found = compare(images, moved)
     assert found.levels[16] == pytest.approx(expected, rel=5e-3)
     assert found.levels[32] < 0.5
-    assert compare(pictures, moved, normalise="own").mean < 0.5
+    assert compare(images, moved, normalise="own").mean < 0.5
 
 
 def _after_levels(levels: int) -> torch.Generator:
@@ -127,8 +127,8 @@ def test_palette_contrast_and_blur_count_by_the_moments_of_the_reference():
 
 
 def test_statistics_do_not_depend_on_batches_but_on_the_seed():
-    pictures = scenes(70, 0)
-    whole, parts = describe(pictures), describe(iter(pictures.split(9)))
+    images = scenes(70, 0)
+    whole, parts = describe(images), describe(iter(images.split(9)))
     assert (whole.count, whole.levels, whole.size(16)) == (70, [32, 16], 70 * 128)
     for level in whole.levels:
         assert torch.equal(torch.cat(list(whole.patches(level))), torch.cat(list(parts.patches(level))))
@@ -137,18 +137,18 @@ def test_statistics_do_not_depend_on_batches_but_on_the_seed():
         assert torch.allclose(descriptors.mean((0, 2)), mean, atol=1e-9)
         assert torch.allclose(descriptors.std((0, 2), correction=0), deviation, atol=1e-6)
     other = scenes(70, 1)
-    assert compare(pictures, other) == compare(pictures, other)
-    assert compare(pictures, other) != compare(pictures, other, seed=1)
-    assert compare(pictures, other).mean == pytest.approx(compare(pictures, other, seed=1).mean, rel=0.5)
-    elsewhere = sliced_wasserstein(whole, describe(pictures, seed=1), directions=8, repeats=1)
+    assert compare(images, other) == compare(images, other)
+    assert compare(images, other) != compare(images, other, seed=1)
+    assert compare(images, other).mean == pytest.approx(compare(images, other, seed=1).mean, rel=0.5)
+    elsewhere = sliced_wasserstein(whole, describe(images, seed=1), directions=8, repeats=1)
     assert elsewhere.mean > 0
 
 
 def test_patches_are_neighbourhoods_of_the_picture():
     side = 20  # one level: the picture itself
     numbers = torch.arange(side * side).view(1, 1, side, side)
-    pictures = torch.cat([numbers // 256, numbers % 256], 1).to(torch.uint8)
-    (patches,) = describe(pictures, patches_per_image=2000).patches(side)
+    images = torch.cat([numbers // 256, numbers % 256], 1).to(torch.uint8)
+    (patches,) = describe(images, patches_per_image=2000).patches(side)
     values = ((patches.float() + 1) * 127.5).round().long().view(-1, 2, 7, 7)
     found = values[:, 0] * 256 + values[:, 1]
     first = found[:, 0, 0]
@@ -161,14 +161,14 @@ def test_patches_are_neighbourhoods_of_the_picture():
     ("side", "sides"), [(16, [16]), (31, [31, 16]), (64, [64, 32, 16]), (96, [96, 48, 24]), (101, [101, 51, 26])]
 )
 def test_pyramids_hold_the_whole_picture(side: int, sides: list[int]):
-    pictures = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    levels = laplacian_pyramid(pictures)
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    levels = laplacian_pyramid(images)
     assert level_sides(side) == sides == [level.shape[-1] for level in levels]
     again = levels[-1]
     for level in levels[-2::-1]:
         _, enlarge = resampling_matrices(level.shape[-1])
         again = level + enlarge @ again @ enlarge.T
-    assert torch.allclose(again, pictures, atol=1e-5)
+    assert torch.allclose(again, images, atol=1e-5)
     # A slope is smooth: but for the border the highest level has nothing of it.
     slope = torch.linspace(0, 1, side).expand(1, 1, side, side)
     *bands, lowest = laplacian_pyramid(slope)
@@ -178,19 +178,19 @@ def test_pyramids_hold_the_whole_picture(side: int, sides: list[int]):
 
 
 def test_sets_that_cannot_be_compared():
-    pictures = scenes(3, 0)
+    images = scenes(3, 0)
     with pytest.raises(ValueError, match="without pictures"):
         describe([])
     with pytest.raises(ValueError, match="at least 16"):
-        describe(pictures[..., :15, :15])
+        describe(images[..., :15, :15])
     with pytest.raises(ValueError, match="uint8"):
-        describe(pictures.float())
+        describe(images.float())
     with pytest.raises(ValueError, match="in a set of"):
-        describe([pictures, pictures[..., :16, :16]])
+        describe([images, images[..., :16, :16]])
     with pytest.raises(ValueError, match="patches_per_image"):
         PatchStatistics(0)
-    statistics = describe(pictures)
-    for other in (describe(pictures[..., :16, :16]), describe(pictures[:, :1])):
+    statistics = describe(images)
+    for other in (describe(images[..., :16, :16]), describe(images[:, :1])):
         with pytest.raises(ValueError, match="must agree"):
             sliced_wasserstein(statistics, other)
     with pytest.raises(ValueError, match="directions"):
@@ -234,19 +234,19 @@ def test_the_table_compares_as_many_generated_pictures_as_reals():
 
 
 def test_nearest_finds_a_copy_and_a_mirrored_one():
-    pictures = scenes(200, 0, 64)
-    expected = torch.stack([pictures[150], pictures[37].flip(2), scenes(1, 9, 64)[0]])
-    found = find_nearest(expected, iter(pictures.split(60)))
+    images = scenes(200, 0, 64)
+    expected = torch.stack([images[150], images[37].flip(2), scenes(1, 9, 64)[0]])
+    found = find_nearest(expected, iter(images.split(60)))
     assert found.position[:2].tolist() == [150, 37]
     assert found.mirrored[:2].tolist() == [False, True]
     assert found.distance[:2].tolist() == [0, 0]
-    small = torch.nn.functional.avg_pool2d(torch.cat([pictures, expected[2:]]).float() / 255, 2)
+    small = torch.nn.functional.avg_pool2d(torch.cat([images, expected[2:]]).float() / 255, 2)
     one, other = ((small[:-1] - each).square().mean((1, 2, 3)) for each in (small[-1], small[-1].flip(2)))
     assert found.distance[2].item() == pytest.approx(min(one.min().item(), other.min().item()), rel=1e-4)
     with pytest.raises(ValueError, match="near"):
         find_nearest(expected, [])
     with pytest.raises(ValueError, match="among"):
-        find_nearest(expected, pictures[..., :32, :32])
+        find_nearest(expected, images[..., :32, :32])
 
 
 @pytest.fixture

@@ -173,9 +173,9 @@ def test_frechet_distance_of_gaussians():
 
 def test_a_dataset_split_in_two(work: Path, inception: Path):
     """Halves of a set have nearly the same distribution, other images do not; a set has no distance to itself."""
-    pictures = scenes(400, 0)
-    write(work / "one", pictures[::2])
-    write(work / "two", pictures[1::2])
+    images = scenes(400, 0)
+    write(work / "one", images[::2])
+    write(work / "two", images[1::2])
 
     def distance(images: str, reals: str) -> float:
         words = ["--pictures", images, "--data", reals, "--side", 32, "--out", "split", "--inception", inception]
@@ -242,8 +242,8 @@ def test_mirrored_images_count_too(work: Path, inception: Path):
     flipped = [Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT) for path in (work / "reals").iterdir()]
     both = work / "both"
     write(both, scenes(REALS, 0))
-    for number, picture in enumerate(flipped):
-        picture.save(both / f"flipped{number:03}.png")
+    for number, image in enumerate(flipped):
+        image.save(both / f"flipped{number:03}.png")
     mirrored = evaluate(work, *metric, "--mirror")["metrics"][0]
     (work / "run.json").write_text('{"data": {"mirror": true}}')
     assert evaluate(work, *metric)["metrics"][0] == mirrored
