@@ -83,21 +83,21 @@ def page(address: str) -> Iterator[tuple[Page, list[str]]]:
             "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
         )
         opened.goto(address)
-        opened.wait_for_function("() => document.getElementById('explorer')?.explorer?.asker.shown.id > 0")
+        opened.wait_for_function("() => document.getElementById('explorer')?.explorer?.requester.shown.id > 0")
         opened.evaluate(WATCH)
         yield opened, complaints
         browser.close()
 
 
-def stage_of(opened: Page, side: int) -> tuple[float, float]:
-    """Make the stage a square of so many pixels, all of them the picture's; returns its middle."""
+def viewport_of(opened: Page, side: int) -> tuple[float, float]:
+    """Make the viewport a square of `side` pixels without a frame; returns its middle."""
     opened.evaluate("""() => { const here = document.getElementById('explorer').explorer;
-        Object.assign(here.scene, {width: 1024, height: 1024}); here.stage.framed = false; here.sized(); }""")
+        Object.assign(here.scene, {width: 1024, height: 1024}); here.viewport.framed = false; here.onSizeChanged(); }""")
     height = side + 100
     for _ in range(3):
         opened.set_viewport_size({"width": side, "height": height})
         opened.wait_for_timeout(100)
-        box = opened.locator("canvas.stage").bounding_box()
+        box = opened.locator("canvas.viewport").bounding_box()
         assert box
         height += side - round(box["height"])
     return box["x"] + side / 2, box["y"] + side / 2
@@ -119,7 +119,7 @@ def latency(builtin: str) -> None:
     ]
     with server(builtin) as (_, address), page(address) as (opened, complaints):
         for side in SIZES:
-            x, y = stage_of(opened, side)
+            x, y = viewport_of(opened, side)
             opened.wait_for_function(SETTLED, timeout=60000)
 
             def circle(seconds: float, x: float = x, y: float = y, side: int = side) -> None:
@@ -202,7 +202,7 @@ def session(builtin: str) -> None:
 
 def act(opened: Page, dice: random.Random) -> None:
     """One thing that a hand might do."""
-    box = opened.locator("canvas.stage").bounding_box()
+    box = opened.locator("canvas.viewport").bounding_box()
     pad = opened.locator(".pad-field").bounding_box()
     assert box
     assert pad
@@ -228,7 +228,7 @@ def act(opened: Page, dice: random.Random) -> None:
         opened.mouse.move(*place(pad), steps=dice.randint(3, 12))  # type: ignore
         opened.mouse.up()
     elif kind < 0.95:
-        opened.locator("canvas.stage").focus()
+        opened.locator("canvas.viewport").focus()
         opened.keyboard.press(dice.choice(["n", "p", "x", "g", "k", "r", "0", " ", "d", "f", "ArrowLeft", "+", "-"]))
     elif opened.locator(".tile").count() > 6:
         opened.locator(".thumb").first.focus()

@@ -17,7 +17,7 @@ class ExplorerPage:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.page.wait_for_function(f"() => {{ {_FIND}; return found && !found.body.hidden; }}", timeout=SOON_MS)
-        self.stage: Locator = page.locator("canvas.stage")
+        self.viewport: Locator = page.locator("canvas.viewport")
 
     def ask(self, expression: str) -> Any:
         """A value of the explorer `found`, by way of JSON."""
@@ -34,8 +34,8 @@ class ExplorerPage:
             self.page.wait_for_function(f"() => {{ {_FIND}; return {condition}; }}", timeout=SOON_MS)
         except TimeoutError as error:
             state = self.ask(
-                "[found.chip.textContent, found.link.ready, found.source, found.stage.busy, found.film.time, "
-                "{...found.asker, owner: 0, sent: 0}]"
+                "[found.overlay.status.textContent, found.connection.ready, found.source, found.viewport.busy, found.film.time, "
+                "{...found.requester, explorer: 0, pending: 0}]"
             )
             raise AssertionError(f"never {condition}: {state}") from error
 
@@ -44,7 +44,7 @@ class ExplorerPage:
         self.until("found.settled")
 
     def middle(self) -> tuple[float, float]:
-        box = self.stage.bounding_box()
+        box = self.viewport.bounding_box()
         assert box is not None
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
@@ -63,7 +63,7 @@ class ExplorerPage:
         x, y = self.middle()
         self.page.mouse.move(x + dx, y + dy)
         self.page.mouse.wheel(0, amount)
-        self.until("!found.stage.busy")
+        self.until("!found.viewport.busy")
 
     def pad(self, across: float, up: float) -> None:
         """Press the pad at a place, from -1 to 1."""
@@ -77,13 +77,13 @@ class ExplorerPage:
         self.page.mouse.up()
 
     def key(self, name: str) -> None:
-        self.stage.focus()
+        self.viewport.focus()
         self.page.keyboard.press(name)
 
     def pixels(self, x: int, y: int) -> list[int]:
-        """Red, green and blue of the stage's canvas there, from its middle."""
+        """Red, green and blue of the viewport's canvas there, from its middle."""
         return self.ask(
-            f"[...found.stage.context.getImageData(found.stage.size[0] / 2 + {x}, found.stage.size[1] / 2 + {y}, 1, 1)"
+            f"[...found.viewport.context.getImageData(found.viewport.size[0] / 2 + {x}, found.viewport.size[1] / 2 + {y}, 1, 1)"
             ".data].slice(0, 3)"
         )
 
@@ -92,10 +92,10 @@ def fly(here: ExplorerPage) -> None:
     """Use everything once, and assert that it does what it says; leaves two key frames."""
     here.until_sharp()
     start = here.scene
-    stage = here.ask("found.stage.stage")
-    box = here.stage.bounding_box()
+    layout = here.ask("found.viewport.layout")
+    box = here.viewport.bounding_box()
     assert box is not None
-    per_pixel = stage["width"] / box["width"] / (start["view"]["zoom"] * stage["unit"])
+    per_pixel = layout["width"] / box["width"] / (start["view"]["zoom"] * layout["unit"])
 
     here.drag(60, -24)
     view = here.scene["view"]
@@ -121,14 +121,14 @@ def fly(here: ExplorerPage) -> None:
     assert abs(here.scene["walk"]["x"] - (walk["x"] - 0.05)) < 1e-3
     here.until_sharp()
     here.key("ArrowRight")
-    here.until("!found.stage.busy")
+    here.until("!found.viewport.busy")
     assert here.scene["view"]["x"] > after["x"]
     here.key("r")
     assert here.scene["view"]["rotation"] == 90
     here.key("Shift+R")
     assert here.scene["view"]["rotation"] == 0
     here.key("0")
-    here.until("!found.stage.busy")
+    here.until("!found.viewport.busy")
     assert here.scene["view"] == {"x": 0.5, "y": 0.5, "zoom": 1, "rotation": 0}
     here.key("k")
     assert [key["seed"] for key in here.scene["keys"]] == [start["seed"], start["seed"] + 1]
@@ -141,15 +141,15 @@ def fly(here: ExplorerPage) -> None:
     here.page.locator("input.seconds").first.press("Enter")
     assert here.scene["keys"][0]["seconds"] == 0.6
     here.key(" ")  # play to the end
-    here.until("found.film.time === 0.6 && !found.film.plays")
+    here.until("found.film.time === 0.6 && !found.film.playing")
     here.key("d")
-    here.until("!found.stats.hidden")
+    here.until("!found.overlay.stats.hidden")
     here.wheel(-200)  # out of the film
     assert here.ask("found.film.time") is None
-    here.until("found.stats.children.length > 0")
+    here.until("found.overlay.stats.children.length > 0")
     here.key("d")
     here.key("p")
-    here.stage.dblclick()
-    here.until("!found.stage.busy")
+    here.viewport.dblclick()
+    here.until("!found.viewport.busy")
     assert here.scene["seed"] == start["seed"]
     here.until_sharp()

@@ -100,10 +100,10 @@ def test_what_is_on_screen_is_the_picture(browser: Browser, tmp_path: Path):
         page.goto(server.url)
         here = ExplorerPage(page)
         here.until_sharp()
-        left, top, width, height = here.ask("found.stage.frameBox()")
+        left, top, width, height = here.ask("found.viewport.frameBox()")
         view = here.scene["view"]
         shown = here.ask(
-            f"[...found.stage.context.getImageData({left}, {top}, {width}, {height}).data].filter((_, i) => i % 4 < 3)"
+            f"[...found.viewport.context.getImageData({left}, {top}, {width}, {height}).data].filter((_, i) => i % 4 < 3)"
         )
     context.close()
     generator = make_generator()
@@ -177,7 +177,7 @@ def test_everything_has_a_name_and_room(browser: Browser, tmp_path: Path, scheme
         here.key("k")
         here.until_sharp()
         screenshot(page, f"standalone {scheme} {size[0]}")
-        box = here.stage.bounding_box()
+        box = here.viewport.bounding_box()
         assert box is not None
         assert box["height"] >= 0.38 * size[1]
         nameless = page.evaluate(
@@ -186,5 +186,5 @@ def test_everything_has_a_name_and_room(browser: Browser, tmp_path: Path, scheme
                 && !one.textContent.trim() && !one.closest("label")).map(one => one.outerHTML)"""
         )
         assert nameless == []
-        assert here.ask("found.stage.size[0]") == round(box["width"] * 2)  # every pixel of the screen
+        assert here.ask("found.viewport.size[0]") == round(box["width"] * 2)  # every pixel of the screen
     context.close()

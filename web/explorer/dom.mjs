@@ -1,6 +1,15 @@
 // Elements, icons, and small controls.
 
-/** An element: `el("button", {class: "x", onclick: f, "aria-label": "y"}, child, "text")`. */
+/** @typedef {Record<string, any>} Attributes listeners have names that begin with "on" */
+
+/**
+ * Make an element: `el("button", {class: "x", onclick: f, "aria-label": "y"}, child, "text")`.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Attributes} attributes
+ * @param {(Node | string)[]} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
 export function el(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
@@ -8,7 +17,7 @@ export function el(tag, attributes = {}, ...children) {
         else if (value === true) element.setAttribute(name, "");
         else if (value !== false && value != null) element.setAttribute(name, value);
     }
-    element.append(...children.filter((child) => child != null));
+    element.append(...children);
     return element;
 }
 
@@ -24,7 +33,8 @@ const PATHS = {
     next: "m9.5 6 6 6-6 6",
     up: "m6.5 14.5 5.5-6 5.5 6",
     down: "m6.5 9.5 5.5 6 5.5-6",
-    dice: "M6.5 4.5h11a2 2 0 0 1 2 2v11a2 2 0 0 1-2 2h-11a2 2 0 0 1-2-2v-11a2 2 0 0 1 2-2ZM9 9v.1M15 15v.1M15 9v.1M9 15v.1M12 12v.1",
+    dice: "M6.5 4.5h11a2 2 0 0 1 2 2v11a2 2 0 0 1-2 2h-11a2 2 0 0 1-2-2v-11a2 2 0 0 1 2-2Z"
+        + "M9 9v.1M15 15v.1M15 9v.1M9 15v.1M12 12v.1",
     play: "M8 5.5v13l10.5-6.5Z",
     pause: "M8.5 5.5v13M15.5 5.5v13",
     loop: "M6 15.5A4.5 4.5 0 0 1 6 7h11m0 0-3-3m3 3-3 3M18 8.5A4.5 4.5 0 0 1 18 17H7m0 0 3-3m-3 3 3 3",
@@ -32,7 +42,7 @@ const PATHS = {
     middle: "M12 4v4M12 16v4M4 12h4M16 12h4M12 12v.1",
 };
 
-/** A drawn icon; `d` is one of the names above. */
+/** An icon. @param {keyof typeof PATHS} name */
 export function icon(name) {
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("viewBox", "0 0 24 24");
@@ -43,24 +53,44 @@ export function icon(name) {
     return svg;
 }
 
-/** A button with an icon; `key` is told in its tooltip. */
+/**
+ * A button with an icon.
+ * @param {keyof typeof PATHS} name
+ * @param {string} label
+ * @param {(event: MouseEvent) => void} onclick
+ * @param {string} key its keyboard shortcut, for the tooltip
+ * @param {Attributes} attributes
+ */
 export function button(name, label, onclick, key = "", attributes = {}) {
     const title = key ? `${label} (${key})` : label;
     return el("button", { type: "button", class: "icon", title, "aria-label": label, onclick, ...attributes }, icon(name));
 }
 
-/** A choice among names: `[value, text]` each. */
+/**
+ * A choice.
+ * @template {string} Value
+ * @param {string} label
+ * @param {readonly (readonly [Value, string])[]} options value and text
+ * @param {(value: Value) => void} onchange
+ * @param {Attributes} attributes
+ */
 export function select(label, options, onchange, attributes = {}) {
     const choices = options.map(([value, text]) => el("option", { value }, text));
     const element = el("select", { "aria-label": label, title: label, ...attributes }, ...choices);
-    element.addEventListener("change", () => onchange(element.value));
+    element.addEventListener("change", () => onchange(/** @type {Value} */ (element.value)));
     return element;
 }
 
-/** A field for a number; `onchange` gets it when it is one. Enter and leaving the field apply it. */
+/**
+ * A field for a number. Enter and leaving the field call `onchange` with a valid number, clamped.
+ * @param {string} label
+ * @param {Attributes & {min: number, max: number, onchange: (value: number) => void}} options
+ */
 export function numberField(label, { min, max, step = 1, onchange, ...attributes }) {
     const element = el("input", {
-        type: "number", inputmode: "decimal", "aria-label": label, title: label, min, max, step, ...attributes,
+        type: "number", inputmode: "decimal", "aria-label": label, title: label, max, step,
+        min: Number.isInteger(min) ? min : null, // arrow keys step from it
+        ...attributes,
     });
     element.addEventListener("change", () => {
         const value = element.valueAsNumber;
@@ -69,7 +99,16 @@ export function numberField(label, { min, max, step = 1, onchange, ...attributes
     return element;
 }
 
-/** Set a field's value, unless somebody is typing in it. */
+/**
+ * Set the value of a field unless the user is typing in it.
+ * @param {HTMLInputElement | HTMLSelectElement} field
+ * @param {number | string} value
+ */
 export function show(field, value) {
-    if (field.getRootNode().activeElement !== field || field.type === "range") field.value = value;
+    if (!hasFocus(field) || field.type === "range") field.value = String(value);
+}
+
+/** Whether an element has the focus, in a shadow root too. @param {Element} element */
+export function hasFocus(element) {
+    return /** @type {Document | ShadowRoot} */ (element.getRootNode()).activeElement === element;
 }

@@ -1,105 +1,113 @@
-// The explorer: one picture, live. The same page stands in a node of ComfyUI and in the window of `creps explore`.
+// The explorer of one generator, live: the same in a node of ComfyUI and on the page of `creps explore`.
 //
-// It owns the scene (scene.mjs) and the parts of the page. Pictures are asked for in asker.mjs: while something moves, frames
-// of a size that the server finds it has time for, at rest every pixel. They come over link.mjs and are shown by stage.mjs.
+// `Explorer` owns the scene (scene.mjs) and the parts of the page, which call its `on...` methods for changes by the user.
+// frame_requester.mjs requests frames over connection.mjs: drafts, of a size that the server has time for, while something
+// moves, all pixels at rest. viewport.mjs shows them.
 
-import { copy, readLook, readScene, zoomText } from "./scene.mjs";
-import { button, el } from "./dom.mjs";
-import { FrameRequester } from "./asker.mjs";
+import { PROTOCOL } from "./constants.mjs";
+import { copy, readScene, readShot } from "./scene.mjs";
+import { el } from "./dom.mjs";
+import { Connection } from "./connection.mjs";
 import { Film } from "./film.mjs";
-import { Link } from "./link.mjs";
+import { FrameRequester } from "./frame_requester.mjs";
+import { Overlay } from "./overlay.mjs";
 import { Pad } from "./pad.mjs";
 import { Panel } from "./panel.mjs";
-import { Saver } from "./saver.mjs";
-import { Stage } from "./stage.mjs";
+import { SaveDialog } from "./save_dialog.mjs";
+import { Viewport } from "./viewport.mjs";
 
-const CHANGE_MS = 120; // until somebody is told that the scene has changed
-const THUMB = 160; // pixels of a key's picture
-const KEPT = 240; // measurements
-const STYLE = new URL("explorer.css", import.meta.url).href;
+/** @import {FrameHeader} from "./connection.mjs" */
+/** @import {Request} from "./frame_requester.mjs" */
+/** @import {Keyframe, Scene, View} from "./scene.mjs" */
+/**
+ * The `generator` message of the server.
+ * @typedef {object} GeneratorInfo
+ * @property {string} name
+ * @property {string} device
+ * @property {[number, number]} aspect
+ * @property {number} classes
+ * @property {number} pairs of directions
+ * @property {number} linked pairs of directions from the node's input
+ * @property {{own: number} & Record<string, number>} directions count by kind of walk
+ * @property {string[]} names of its named directions
+ */
+/**
+ * @typedef {object} Options
+ * @property {string} socket URL
+ * @property {unknown} [scene]
+ * @property {string} [source] name of the generator; empty: the first that the server has
+ * @property {"auto" | "light" | "dark"} [theme]
+ * @property {boolean} [fixedSource] the generator is chosen elsewhere
+ * @property {(scene: Scene) => void} [onchange]
+ */
 
-const HELP = [
-    ["drag", "move"], ["wheel, pinch, + \u2212", "zoom about the pointer"], ["double click, 0", "return"],
-    ["R", "turn, with shift back"], ["N  P  X", "next, previous, any seed"], ["G", "new directions for the pad"],
-    ["K", "keep a key frame"], ["space", "play the film"], ["F", "frame of the picture"], ["D", "what a frame takes"],
-];
+const CHANGE_MS = 120; // without a change, until `onchange` is called
+const THUMBNAIL = 160; // pixels
+const NOT_FOR_CANVAS = ["pointerdown", "mousedown", "dblclick", "copy", "paste", "cut", "keyup"];
+const OLD_PAGE = "the server has another version: reload this page";
 
 export class Explorer {
-    /**
-     * @param {HTMLElement} host: is filled.
-     * @param {object} options: `socket` (URL), `scene`, `source` (name of the generator, or empty for the first that the
-     *   server has), `theme` ("auto", "light", "dark"), `fixedSource` (it is chosen elsewhere), onchange(scene).
-     */
+    /** @param {HTMLElement} host is filled @param {Options} options */
     constructor(host, { socket, scene = {}, source = "", theme = "auto", fixedSource = false, onchange = () => {} }) {
         this.host = host;
-        host.explorer = this; // for whoever finds the element
+        /** @type {HTMLElement & {explorer?: Explorer}} */ (host).explorer = this; // for code that finds the element
         this.scene = readScene(scene);
+        /** @type {string[]} names of the server's generators */
         this.sources = [];
         this.source = source;
         this.fixedSource = fixedSource;
-        this.about = null;
-        this.problem = "";
+        /** @type {GeneratorInfo | null} */
+        this.generator = null;
+        this.problem = ""; // why there can be no image
+        this.wantsFocus = false;
         this.onchange = onchange;
-        this.latencies = []; // ms from an event to the frame that shows it
-        this.times = []; // of the last frames
-        this.asker = new FrameRequester(this);
-        this.build(theme);
-        this.link = new Link(socket, {
-            open: () => this.state(""),
-            close: () => this.state("connecting\u2026"),
-            message: (message) => this.heard(message),
-            frame: (header, blob) => this.asker.arrived(header, blob),
-        });
-        this.state("connecting\u2026");
-        this.visible = () => document.hidden || this.moved();
-        document.addEventListener("visibilitychange", this.visible);
-    }
-
-    build(theme) {
-        const root = this.root = this.host.attachShadow({ mode: "open" });
-        this.stage = new Stage(this);
+        /** @type {ReturnType<typeof setTimeout> | undefined} */
+        this.changeTimer = undefined;
+        this.requester = new FrameRequester(this);
+        this.viewport = new Viewport(this);
         this.pad = new Pad(this);
         this.film = new Film(this);
         this.panel = new Panel(this);
-        this.saver = new Saver(this);
-        this.zoom = el("output", { class: "chip zoom", title: "How close: 1 is the whole frame" });
-        this.chip = el("div", { class: "chip state", role: "status", hidden: true });
-        this.stats = el("dl", { class: "stats", hidden: true });
-        this.live = el("div", { class: "unseen", "aria-live": "polite" });
-        this.help = el("div", { class: "popover help", role: "dialog", "aria-label": "Keys", hidden: true },
-            el("dl", {}, ...HELP.flatMap(([keys, text]) => [el("dt", {}, keys), el("dd", {}, text)])));
-        this.helpButton = button("help", "Keys", () => this.showHelp(), "?", { "aria-expanded": "false" });
-        this.statsButton = button("info", "What a frame takes", () => this.showStats(), "D", { "aria-pressed": "false" });
-        this.frameButton = button("frame", "Frame of the picture", () => this.showFrame(), "F", { "aria-pressed": "true" });
-        this.saver.button.hidden = true;
-        const tools = el("div", { class: "tools", role: "toolbar", "aria-label": "View" },
-            button("home", "Return", () => this.stage.goHome(), "0"),
-            button("turn", "Turn", (event) => this.stage.turn(event.shiftKey ? -90 : 90), "R"),
-            this.frameButton,
-            button("key", "Keep a key frame", () => this.keep(), "K"),
-            this.saver.button, this.statsButton, this.helpButton);
-        this.body = el("div", { class: "explorer", "data-theme": theme, hidden: true },
-            el("div", { class: "view" }, this.stage.canvas, this.pad.element, tools,
-                el("div", { class: "corner" }, this.zoom), this.chip, this.stats, this.saver.element, this.help, this.live),
-            this.panel.element, this.film.element);
-        const style = el("link", { rel: "stylesheet", href: STYLE });
-        style.addEventListener("load", () => {
-            this.body.hidden = false;
-            this.stage.measure();
-            if (this.wantsFocus) this.focus();
-        });
-        root.append(style, this.body);
-        this.body.addEventListener("keydown", (event) => this.keydown(event));
-        for (const type of ["pointerdown", "mousedown", "dblclick", "copy", "paste", "cut", "keyup"]) {
-            this.body.addEventListener(type, (event) => event.stopPropagation()); // not the canvas's of ComfyUI
-        }
+        this.saveDialog = new SaveDialog(this);
+        this.overlay = new Overlay(this);
+        this.body = this.build(theme);
         this.show();
+        this.connection = new Connection(socket, {
+            open: () => this.showStatus(""),
+            close: () => this.showStatus("connecting\u2026"),
+            message: (message) => this.onMessage(message),
+            frame: (header, jpeg) => this.requester.receive(header, jpeg),
+        });
+        this.showStatus("connecting\u2026");
+        this.onVisibility = () => document.hidden || this.invalidate();
+        document.addEventListener("visibilitychange", this.onVisibility);
     }
 
-    // What the parts of the page need of their owner
+    /** @param {string} theme */
+    build(theme) {
+        const { overlay } = this;
+        const body = el("div", { class: "explorer", "data-theme": theme, hidden: true },
+            el("div", { class: "view" }, this.viewport.canvas, this.pad.element, ...overlay.elements,
+                this.saveDialog.element),
+            this.panel.element, this.film.element);
+        const style = el("link", { rel: "stylesheet", href: new URL("explorer.css", import.meta.url).href });
+        style.addEventListener("load", () => {
+            body.hidden = false;
+            this.viewport.measure();
+            if (this.wantsFocus) this.focus();
+        });
+        const root = this.host.shadowRoot ?? this.host.attachShadow({ mode: "open" });
+        root.replaceChildren(style, body);
+        body.addEventListener("keydown", (event) => this.onKeyDown(event));
+        for (const type of NOT_FOR_CANVAS) body.addEventListener(type, (event) => event.stopPropagation());
+        return body;
+    }
 
+    // State
+
+    /** The view on screen: that of the film's frame while a film is shown. @returns {View} */
     get view() {
-        return this.film.time !== null && this.asker.shown.view ? this.asker.shown.view : this.scene.view;
+        return (this.film.time !== null && this.requester.shown.view) || this.scene.view;
     }
 
     set view(view) {
@@ -107,272 +115,250 @@ export class Explorer {
         this.scene.view = view;
     }
 
-    /** The view has changed by hand. */
-    moved(time) {
-        this.zoom.textContent = zoomText(this.view.zoom);
-        this.want(time);
+    /** Whether the frame on screen is current, with all pixels. */
+    get settled() {
+        return this.requester.settled;
     }
 
-    resized() {
-        this.want();
+    /** The frame on screen is out of date. @param {number} [time] of the event, if there was one */
+    invalidate(time) {
+        this.requester.invalidate(time);
+        this.notifyChange();
     }
 
-    walked(time) {
+    /** Call `onchange` soon. */
+    notifyChange() {
+        clearTimeout(this.changeTimer);
+        this.changeTimer = setTimeout(() => this.onchange(this.scene), CHANGE_MS);
+    }
+
+    // Changes by the user
+
+    /** @param {number} [time] of the event */
+    onViewChanged(time) {
+        this.overlay.showZoom();
+        this.invalidate(time);
+    }
+
+    /** @param {number} [time] of the event */
+    onSceneChanged(time) {
+        this.film.leave();
+        this.show();
+        this.invalidate(time);
+    }
+
+    /** The pad has moved. @param {number} [time] of the event */
+    onWalked(time) {
         this.film.leave();
         this.pad.show();
-        this.want(time);
+        this.invalidate(time);
     }
 
-    walkChanged() {
-        this.pad.forget();
-        this.changed();
+    /** The pad has other directions. */
+    onWalkChanged() {
+        this.pad.clearTrail();
+        this.onSceneChanged();
     }
 
-    /** New directions for the pad, from the middle. */
-    roll() {
-        const { walk } = this.scene, random = () => Math.floor(Math.random() * 1e6);
-        const pairs = walk.kind === "linked" ? this.about?.linked ?? 1 : Math.min(this.about?.pairs ?? 1, 8);
+    onSizeChanged() {
+        this.show();
+        this.saveDialog.showSize();
+        this.viewport.paint();
+        this.invalidate();
+    }
+
+    onKeyframesChanged() {
+        this.film.show();
+        this.invalidate();
+    }
+
+    /** Choose new directions for the pad, from its middle. */
+    rollDirections() {
+        const { scene: { walk }, generator } = this, random = () => Math.floor(Math.random() * 1e6);
+        const pairs = walk.kind === "linked" ? generator?.linked ?? 1 : Math.min(generator?.pairs ?? 1, 8);
         if (walk.kind === "random") walk.number = random();
         else if (walk.kind === "seeds") walk.seeds = [random(), random()];
         else walk.number = (walk.number + 1) % Math.max(pairs, 1);
         [walk.x, walk.y, walk.z] = [0, 0, 0];
-        this.walkChanged();
-        this.say("new directions");
+        this.onWalkChanged();
+        this.overlay.announce("new directions");
     }
 
-    /** The next seed, the previous one, or with null any. */
-    seed(step) {
+    /** Change the seed by a step; null: a random one. @param {number | null} step */
+    stepSeed(step) {
         const { scene } = this;
         scene.seed = step === null ? Math.floor(Math.random() * 2 ** 32) : Math.max(0, scene.seed + step);
         [scene.walk.x, scene.walk.y, scene.walk.z] = [0, 0, 0];
-        this.pad.forget();
-        this.changed();
-        this.say(`seed ${scene.seed}`);
+        this.pad.clearTrail();
+        this.onSceneChanged();
+        this.overlay.announce(`seed ${scene.seed}`);
     }
 
-    changed(time) {
+    /** @param {Keyframe} key */
+    showKeyframe(key) {
         this.film.leave();
-        this.show();
-        this.want(time);
+        Object.assign(this.scene, copy(readShot(key)));
+        this.pad.clearTrail();
+        this.onSceneChanged();
     }
 
-    sized() {
-        this.show();
-        this.saver.show();
-        this.stage.paint();
-        this.want();
+    addKeyframe() {
+        const added = this.film.add(this.viewport.images.length ? this.viewport.thumbnail(THUMBNAIL) : null);
+        this.overlay.announce(added ? `key frame ${this.scene.keys.length}` : "there is no room for more key frames");
     }
 
-    keysChanged() {
-        this.film.show();
-        this.told();
-        this.want();
-    }
-
-    playing() {
-        this.want();
-    }
-
-    /** Show a key frame. */
-    look(key) {
-        this.film.leave();
-        Object.assign(this.scene, copy(readLook(key)));
-        this.pad.forget();
-        this.changed();
-    }
-
-    keep() {
-        const kept = this.film.keep(this.stage.frames.length ? this.stage.thumbnail(THUMB) : null);
-        this.say(kept ? `key frame ${this.scene.keys.length}` : "there is no room for more key frames");
-    }
-
-    chosen(source) {
-        this.source = source;
-        this.asker.forget();
-        this.film.pictures = new WeakMap();
-        this.state("loading\u2026");
-        this.changed();
-    }
-
-    send(message) {
-        this.link.send(message);
-    }
-
-    // ImageDataset
-
-    /** Whether every pixel on screen is what is wanted. */
-    get settled() {
-        return this.asker.settled;
-    }
-
-    /** What is on screen is not what is wanted any more. `time` is that of the event, if there was one. */
-    want(time) {
-        this.asker.want(time);
-        this.told();
-    }
-
-    /** A picture is on screen. */
-    showed(header, asked, bytes) {
-        this.state("");
-        this.zoom.textContent = zoomText(this.view.zoom);
-        requestAnimationFrame((now) => this.measured(header, asked, bytes, now));
-    }
-
-    heard(message) {
-        if (message.hello) {
-            this.sources = message.hello.sources;
-            this.saver.button.hidden = !message.hello.saves;
-            if (!this.fixedSource && !this.sources.includes(this.source)) this.source = this.sources[0] ?? "";
-            this.state(this.source && !this.problem ? "loading\u2026" : "");
-            this.show();
-            this.want();
-        } else if (message.generator) {
-            this.about = message.generator;
-            this.body.classList.toggle("plain", this.about.device === "cpu"); // spare the processor
-            this.show();
-            this.stage.paint();
-            this.want(); // it may be of another shape
-        } else if ("waiting" in message) {
-            this.state(message.waiting ? "waiting for the running prompt\u2026" : "", "wait");
-        } else if (message.saving) {
-            this.saver.heard(message.saving);
-        } else if (message.error) {
-            this.state(message.error, "error");
-            if (!message.refused) this.asker.failed();
+    /** @param {KeyboardEvent} event */
+    onKeyDown(event) {
+        if (event.ctrlKey || event.metaKey || event.altKey) return;
+        event.stopPropagation(); // keys without a modifier are the explorer's, not ComfyUI's
+        const target = /** @type {HTMLElement} */ (event.composedPath()[0]);
+        if (event.key === "Escape") {
+            this.overlay.toggleHelp(false);
+            this.saveDialog.toggle(false);
+            this.viewport.canvas.focus();
+            return;
+        }
+        if (target.matches("input:not([type=range]), select")) return;
+        if (target.matches("button") && (event.key === " " || event.key === "Enter")) return;
+        const act = this.shortcut(event);
+        if (act) {
+            event.preventDefault();
+            act();
+        } else if (!target.matches("input, .pad-field, .thumb")) {
+            this.viewport.gestures.onKeyDown(event);
         }
     }
 
-    // What is seen
-
-    /** A line over the picture; empty for none. */
-    state(text, kind = "") {
-        text = text || this.problem;
-        this.chip.textContent = text;
-        this.chip.hidden = !text;
-        this.chip.className = `chip state ${kind}`;
+    /** @param {KeyboardEvent} event @returns {(() => void) | undefined} */
+    shortcut(event) {
+        const { overlay, saveDialog, viewport: { gestures } } = this;
+        /** @type {Record<string, () => void>} */
+        const shortcuts = {
+            n: () => this.stepSeed(1), p: () => this.stepSeed(-1), x: () => this.stepSeed(null),
+            g: () => this.rollDirections(), k: () => this.addKeyframe(), " ": () => this.film.toggle(),
+            d: () => overlay.toggleStats(), f: () => overlay.toggleFrame(), "?": () => overlay.toggleHelp(),
+            r: () => gestures.turn(event.shiftKey ? -90 : 90), "0": () => gestures.goHome(),
+            s: () => saveDialog.button.hidden || saveDialog.toggle(),
+        };
+        return shortcuts[event.key.toLowerCase()];
     }
 
-    /** Why there can be no picture, such as a link that is missing; empty when there can. */
-    setProblem(text) {
-        if (text === this.problem) return;
-        this.problem = text;
-        this.state("");
-        if (!text) this.want();
+    // Server
+
+    /** @param {object} message */
+    send(message) {
+        this.connection.send(message);
+    }
+
+    /** @param {any} message see creps_core/serving/protocol.py */
+    onMessage(message) {
+        if (message.hello) {
+            this.onHello(message.hello);
+        } else if (message.generator) {
+            this.generator = message.generator;
+            this.body.classList.toggle("no-blur", this.generator?.device === "cpu"); // the processor is busy enough
+            this.show();
+            this.viewport.paint();
+            this.invalidate(); // its aspect may differ
+        } else if ("waiting" in message) {
+            this.showStatus(message.waiting ? "waiting for the running prompt\u2026" : "", "wait");
+        } else if (message.saving) {
+            this.saveDialog.show(message.saving);
+        } else if (message.error) {
+            this.showStatus(message.error, "error");
+            if (!message.refused) this.requester.retry();
+        }
+    }
+
+    /** @param {{protocol: number, sources: string[], saves: boolean}} hello */
+    onHello({ protocol, sources, saves }) {
+        if (protocol !== PROTOCOL) {
+            this.connection.close();
+            this.problem = OLD_PAGE;
+            this.showStatus("", "error");
+            return;
+        }
+        this.sources = sources;
+        this.saveDialog.button.hidden = !saves;
+        if (!this.fixedSource && !sources.includes(this.source)) this.source = sources[0] ?? "";
+        this.showStatus(this.source && !this.problem ? "loading\u2026" : "");
+        this.show();
+        this.invalidate();
+    }
+
+    /** A frame is on screen. @param {FrameHeader} header @param {Request} request @param {number} bytes */
+    onFrame(header, request, bytes) {
+        this.showStatus("");
+        this.overlay.showZoom();
+        requestAnimationFrame((now) => {
+            this.overlay.record(header, request, bytes, now);
+            const detail = { ...header, bytes, moved: request.moved, now };
+            this.host.dispatchEvent(new CustomEvent("creps-frame", { detail }));
+        });
+    }
+
+    // Display
+
+    /** A line over the image; the problem, if the text is empty. @param {string} text @param {"" | "wait" | "error"} kind */
+    showStatus(text, kind = "") {
+        this.overlay.showStatus(text || this.problem, kind);
     }
 
     show() {
         this.panel.show();
         this.pad.show();
         this.film.show();
-        this.zoom.textContent = zoomText(this.view.zoom);
+        this.overlay.showZoom();
     }
 
-    say(text) {
-        this.live.textContent = text;
+    // For the code that embeds the explorer
+
+    /** Why there can be no image, such as a missing link; empty when there can. @param {string} text */
+    setProblem(text) {
+        if (text === this.problem || this.problem === OLD_PAGE) return;
+        this.problem = text;
+        this.showStatus("");
+        if (!text) this.invalidate();
     }
 
+    /** Show another generator. @param {string} source */
+    selectSource(source) {
+        this.source = source;
+        this.requester.discard();
+        this.film.thumbnails = new WeakMap();
+        this.showStatus("loading\u2026");
+        this.onSceneChanged();
+    }
+
+    /** @param {"auto" | "light" | "dark"} theme */
     setTheme(theme) {
+        if (this.body.dataset.theme === theme) return;
         this.body.dataset.theme = theme;
         this.pad.paint();
     }
 
-    showHelp(open = this.help.hidden) {
-        this.help.hidden = !open;
-        this.helpButton.setAttribute("aria-expanded", String(open));
-    }
-
-    showStats() {
-        this.stats.hidden = !this.stats.hidden;
-        this.statsButton.setAttribute("aria-pressed", String(!this.stats.hidden));
-    }
-
-    showFrame() {
-        this.stage.framed = !this.stage.framed;
-        this.frameButton.setAttribute("aria-pressed", String(this.stage.framed));
-        this.stage.paint();
-        this.want();
-    }
-
-    /** A frame is on screen: how long it took, for the overlay and for whoever asks `latencies`. */
-    measured(header, asked, bytes, now) {
-        if (asked.event !== undefined) {
-            this.latencies.push({ ms: now - asked.event, width: header.width, height: header.height });
-            this.latencies = this.latencies.slice(-KEPT);
-        }
-        this.times = [...this.times.filter((time) => now - time < 1000), now];
-        this.host.dispatchEvent(new CustomEvent("creps-frame", { detail: { ...header, bytes, moved: asked.moved, now } }));
-        if (this.stats.hidden) return;
-        const last = this.latencies.at(-1), stage = this.stage.stage;
-        const rows = [
-            ["frames", `${this.times.length} per second`],
-            ["size", `${header.width} \u00d7 ${header.height} of ${stage.width} \u00d7 ${stage.height}${header.sharp ? ", sharp" : ""}`],
-            ["draw", `${header.draw.toFixed(1)} ms`],
-            ["JPEG", `${header.encode.toFixed(1)} ms, ${(bytes / 1024).toFixed(1)} KB, quality ${header.quality}`],
-            ["answer", `${(now - asked.at).toFixed(0)} ms after the question`],
-            ["pointer", last ? `${last.ms.toFixed(0)} ms to pixels` : "\u2013"],
-            ["device", this.about?.device ?? ""],
-        ];
-        this.stats.replaceChildren(...rows.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]));
-    }
-
-    keydown(event) {
-        if (event.ctrlKey || event.metaKey || event.altKey) return;
-        event.stopPropagation(); // keys without a modifier are the explorer's, not ComfyUI's
-        const target = event.composedPath()[0];
-        if (event.key === "Escape") {
-            this.showHelp(false);
-            this.saver.toggle(false);
-            this.stage.canvas.focus();
-            return;
-        }
-        if (target.matches("input:not([type=range]), select")) return;
-        const press = target.matches("button") && (event.key === " " || event.key === "Enter");
-        if (press) return;
-        const acts = {
-            n: () => this.seed(1), p: () => this.seed(-1), x: () => this.seed(null), g: () => this.roll(),
-            k: () => this.keep(), d: () => this.showStats(), f: () => this.showFrame(), " ": () => this.film.toggle(),
-            r: () => this.stage.turn(event.shiftKey ? -90 : 90), "?": () => this.showHelp(),
-            s: () => this.saver.button.hidden || this.saver.toggle(), "0": () => this.stage.goHome(),
-        };
-        const act = acts[event.key.toLowerCase()];
-        if (act) {
-            event.preventDefault();
-            act();
-        } else if (!target.matches("input, .pad-field, .thumb")) {
-            this.stage.keydown(event);
-        }
-    }
-
-    // For whoever put the explorer somewhere
-
-    /** Take the keyboard. */
+    /** Take the keyboard focus. */
     focus() {
-        this.wantsFocus = this.body.hidden;
-        this.stage.canvas.focus({ preventScroll: true, focusVisible: false });
+        this.wantsFocus = this.body.hidden !== false;
+        this.viewport.canvas.focus(/** @type {FocusOptions} */ ({ preventScroll: true, focusVisible: false }));
     }
 
-    /** Show another scene. */
+    /** Show another scene. @param {unknown} scene */
     load(scene) {
         this.scene = readScene(scene);
         this.film.leave();
-        this.pad.forget();
+        this.pad.clearTrail();
         this.show();
-        this.want();
-    }
-
-    /** The scene has changed: say so soon. */
-    told() {
-        clearTimeout(this.telling);
-        this.telling = setTimeout(() => this.onchange(this.scene), CHANGE_MS);
+        this.invalidate();
     }
 
     close() {
-        clearTimeout(this.telling);
-        this.asker.close();
-        document.removeEventListener("visibilitychange", this.visible);
+        clearTimeout(this.changeTimer);
+        this.requester.close();
+        document.removeEventListener("visibilitychange", this.onVisibility);
         this.film.pause();
-        this.link.close();
-        this.stage.close();
+        this.connection.close();
+        this.viewport.close();
         this.pad.close();
     }
 }
