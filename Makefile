@@ -6,9 +6,10 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
+NODE_TOOLS = tests/web/node_modules
 CODE = __init__.py setup.py common creps_core kernels nodes tests benchmarks recipes
 
-.PHONY: fuzz kill soak pictures picture explore test test-matrix check format gpu bench clean
+.PHONY: constants fuzz kill soak pictures picture explore test test-matrix check format gpu bench clean
 
 picture: $(VENV)/standalone.stamp  ## render the built-in generator to picture.png
 	$(BIN)/creps render --seed 3 --size 2048x1152 --fit extend --out picture.png
@@ -22,10 +23,15 @@ test: check  ## lint, types, all tests, on all cores
 test-matrix: $(VENV)/test.stamp  ## the tests under other BLAS kernels, instruction sets, threads, users: an hour or more
 	$(BIN)/python tests/matrix.py
 
-check: $(VENV)/test.stamp
+check: $(VENV)/test.stamp $(NODE_TOOLS)/stamp
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
+	$(BIN)/python tests/web/web_tools.py tsc --project tests/web
+	$(BIN)/python tests/web/web_tools.py eslint --config tests/web/eslint.config.mjs web tests/web
+
+constants: $(VENV)/test.stamp  ## write web/explorer/constants.mjs from creps_core/explorer/scene.py
+	$(BIN)/python recipes/page_constants.py
 
 gpu:  ## test and measure this machine's GPU, at most 6 minutes; needs torch, Triton and pytest, no network
 	$(PYTHON) benchmarks/gpu.py --out gpu-report.txt
@@ -67,5 +73,10 @@ $(VENV)/test.stamp: $(VENV)/standalone.stamp
 	$(BIN)/python -m pip install --quiet --constraint $(VENV)/torch.txt --editable ".[standalone,test]"
 	touch $@
 
+# Checks of web/. Node.js comes with pyright, from PyPI; TypeScript and ESLint come from npm.
+$(NODE_TOOLS)/stamp: tests/web/package-lock.json $(VENV)/test.stamp
+	$(BIN)/python tests/web/web_tools.py npm ci --loglevel=error
+	touch $@
+
 clean:
-	rm -rf $(VENV) picture.png
+	rm -rf $(VENV) $(NODE_TOOLS) picture.png

@@ -92,7 +92,8 @@ def page(address: str) -> Iterator[tuple[Page, list[str]]]:
 def viewport_of(opened: Page, side: int) -> tuple[float, float]:
     """Make the viewport a square of `side` pixels without a frame; returns its middle."""
     opened.evaluate("""() => { const here = document.getElementById('explorer').explorer;
-        Object.assign(here.scene, {width: 1024, height: 1024}); here.viewport.framed = false; here.onSizeChanged(); }""")
+        Object.assign(here.scene, {width: 1024, height: 1024}); here.viewport.framed = false;
+        here.onSizeChanged(); }""")
     height = side + 100
     for _ in range(3):
         opened.set_viewport_size({"width": side, "height": height})

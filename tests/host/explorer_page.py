@@ -34,8 +34,8 @@ class ExplorerPage:
             self.page.wait_for_function(f"() => {{ {_FIND}; return {condition}; }}", timeout=SOON_MS)
         except TimeoutError as error:
             state = self.ask(
-                "[found.overlay.status.textContent, found.connection.ready, found.source, found.viewport.busy, found.film.time, "
-                "{...found.requester, explorer: 0, pending: 0}]"
+                "[found.overlay.status.textContent, found.connection.ready, found.source, found.viewport.busy, "
+                "found.film.time, {...found.requester, explorer: 0, pending: 0}]"
             )
             raise AssertionError(f"never {condition}: {state}") from error
 
@@ -83,8 +83,8 @@ class ExplorerPage:
     def pixels(self, x: int, y: int) -> list[int]:
         """Red, green and blue of the viewport's canvas there, from its middle."""
         return self.ask(
-            f"[...found.viewport.context.getImageData(found.viewport.size[0] / 2 + {x}, found.viewport.size[1] / 2 + {y}, 1, 1)"
-            ".data].slice(0, 3)"
+            "(({context, size}) => "
+            f"[...context.getImageData(size[0] / 2 + {x}, size[1] / 2 + {y}, 1, 1).data].slice(0, 3))(found.viewport)"
         )
 
 

@@ -103,7 +103,8 @@ def test_what_is_on_screen_is_the_picture(browser: Browser, tmp_path: Path):
         left, top, width, height = here.ask("found.viewport.frameBox()")
         view = here.scene["view"]
         shown = here.ask(
-            f"[...found.viewport.context.getImageData({left}, {top}, {width}, {height}).data].filter((_, i) => i % 4 < 3)"
+            f"[...found.viewport.context.getImageData({left}, {top}, {width}, {height}).data]"
+            ".filter((_, i) => i % 4 < 3)"
         )
     context.close()
     generator = make_generator()
