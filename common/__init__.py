@@ -1,1 +1,1 @@
-"""What every part of the tree shares: errors, files, devices, durations. It imports nothing else of ours."""
+"""Shared by all folders, and imports none of them: errors, files, locks, caches, devices, precision, durations."""

@@ -1,4 +1,4 @@
-"""Devices by name, and how much memory they have free."""
+"""Select a device by name, and query its free memory."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ if TYPE_CHECKING:
 
 
 def device_of(name: str | None = None) -> torch.device:
-    """The device of that name, or a GPU if there is one, else the CPU.
+    """The device of that name; without a name a CUDA GPU if available, else the CPU.
 
     Args:
-        name: cpu, cuda, cuda:1, mps...; None: the best there is.
+        name: cpu, cuda, cuda:1, mps, xpu...; None: the default.
 
     Raises:
-        ValueError: this machine has none of that name; says which there are.
+        ValueError: this machine has no such device; lists those it has.
     """
     import torch
 
-    there = ["cpu"]
+    available = ["cpu"]
     if torch.cuda.is_available():
-        there += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        available += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
-        there.append("mps")
+        available.append("mps")
     if hasattr(torch, "xpu") and torch.xpu.is_available():
-        there += ["xpu", *(f"xpu:{index}" for index in range(torch.xpu.device_count()))]
+        available += ["xpu", *(f"xpu:{index}" for index in range(torch.xpu.device_count()))]
     if name is None:
-        return torch.device("cuda" if "cuda" in there else "cpu")
-    if name.strip().lower() not in there:
-        raise ValueError(
-            f"there is no device {printable(name, 60)!r} here; there {'are' if there[1:] else 'is'} {', '.join(there)}"
-        )
+        return torch.device("cuda" if "cuda" in available else "cpu")
+    if name.strip().lower() not in available:
+        verb = "are" if available[1:] else "is"
+        raise ValueError(f"there is no device {printable(name, 60)!r} here; there {verb} {', '.join(available)}")
     return torch.device(name.strip().lower())
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where that is not known."""
+    """Free memory of a device in bytes, within the limit of a container; None if unknown."""
     import torch
 
     if device.type == "cuda":
@@ -50,7 +49,7 @@ def free_memory(device: torch.device) -> int | None:
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    with suppress(OSError, ValueError):  # a container's limit
+    with suppress(OSError, ValueError):  # the limit of a container
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())
         found.append(limit - int((group / "memory.current").read_text()))

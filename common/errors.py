@@ -1,5 +1,8 @@
-"""Errors that a user can act on. What to do comes first, and files have their names alone: there is little room where
-ComfyUI shows errors. For the same reason the classes are said to be of `creps`, not of a module with a long path."""
+"""Errors that a user can act on, and how to quote untrusted text.
+
+Messages start with what to do and name files without their folders, as ComfyUI has little room for errors. For the same
+reason `__module__` of the classes is `creps` instead of a long path.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 AGAIN = "Download or copy the file again"
-"""What helps with most files."""
+"""Advice for most files."""
 CHECK_NAME, CHECK_FILE = "Check its name and its folder", "Check that you may read it, and the disk"
 
 MESSAGE_LIMIT = 300  # characters of a message about a file
@@ -20,14 +23,14 @@ _NAME_LIMIT = 80
 
 
 class FileError(ValueError):
-    """A file that cannot be used. What is said of it is printable and short, whatever the file put into it."""
+    """A file that cannot be used. The message is printable and at most `MESSAGE_LIMIT` long for any file content."""
 
     def __init__(self, message: str):
         super().__init__(printable(message, MESSAGE_LIMIT))
 
     @classmethod
     def about(cls, path: str | os.PathLike[str], found: str, advice: str = AGAIN) -> Self:
-        """What to do about a file, its name, and what was found, such as "is empty"."""
+        """The error for a file: advice, the file's name, and the problem found, such as "is empty"."""
         name = printable(os.path.basename(os.fsdecode(path)), _NAME_LIMIT)
         return cls(f"{advice}. {name}: {found}")
 
@@ -37,19 +40,19 @@ class CheckpointError(FileError):
 
 
 class NewerFormatError(CheckpointError):
-    """A file of a later version of this program: nothing is wrong with it."""
+    """A valid file of a later version of this program."""
 
 
 class LatentsError(FileError):
-    """A file of latents or directions that cannot be used, or not with this generator: says why and what to do."""
+    """Latents or directions that cannot be used, or not with this generator: says why and what to do."""
 
 
 class DatasetError(ValueError):
-    """Pictures or labels to train on that cannot be used: names the folder or archive, what was found, what to do."""
+    """Training images or labels that cannot be used: names the folder or archive, what was found, what to do."""
 
 
 class TrainingError(RuntimeError):
-    """A training run that cannot begin or go on: says why and what to change."""
+    """A training run that cannot start or continue: says why and what to change."""
 
 
 for _error in (FileError, CheckpointError, NewerFormatError, LatentsError, DatasetError, TrainingError):
@@ -57,25 +60,27 @@ for _error in (FileError, CheckpointError, NewerFormatError, LatentsError, Datas
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, of whichever device; torch says so in several ways."""
+    """Whether an error means that memory ran out, on any device. Torch reports it in several ways."""
     text = str(error)
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
-def require(good: bool, message: str) -> None:
-    """Raises ValueError with the message unless all is `good`."""
-    if not good:
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with this message unless the condition holds."""
+    if not condition:
         raise ValueError(message)
 
 
 def require_finite(name: str, value: float) -> None:
-    """Raises ValueError unless a number is finite."""
+    """Raise ValueError unless a number is finite."""
     require(math.isfinite(value), f"{name} must be a finite number, not {value}")
 
 
 def printable(text: str, limit: int = MESSAGE_LIMIT) -> str:
-    """A text that may come from a file as a terminal may show it: on one line, controls escaped, its middle left out
-    where it is longer than `limit`."""
+    """Make untrusted text safe for a terminal: one line, control characters escaped, at most `limit` characters.
+
+    The middle of a longer text is left out.
+    """
     if len(text) > limit:
         head = limit * 3 // 5
         text = f"{text[:head]} ... {text[len(text) - (limit - head - 5) :]}"
@@ -85,6 +90,6 @@ def printable(text: str, limit: int = MESSAGE_LIMIT) -> str:
     return escaped if len(escaped) <= limit else printable(escaped, limit)
 
 
-def shown(value: object) -> str:
-    """A value out of a file as a message may quote it."""
+def quoted(value: object) -> str:
+    """The repr of an untrusted value for a message: printable, at most 60 characters."""
     return printable(repr(value), _VALUE_LIMIT)

@@ -1,5 +1,4 @@
-"""The one way in and the one way out of files: only regular files are read, and no half-written one is ever left
-under its final name."""
+"""Read and write files. Only regular files are read, and a file gets its final name only when it is complete."""
 
 from __future__ import annotations
 
@@ -31,10 +30,10 @@ Path_ = str | os.PathLike[str]
 
 
 def open_file(path: Path_) -> FileIO:
-    """A regular file to read, unbuffered. Pipes and devices, which may never end, are refused without waiting.
+    """Open a regular file for reading, unbuffered. Pipes and devices, which may never end, are refused at once.
 
     Raises:
-        OSError: there is no such file, it may not be read, or it is something else.
+        OSError: the file does not exist, may not be read, or is not a regular file.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     file = FileIO(os.open(path, flags))
@@ -45,7 +44,7 @@ def open_file(path: Path_) -> FileIO:
 
 
 def read_exactly(file: FileIO | BytesIO, buffer: bytearray | memoryview) -> bool:
-    """Fill a buffer; False where the file ends before."""
+    """Fill a buffer from a file; False if the file ends first."""
     view = memoryview(buffer)
     while view:
         count = file.readinto(view)
@@ -56,11 +55,13 @@ def read_exactly(file: FileIO | BytesIO, buffer: bytearray | memoryview) -> bool
 
 
 def check_target(path: Path_) -> Path:
-    """Where a file may be written, before any work is done for it: the path, links followed. Nothing is made.
+    """Check that a file can be written, before any work is done for it; returns the path with links resolved.
+
+    Nothing is created.
 
     Raises:
-        OSError: it is a folder or a device, its name is too long, or nothing may be written where it is to be; one
-            sentence that says what to do.
+        OSError: it is a folder or a device, its name is too long, or its folder is not writable; one sentence that
+            says what to do.
     """
     path = Path(path)
     try:
@@ -84,7 +85,10 @@ def check_target(path: Path_) -> Path:
 
 
 def cannot_write(path: Path_, error: Exception, needed: str = "") -> OSError:
-    """The error to raise for one of writing `path`: what to do, and what is wrong, with the number of the original."""
+    """The OSError to raise for a failure to write `path`: what to do, what is wrong, and the original `errno`.
+
+    `needed` names the space to free, such as "3 GB".
+    """
     number = getattr(error, "errno", None)
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     advice = "Choose another name or folder"
@@ -104,14 +108,14 @@ def cannot_write(path: Path_, error: Exception, needed: str = "") -> OSError:
 
 
 def path_of(text: str, inside: Path_) -> Path:
-    """The folder or file that a person means by what they typed or pasted.
+    """The folder or file that a user typed or pasted.
 
-    File managers copy paths in quotes or as file:// addresses, and people write ~ for their home; but a name that
-    is there exactly as it is written is meant so, whatever is in it.
+    File managers copy paths in quotes or as file:// addresses, and ~ stands for the home folder. A name that exists
+    exactly as written takes precedence.
 
     Args:
-        text: a whole path, or one inside a folder.
-        inside: that folder.
+        text: an absolute path, or one relative to `inside`.
+        inside: the folder for relative paths.
     """
     bare = text.strip()
     if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'":
@@ -129,20 +133,21 @@ def path_of(text: str, inside: Path_) -> Path:
 
 
 def partial_of(path: Path, token: str, kind: str = PARTIAL) -> Path:
-    """The hidden file beside `path` that a job writes to before it is renamed, or another of its files."""
+    """The hidden file next to `path` that a job writes before renaming it, or another temporary file of the job."""
     ending = f".{token}{kind}"
     room = _NAME_LIMIT - len(ending) - 1
     return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:room])}{ending}")
 
 
 def replace_file(path: Path_, write: Callable[[BinaryIO], object]) -> None:
-    """Create or replace `path` atomically: `write(file)` fills a new file beside it, which is then renamed.
+    """Create or replace `path` atomically: `write(file)` fills a new file next to it, which is then renamed.
 
-    Any number of threads and processes may write to one path: each has a file of its own, and the last one stays. Its
-    folder is made if need be; the mode is that of the user's umask. Once this returns, the file outlasts a power cut.
+    Several threads and processes may write to one path: each has its own temporary file, and the last one wins. Missing
+    folders are created; the mode follows the umask. Once this returns, the file survives a power failure.
 
     Raises:
-        OSError: one sentence that says why; an existing file is as it was. What else `write` raises goes through.
+        OSError: the file cannot be written; one sentence that says why. An existing file stays unchanged. Other errors
+            of `write` pass through.
     """
     target = check_target(path)
     partial = partial_of(target, f"{os.getpid()}.{secrets.token_hex(4)}")
@@ -165,14 +170,14 @@ def replace_file(path: Path_, write: Callable[[BinaryIO], object]) -> None:
 
 
 def publish(partial: Path, target: Path) -> None:
-    """Give a whole file its final name, and have the folder keep that."""
+    """Rename a complete file to its final name, durably."""
     os.replace(partial, target)
     sync_folder(target.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a folder's names outlast a power cut, where the system can."""
-    with suppress(OSError):  # Windows, and file systems that know no such thing
+    """Make the names in a folder survive a power failure, where the system supports it."""
+    with suppress(OSError):  # Windows, and some file systems
         number = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(number)
@@ -181,11 +186,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_json(path: Path_, limit: int = 1 << 26) -> dict[str, Any]:
-    """A JSON object from a file of at most `limit` bytes.
+    """Read a JSON object from a file of at most `limit` bytes.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is something else, or larger.
+        OSError: the file cannot be read.
+        ValueError: the file is larger, or holds something else.
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -198,10 +203,10 @@ def read_json(path: Path_, limit: int = 1 << 26) -> dict[str, Any]:
 
 
 def parse_json(text: str) -> dict[str, Any]:
-    """A JSON object, without the numbers that JSON does not have.
+    """Parse a JSON object; NaN and infinity, which Python's parser accepts, are refused.
 
     Raises:
-        ValueError: it is something else, is nested too deeply, or has a number without end.
+        ValueError: the text is something else, is nested too deeply, or has a number that is not finite.
     """
     try:
         value = json.loads(text, parse_constant=_no_number, parse_float=_finite)

@@ -1,4 +1,4 @@
-"""Guard of torch's switches for float32 products: TF32 or full precision, for one block of work."""
+"""Precision of float32 products on CUDA: TF32 or full, for one block of work."""
 
 from __future__ import annotations
 

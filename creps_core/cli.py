@@ -8,7 +8,7 @@ import logging
 import sys
 from dataclasses import replace
 
-from ..common.errors import TrainingError, out_of_memory, printable, shown
+from ..common.errors import TrainingError, out_of_memory, printable, quoted
 from . import __version__
 from .bench.command import BENCH_COMMAND
 from .commands import CONVERT_COMMAND, INFO_COMMAND, PARTIAL_RENDERS_COMMAND, RENDER_COMMAND
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        log.error("creps %s: out of memory (%s): %s", args.command, shown(error), _OUT_OF_MEMORY)
+        log.error("creps %s: out of memory (%s): %s", args.command, quoted(error), _OUT_OF_MEMORY)
         return 1
     return 0
 

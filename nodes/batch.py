@@ -162,7 +162,7 @@ class ContactSheet(io.ComfyNode):
         return io.NodeOutput(sheet[None].to(image), chosen, ui={"creps_sheet": [page]})
 
 
-class SaveLatents(bridge.Prefixed):
+class SaveLatents(bridge.FileOutputNode):
     """Latents -> a file."""
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Between ComfyUI and the core: model folder, devices and memory, pictures, progress, cancelling."""
+"""Adapters between ComfyUI and the core: model folders, devices and memory, images, progress, cancelling."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ FOLDERS = {
     LATENTS_FOLDER: {".safetensors"},
     DIRECTIONS_FOLDER: {".safetensors"},
 }
-"""Kinds of files, and how they end."""
+"""Model folders and the extensions of their files."""
 _PREVIEW_SECONDS = 0.5
-_PREFIX_LIMIT = 200  # bytes; names may have 255, with what is added
+_PREFIX_LIMIT = 200  # bytes; a file name may have 255, including what ComfyUI appends
 
 
 def register_model_folder() -> None:
-    """Make `models/creps` and `output/creps` places where checkpoints are found, beside those the user added; and
-    likewise for latents and directions. A folder that cannot be made is one with nothing in it: the built-in generators
+    """Register `models/creps` and `output/creps` as folders for checkpoints, in addition to those the user configured;
+    likewise for latents and directions. A folder that cannot be created is treated as empty: the built-in generators
     need none."""
     for folder, extensions in FOLDERS.items():
         models = os.path.join(folder_paths.models_dir, folder)
         try:
             os.makedirs(models, exist_ok=True)
-        except OSError as error:  # read-only, as in Docker and on a NAS; a dangling link, or a file in its place
+        except OSError as error:  # read-only, as in Docker or on a NAS; a dangling link, or a file of that name
             log.warning("%s cannot be made (%s): no files are looked for there", models, error.strerror or error)
         folder_paths.add_model_folder_path(folder, models)
         folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.get_output_directory(), folder))
@@ -59,20 +59,20 @@ def register_model_folder() -> None:
 
 
 def new_file(folder: str, prefix: str) -> str:
-    """The path of a file to be written in the output folder of its kind: prefix, number, .safetensors.
+    """The path of a new file in an output folder: prefix, number, .safetensors.
 
     Raises:
-        ValueError: the prefix is no name of a file in there.
+        ValueError: the prefix does not name a file in that folder.
     """
-    place, name, counter = output_place(os.path.join(folder, checked_prefix(prefix)))
-    return os.path.join(place, f"{name}_{counter:05}_.safetensors")
+    target, name, counter = next_output(os.path.join(folder, checked_prefix(prefix)))
+    return os.path.join(target, f"{name}_{counter:05}_.safetensors")
 
 
-def output_place(prefix: str, width: int = 0, height: int = 0) -> tuple[str, str, int]:
-    """Folder, name and number of the next file with this prefix in the output folder, %tokens% filled in.
+def next_output(prefix: str, width: int = 0, height: int = 0) -> tuple[str, str, int]:
+    """Folder, name and number of the next file with this prefix in the output folder; %tokens% are expanded.
 
     Raises:
-        OSError: its folder cannot be made.
+        OSError: its folder cannot be created.
     """
     try:
         return folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory(), width, height)[:3]
@@ -81,7 +81,7 @@ def output_place(prefix: str, width: int = 0, height: int = 0) -> tuple[str, str
 
 
 def prefix_problem(prefix: str | None) -> str:
-    """What is wrong with a filename_prefix, and what to write instead; empty if nothing is, or it is not known yet."""
+    """What is wrong with a filename_prefix, and what to write instead; empty if it is valid, or unknown (None)."""
     if prefix is None:
         return ""
     parts = prefix.replace("\\", "/").split("/")
@@ -97,58 +97,58 @@ def prefix_problem(prefix: str | None) -> str:
 
 
 def checked_prefix(prefix: str) -> str:
-    """A filename_prefix; raises ValueError if there is something wrong with it."""
+    """A valid filename_prefix. Raises ValueError otherwise."""
     require(not (problem := prefix_problem(prefix)), problem)
     return prefix
 
 
-class Prefixed(io.ComfyNode):
-    """A node that writes a file: a `filename_prefix` that cannot be used is refused before anything runs."""
+class FileOutputNode(io.ComfyNode):
+    """Base of nodes that write a file: an invalid `filename_prefix` is refused before the prompt runs."""
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
-        """True, or what is wrong."""
+        """True, or an error message."""
         return prefix_problem(filename_prefix) or True
 
 
 def file_state(folder: str, name: str) -> tuple[str, int, int]:
-    """What changes when a file is overwritten: for `fingerprint_inputs`."""
+    """A value for `fingerprint_inputs` that changes when a file is overwritten."""
     stat = os.stat(folder_paths.get_full_path_or_raise(folder, name))
     return name, stat.st_mtime_ns, stat.st_size
 
 
 def to_model(generator: Generator) -> Model:
-    """Put a generator into the care of ComfyUI's memory management."""
+    """Hand a generator to ComfyUI's memory management."""
     if getattr(args, "disable_cuda_graphs", False):
         allow_graphs(False)
     patcher = comfy.model_patcher.CoreModelPatcher(
         generator, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
     )
-    # What is laid out for a GPU, and graphs, go with the weights when ComfyUI wants the memory.
+    # GPU layouts and graphs are released with the weights when ComfyUI needs the memory.
     patcher.add_callback(CallbacksMP.ON_DETACH, lambda patcher, unpatch_all: release_renderers(patcher.model))
     return Model(patcher)
 
 
 def on_device(model: Model, memory: int = 0) -> Generator:
-    """The generator with its weights on the compute device, and `memory` bytes free there for the work."""
+    """The generator with its weights on the compute device, and `memory` bytes free there for rendering."""
     mm.load_models_gpu([model.patcher], memory_required=memory, force_full_load=True)
     if trial_running():
-        say("checking the fast kernel for this GPU, once")
+        show_status("checking the fast kernel for this GPU, once")
     return model.generator
 
 
-def say(text: str) -> None:
-    """Show a line on the node that is running."""
+def show_status(text: str) -> None:
+    """Show text on the running node."""
     server = getattr(PromptServer, "instance", None)
     if server is not None and server.last_node_id is not None:
         server.send_progress_text(text, server.last_node_id, server.client_id)
 
 
 def new_image(batch: int, height: int, width: int, channels: int) -> Tensor:
-    """An IMAGE [batch, height, width, channels] to be filled.
+    """Allocate an IMAGE [batch, height, width, channels], zeroed.
 
     Raises:
-        MemoryError: it does not fit into the free memory; says how much that is.
+        MemoryError: it does not fit into the free memory; says how much is free.
     """
     device, dtype = mm.intermediate_device(), mm.intermediate_dtype()
     needed = batch * height * width * channels * dtype.itemsize
@@ -162,15 +162,15 @@ def new_image(batch: int, height: int, width: int, channels: int) -> Tensor:
 
 
 def to_image(image: Tensor) -> Tensor:
-    """Pictures [N, H, W, C] in -1..1 -> IMAGE in 0..1 with three channels, in place where possible."""
+    """Convert [N, H, W, C] in -1..1 to an IMAGE in 0..1; one channel becomes three. In place where possible."""
     image.add_(1).mul_(0.5).clamp_(0, 1)
     return image.repeat(1, 1, 1, 3) if image.shape[-1] == 1 else image
 
 
 def split_alpha(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures as of `to_image` -> IMAGE of three channels, and MASK [N, H, W] as ComfyUI has it: 1 where transparent.
+    """Split the result of `to_image` into an IMAGE of three channels and a MASK [N, H, W], 1 where transparent.
 
-    Pictures without transparency have the small empty mask that Load Image gives them.
+    Images without alpha get the same 64 x 64 zero mask as from Load Image.
     """
     if image.shape[-1] < 4:
         return image, image.new_zeros((len(image), 64, 64))
@@ -178,12 +178,12 @@ def split_alpha(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def progress_of(image: Tensor, draw: previews.DrawDraft | None = None, longest: int = 0) -> Callable[[int, int], None]:
-    """A progress callback for the core that moves the node's bar, shows the picture as it grows, and raises
-    ComfyUI's interrupt when the user cancels.
+    """A progress callback that moves the node's progress bar, shows a preview of the image so far, and raises ComfyUI's
+    interrupt when the user cancels.
 
     Args:
-        image: [N, H, W, C] in -1..1, filled picture by picture while the callback is called.
-        draw, longest: make the first picture small, which is then shown at once; see `previews.ProgressivePreview`.
+        image: [N, H, W, C] in -1..1, filled one image after the other while the callback is called.
+        draw, longest: a small render of the first image is shown at once; see `previews.ProgressivePreview`.
     """
     bar, growing, shown = comfy.utils.ProgressBar(1), previews.ProgressivePreview(image, draw, longest), 0.0
     for draft in growing.drafts():
@@ -205,7 +205,7 @@ def progress_of(image: Tensor, draw: previews.DrawDraft | None = None, longest: 
 
 
 def progress_bar() -> Callable[[int, int], None]:
-    """A progress callback for work without a picture: moves the node's bar, and raises ComfyUI's interrupt."""
+    """A progress callback without preview: moves the node's progress bar, and raises ComfyUI's interrupt."""
     bar = comfy.utils.ProgressBar(1)
 
     def progress(done: int, total: int) -> None:
@@ -216,12 +216,12 @@ def progress_bar() -> Callable[[int, int], None]:
 
 
 def back_off(work: Callable[[int | None], T], *, smallest: int, advice: str) -> T:
-    """What `work(tile)` returns, called with ever smaller tiles until it fits into the device's memory.
+    """Call `work(tile)` with smaller and smaller tiles until it fits into the device's memory; returns its result.
 
-    The first try leaves the size of the tile to the core (None); then 256, 128... pixels down to `smallest`.
+    The first call leaves the tile size to the core (None); then it is 256, 128... pixels down to `smallest`.
 
     Raises:
-        MemoryError: nothing fits; with `advice`.
+        MemoryError: even `smallest` does not fit; the message ends with `advice`.
     """
     tile: int | None = None
     while True:
@@ -232,7 +232,7 @@ def back_off(work: Callable[[int | None], T], *, smallest: int, advice: str) -> 
             if tile is not None and tile <= smallest:
                 raise MemoryError(f"CREPS ran out of memory on {mm.get_torch_device()}. {advice}") from error
             tile = 256 if tile is None else tile // 2
-            release_renderers()  # with their graphs, and the memory that those hold
+            release_renderers()  # with their graphs, which hold memory
             log.warning("out of memory: trying again with tiles of %d pixels", tile)
         mm.soft_empty_cache()
 

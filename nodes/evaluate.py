@@ -192,7 +192,7 @@ def _progress() -> Callable[[str, int, int], None]:
         mm.throw_exception_if_processing_interrupted()
         if task != shown_task:
             shown_task = task
-            bridge.say(task)
+            bridge.show_status(task)
         bar.update_absolute(done, max(total, 1))
 
     return progress

@@ -31,7 +31,7 @@ _RESUME, _RESTART, _CLEAR = "go on", "begin anew", "clear the others"
 _STATUS_SECONDS = 1.0
 
 
-class RenderToFile(bridge.Prefixed):
+class RenderToFile(bridge.FileOutputNode):
     """A latent -> a file of any size."""
 
     @classmethod
@@ -118,7 +118,7 @@ class RenderToFile(bridge.Prefixed):
                 f"pick one latent with Select CREPS Latents (indices 0 to {len(latent) - 1}): a file holds one "
                 f"picture, and {len(latent)} latents were given"
             )
-        folder, name, counter = bridge.output_place(bridge.checked_prefix(filename_prefix), width, height)
+        folder, name, counter = bridge.next_output(bridge.checked_prefix(filename_prefix), width, height)
         path = os.path.join(folder, f"{name}_{counter:05}_{_ENDINGS[format]}")
         preview = AreaPreview(height, width, config.img_channels)
         window = {"window": (top, left, bottom, right), "fit": fit}
@@ -149,7 +149,7 @@ def _output(node: type[io.ComfyNode], file: RenderedFile, height: int, cleared: 
         lines.append(f"resumed from row {file.resumed_row} of {height}")
     lines += [f"{'removed' if cleared else 'unfinished beside it'}: {other}" for other in file.others]
     text = "\n".join(lines)
-    bridge.say(text)  # stays on the node: the page shows the text of `ui` on few nodes only
+    bridge.show_status(text)  # stays on the node: the page shows the text of `ui` on few nodes only
     preview = ui.PreviewImage(image, cls=node).as_dict()
     return io.NodeOutput(image, str(file.path), ui={**preview, "text": (text,)})
 
@@ -164,7 +164,7 @@ def _progress(move: Callable[[int, int], None], preview: AreaPreview, path: str)
         left = pace.at(done, total)
         if time.monotonic() - last > _STATUS_SECONDS:
             last = time.monotonic()
-            bridge.say(f"{left} left, {preview.size / 1e6:.1f} MB so far: {path}")
+            bridge.show_status(f"{left} left, {preview.size / 1e6:.1f} MB so far: {path}")
 
     return progress
 

@@ -15,19 +15,19 @@ BUILTIN = "builtin: "
 
 
 def checkpoint_names() -> list[str]:
-    """What there is to load: the built-in ones, and the files of models/creps."""
+    """Names for the loader: the built-in generators, and the files in models/creps."""
     return [BUILTIN + name for name in BUILTINS] + folder_paths.get_filename_list(bridge.FOLDER)
 
 
 def load_model(checkpoint: str, weights: str) -> Model:
-    """A generator by a name of `checkpoint_names`, in ComfyUI's care."""
+    """Load a generator by a name from `checkpoint_names`, managed by ComfyUI."""
     if checkpoint.startswith(BUILTIN):
         return bridge.to_model(load_builtin(checkpoint.removeprefix(BUILTIN)))
     return bridge.to_model(load_generator(folder_paths.get_full_path_or_raise(bridge.FOLDER, checkpoint), weights))
 
 
 class LoadGenerator(io.ComfyNode):
-    """A built-in generator, or a checkpoint of models/creps."""
+    """Load a built-in generator, or a checkpoint from models/creps."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -60,7 +60,7 @@ class LoadGenerator(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, weights: str = "G_ema") -> object:
-        """An overwritten file is loaded anew."""
+        """An overwritten file is loaded again."""
         if checkpoint.startswith(BUILTIN):
             return checkpoint
         stat = os.stat(folder_paths.get_full_path_or_raise(bridge.FOLDER, checkpoint))

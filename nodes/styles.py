@@ -215,7 +215,7 @@ class DirectionStrip(io.ComfyNode):
         return io.NodeOutput(direction_strip(latent, directions, indices, reach=reach, columns=columns, layers=layers))
 
 
-class SaveDirections(bridge.Prefixed):
+class SaveDirections(bridge.FileOutputNode):
     """Directions -> a file."""
 
     @classmethod

@@ -253,7 +253,7 @@ class TrainGenerator(io.ComfyNode):
         )
 
 
-class SaveGenerator(bridge.Prefixed):
+class SaveGenerator(bridge.FileOutputNode):
     """A generator -> a file that the loader lists."""
 
     @classmethod

@@ -1,8 +1,8 @@
-"""Generators as files: what comes in is checked, what goes out is safetensors. Here a checkpoint is refused.
+"""Load, check and save generators as files.
 
-Read `own.py` first: every reader goes through `read_checkpoint`. Tensors in files are read and written by
-`container.py`, become networks in `build.py`; official snapshots are read as data by `official.py`, the generators that
-come with the package are in `builtin.py`. A new file format begins beside `official.py`.
+Read `own.py` first: every reader goes through `read_checkpoint`. `container.py` reads and writes tensors, `build.py`
+makes networks of them, `official.py` reads official snapshots as data, `builtin.py` lists the generators that come with
+the package. To add a file format, add a module next to `official.py`.
 """
 
 from .blend import blend_weights, swap_levels

@@ -1,4 +1,4 @@
-"""Two generators of one architecture -> one: weights interpolated, or the fine levels of the other."""
+"""Combine two generators of one architecture: interpolate their weights, or swap their fine levels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LEVEL = re.compile(r"synthesis\.(?:b|decoder_)(\d+)\.")
 
 
 def blend_weights(a: Generator, b: Generator, amount: float = 0.5) -> Generator:
-    """Every weight on the straight line between two generators.
+    """Interpolate the weights of two generators linearly.
 
-    It makes sense for generators that descend from one another (one fine-tuned from the other, or both from a
-    third): weights of independent trainings have nothing in common.
+    This works for related generators (one fine-tuned from the other, or both from a third); weights of independent
+    trainings have nothing in common.
 
     Args:
         a, b: of one architecture; neither is changed.
-        amount: 0 is a, 1 is b; beyond 0..1 it exaggerates what distinguishes them.
+        amount: 0 is a, 1 is b; values outside 0..1 extrapolate and exaggerate the difference.
 
     Returns:
         A new generator on the device of a.
@@ -34,15 +34,15 @@ def blend_weights(a: Generator, b: Generator, amount: float = 0.5) -> Generator:
 
 
 def swap_levels(a: Generator, b: Generator, level: int, mapping_amount: float = 0.0) -> Generator:
-    """The coarse levels of a with the fine ones of b: the forms of the one in the manner of the other.
+    """Combine the coarse levels of a with the fine levels of b: the shapes of a in the style of b.
 
-    The first levels of the column/row network with their decoders come from a, those from `level` on, the last
-    decoder and the pixel blocks from b.
+    Levels of the column/row network below `level`, with their decoders, come from a; all others, the last decoder and
+    the pixel blocks come from b.
 
     Args:
-        a, b: of one architecture, descending from one another as for `blend_weights`; neither is changed.
-        level: the first that comes from b, one of `config.levels`.
-        mapping_amount: the mapping is that of a at 0, of b at 1, or between.
+        a, b: related generators of one architecture, see `blend_weights`; neither is changed.
+        level: the first level taken from b, one of `config.levels`.
+        mapping_amount: interpolates the mapping network: 0 is that of a, 1 that of b.
 
     Returns:
         A new generator on the device of a.

@@ -1,4 +1,4 @@
-"""Networks from their tensors: names and shapes are compared before any memory is asked for."""
+"""Build networks from tensors. Names and shapes are compared before any memory is allocated."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ..network import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+from .container import MakeError
 
-Refuse = Callable[..., Exception]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def build_generator(config: GeneratorConfig, tensors: Mapping[str, Tensor], error: Refuse = ValueError) -> Generator:
-    """A generator of this config with these weights (official names; dead ones are dropped), float32, in evaluation
-    mode, without gradients. `error` makes the exception of a message."""
+def build_generator(config: GeneratorConfig, tensors: Mapping[str, Tensor], error: MakeError = ValueError) -> Generator:
+    """Build a generator from a config and tensors under their official names: float32, eval mode, no gradients.
+
+    Unused tensors of official files are dropped. Raises `error(message)` if names, shapes or values do not fit.
+    """
     generator = _empty(Generator, config)
     tensors = {name: tensor for name, tensor in tensors.items() if not _is_dead(name, config)}
     _fill(generator, tensors, "a CREPS generator", error)
@@ -24,9 +26,9 @@ def build_generator(config: GeneratorConfig, tensors: Mapping[str, Tensor], erro
 
 
 def build_discriminator(
-    config: DiscriminatorConfig, tensors: Mapping[str, Tensor], error: Refuse = ValueError
+    config: DiscriminatorConfig, tensors: Mapping[str, Tensor], error: MakeError = ValueError
 ) -> Discriminator:
-    """The same for a discriminator."""
+    """Build a discriminator likewise."""
     discriminator = _empty(Discriminator, config)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
     _fill(discriminator, tensors, "a discriminator", error)
@@ -34,25 +36,25 @@ def build_discriminator(
 
 
 def shapes_of(config: GeneratorConfig | DiscriminatorConfig) -> dict[str, tuple[int, ...]]:
-    """The shapes of a network's tensors by name, without a network."""
+    """Shapes of a network's tensors by name, without allocating them."""
     network = _empty(Generator if isinstance(config, GeneratorConfig) else Discriminator, config)
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def check_shapes(wanted: Shapes, found: Shapes, what: str, error: Refuse) -> None:
-    """Raise unless names and shapes are those of `what`."""
+def check_shapes(wanted: Shapes, found: Shapes, what: str, error: MakeError) -> None:
+    """Raise `error(message)` unless names and shapes are as wanted; `what` names the network."""
     if problems := _differences(wanted, found):
         raise error(f"the weights do not belong to {what} of its config. {problems}{resembles(found)}")
 
 
-def check_finite(name: str, tensor: Tensor, error: Refuse) -> None:
-    """Raise unless all values are finite numbers."""
+def check_finite(name: str, tensor: Tensor, error: MakeError) -> None:
+    """Raise `error(message)` unless all values are finite."""
     if not torch.isfinite(tensor).all():
         raise error(f"{name} holds values that are not finite: it is damaged, or its training had diverged")
 
 
 def resembles(names: Mapping[str, object]) -> str:
-    """A guess at what a foreign state dict is."""
+    """A guess at the model that a foreign state dict belongs to, as a sentence; may be empty."""
     for key, model in (
         ("synthesis.input.freqs", "StyleGAN3"),
         ("synthesis.b4.const", "StyleGAN2"),
@@ -65,13 +67,13 @@ def resembles(names: Mapping[str, object]) -> str:
 
 
 def _empty(network: Callable[..., Any], config: object) -> Any:
-    """A network whose tensors have shapes, and no memory."""
+    """A network on the meta device: its tensors have shapes, but no memory."""
     # The random weights are replaced: the caller's random stream stays as it was.
     with torch.random.fork_rng([]), torch.device("meta"):
         return network(config)
 
 
-def _fill(network: nn.Module, tensors: Mapping[str, Tensor], what: str, error: Refuse) -> None:
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], what: str, error: MakeError) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     check_shapes(wanted, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, what, error)
     weights = {name: tensor.float() for name, tensor in tensors.items()}
@@ -82,7 +84,7 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], what: str, error: R
 
 
 def _is_dead(name: str, config: GeneratorConfig) -> bool:
-    """Parts of an official state dict that no picture depends on."""
+    """Whether no image depends on this tensor of an official state dict."""
     dead = ["synthesis.b4.input.coords", "synthesis.decoder_8."]
     if config.img_resolution > 4:
         dead.append("synthesis.b4.tores.")

@@ -1,12 +1,13 @@
-"""Tensors in files: safetensors with a JSON object of ours in the header, and how they are told from damaged ones.
+"""Read and write tensors as safetensors files with our JSON object in the header, and detect damaged files.
 
 The format is that of the safetensors library (https://huggingface.co/docs/safetensors): eight bytes of length, a JSON
-header, the data. It is read here, not by the library, which maps files into memory (a file that is cut meanwhile ends
-the process), knows dtypes that torch cannot test, and takes any number of names and axes; and written here, since the
-library's files are private to the user and its errors name no file. Both ways are tested against the library.
+header, the data. We read it ourselves because the library maps files into memory (truncating the file kills the
+process), accepts dtypes that torch cannot check, and any number of names and axes. We write it ourselves because the
+library's files are readable by their owner only and its errors name no file. Both directions are tested against the
+library.
 
-Two checksums vouch for a file: `sha256` for the tensors, `header_sha256` for the rest of our JSON object. Files of
-version 0.1.0 lack the second one (and those of latents both): they may have no other fields than it wrote.
+Two checksums protect a file: `sha256` covers the tensors, `header_sha256` the rest of our JSON object. Files of version
+0.1.0 lack the second one (and those of latents both); they may have only the fields that 0.1.0 wrote.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ...common.errors import AGAIN, CHECK_FILE, CHECK_NAME, FileError, printable, shown
+from ...common.errors import AGAIN, CHECK_FILE, CHECK_NAME, FileError, printable, quoted
 from ...common.files import Path_, open_file, parse_json, read_exactly, replace_file
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-"""Those that our files may have, by their names in safetensors, in the order in which a file has them."""
+"""The dtypes of our files by their safetensors names, in the order in which a file stores them."""
 SEAL = "header_sha256"
 HEADER_LIMIT = 1 << 24  # bytes; names and labels of a hundred thousand latents
 TENSOR_LIMIT = 20_000  # a snapshot of a 1024 model has about 1000
@@ -37,13 +38,13 @@ NAME_LIMIT = 200  # characters
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LATER = "Read it again when nothing writes to it"
 
-Refuse = Callable[..., Exception]
-"""Makes the error to raise from what was found and, where it is not the usual one, the advice."""
+MakeError = Callable[..., Exception]
+"""Makes the error to raise: (found, advice = the usual one) -> exception."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor of a file, before it is read."""
+    """Where a file stores a tensor, in bytes behind the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -59,7 +60,7 @@ class TensorFile:
         entries: the tensors by name.
     """
 
-    def __init__(self, file: FileIO, refuse: Refuse, newer: Refuse):
+    def __init__(self, file: FileIO, refuse: MakeError, newer: MakeError):
         self.file, self.refuse, self.newer = file, refuse, newer
         self.size = os.fstat(file.fileno()).st_size
         text = self._header_text()
@@ -72,11 +73,11 @@ class TensorFile:
             raise refuse(f"not a whole safetensors file ({error})") from error
 
     def read(self) -> dict[str, Tensor]:
-        """The tensors, in memory of their own: nothing that happens to the file reaches them."""
+        """All tensors, copied into memory: later changes of the file do not reach them."""
         return {name: self._tensor(entry) for name, entry in self.entries.items()}
 
     def require_dtypes(self) -> None:
-        """Raise unless all dtypes are ours."""
+        """Raise the file's error unless all dtypes are in `DTYPES`."""
         for name, entry in self.entries.items():
             if entry.dtype not in DTYPES:
                 raise self.refuse(f"holds {name} as {entry.dtype}; known are {', '.join(DTYPES)}")
@@ -106,15 +107,15 @@ class TensorFile:
 
 
 def open_tensors(path: Path_, error: type[FileError], newer: type[FileError] | None = None) -> TensorFile:
-    """A safetensors file, its header checked. Close its `file` after use.
+    """Open a safetensors file and check its header. Close its `file` after use.
 
     Args:
-        path: of the file.
-        error: to raise for what is wrong with it.
-        newer: to raise for one of a later version, see `read_header`; None: `error`.
+        path: the file.
+        error: class to raise for a file that cannot be used.
+        newer: class to raise for a file of a later format version, see `read_header`; None: `error`.
 
     Raises:
-        error: it is not there, cannot be read, or is not a whole safetensors file.
+        error: the file is missing, cannot be read, or is not a whole safetensors file.
     """
 
     def refuse(found: str, advice: str = AGAIN) -> FileError:
@@ -139,12 +140,12 @@ def open_tensors(path: Path_, error: type[FileError], newer: type[FileError] | N
 
 
 def write_tensors(path: Path_, tensors: Mapping[str, Tensor], key: str, header: Mapping[str, Any]) -> None:
-    """Write a file atomically: tensors of `DTYPES` on the CPU, contiguous, and the sealed header under `key`.
+    """Write a file atomically: contiguous CPU tensors of `DTYPES`, and the sealed header under `key`.
 
     Raises:
-        OSError: it cannot be written; one sentence.
+        OSError: the file cannot be written; one sentence.
     """
-    # The library's order: dtypes of many bytes first, so that all are aligned, then by name.
+    # The library's order: larger dtypes first, so that all tensors are aligned, then by name.
     ranks = {dtype: rank for rank, dtype in enumerate(DTYPES.values())}
     order = sorted(tensors, key=lambda name: (ranks[tensors[name].dtype], name))
     entries: dict[str, Any] = {"__metadata__": {key: json.dumps(sealed(header))}}
@@ -170,12 +171,12 @@ def write_tensors(path: Path_, tensors: Mapping[str, Tensor], key: str, header: 
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor on the CPU, not copied."""
+    """The bytes of a contiguous CPU tensor, without a copy."""
     return tensor.detach().view(-1).view(torch.uint8).numpy().data
 
 
 def sealed(header: Mapping[str, Any]) -> dict[str, Any]:
-    """A header with the checksum of the rest of it: a damaged counter or learning rate looks like any other."""
+    """A header with a checksum of its other fields: a damaged counter or learning rate would look valid."""
     rest = {name: value for name, value in header.items() if name != SEAL}
     return {**rest, SEAL: _seal(rest)}
 
@@ -183,15 +184,15 @@ def sealed(header: Mapping[str, Any]) -> dict[str, Any]:
 def read_header(
     file: TensorFile, key: str, limit: int, version: int, old_fields: Collection[str], check: Callable[[dict], None]
 ) -> dict[str, Any]:
-    """Our JSON object in the header of a file, checked.
+    """Read and check our JSON object in the header of a file.
 
     Args:
-        file: it must have the key.
-        key: of the metadata.
-        limit: characters of it.
-        version: the newest that is known.
-        old_fields: those of files that have no seal.
-        check: raises ValueError, KeyError or TypeError of a header whose fields are not what they must be.
+        file: must have the key.
+        key: name of the object in the metadata.
+        limit: maximum length in characters.
+        version: newest known format version.
+        old_fields: the only fields allowed without a seal.
+        check: raises ValueError, KeyError or TypeError for a header with invalid fields.
     """
     try:
         text = file.metadata[key]
@@ -203,10 +204,10 @@ def read_header(
             raise ValueError("it has no version")
         check(header)
     except (ValueError, TypeError, KeyError) as error:
-        raise file.refuse(f"its header cannot be read ({_said(error)})") from error
+        raise file.refuse(f"its header cannot be read ({_error_text(error)})") from error
     if found > version:
         raise file.refuse(
-            f"written in version {shown(found)} of the format, and this program knows {version}", "Update this program"
+            f"written in version {quoted(found)} of the format, and this program knows {version}", "Update this program"
         )
     if SEAL in header:
         good = _seal({name: value for name, value in header.items() if name != SEAL}) == header[SEAL]
@@ -221,7 +222,7 @@ def _seal(rest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(json.loads(json.dumps(rest)), sort_keys=True).encode()).hexdigest()
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"there is no {printable(str(error.args[0]))} in it"
     return printable(str(error), 100)
@@ -234,14 +235,14 @@ def _metadata(value: Any) -> dict[str, str]:
 
 
 def _entries(header: dict[str, Any], size: int) -> dict[str, Entry]:
-    """The tensors of a header, checked against each other and the size of the data."""
+    """The tensors of a header; they must fill the data without gap or overlap."""
     if len(header) > TENSOR_LIMIT:
         raise ValueError(f"it has {len(header)} tensors, more than {TENSOR_LIMIT}")
     entries = {name: _entry(name, value) for name, value in header.items()}
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start != end:
-            raise ValueError(f"{shown(name)} begins at byte {entry.start} instead of {end}")
+            raise ValueError(f"{quoted(name)} begins at byte {entry.start} instead of {end}")
         end = entry.stop
     if end != size:
         raise ValueError(f"its tensors take {end} bytes, and there are {size}")
@@ -253,9 +254,9 @@ def _entry(name: str, value: Any) -> Entry:
         case {"dtype": str() as dtype, "shape": list() as shape, "data_offsets": [int() as start, int() as stop]}:
             pass
         case _:
-            raise ValueError(f"{shown(name)} is described in an unknown way")
+            raise ValueError(f"{quoted(name)} is described in an unknown way")
     if not name or len(name) > NAME_LIMIT:
-        raise ValueError(f"the name {shown(name)} is empty or too long")
+        raise ValueError(f"the name {quoted(name)} is empty or too long")
     numbers = [start, stop, *shape]
     if (
         len(shape) > AXES_LIMIT
@@ -263,7 +264,7 @@ def _entry(name: str, value: Any) -> Entry:
         or stop < start
         or (start == stop and math.prod(max(n, 1) for n in shape) > 1 << 31)  # torch cannot make it
     ):
-        raise ValueError(f"{shown(name)} has an impossible shape")
+        raise ValueError(f"{quoted(name)} has an impossible shape")
     if dtype in DTYPES and math.prod(shape) * DTYPES[dtype].itemsize != stop - start:
-        raise ValueError(f"{shown(name)} has {stop - start} bytes, which is not what its shape takes")
+        raise ValueError(f"{quoted(name)} has {stop - start} bytes, which is not what its shape takes")
     return Entry(printable(dtype, 20), tuple(shape), start, stop)

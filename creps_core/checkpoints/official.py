@@ -1,9 +1,9 @@
-"""Official CREPS snapshots (`creps-*.pkl`, `network-snapshot-*.pkl`) read as data: nothing of a file is run.
+"""Read official CREPS snapshots (`creps-*.pkl`, `network-snapshot-*.pkl`) as data; no code in a file is executed.
 
-A snapshot is a pickle of {G, D, G_ema, augment_pipe, training_set_kwargs}. Its networks are "persistent
-objects": a class name, attributes, and the Python source of the class, which the authors' loader compiles.
-Here the source is dropped and the attributes are kept as data (`_pickle_reader` reads the stream,
-`_pickle_objects` stands in for the objects that it names).
+A snapshot is a pickle of {G, D, G_ema, augment_pipe, training_set_kwargs}. Its networks are "persistent objects": a
+class name, attributes, and the Python source of the class, which the authors' loader compiles. Here the source is
+dropped and the attributes are kept as data: `pickle_reader` reads the stream, `pickle_objects` provides stand-ins for
+the objects that it names.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 from ...common.errors import CHECK_FILE, CHECK_NAME, CheckpointError, printable
 from ...common.files import open_file
 from .pickle_objects import TORCH_MAGIC, Module, Objects
-from .pickle_reader import Interpreter, Source, Stream, StreamError, shown
+from .pickle_reader import BufferedFile, Interpreter, Stream, StreamError, escaped
 
-INSTRUCTION_LIMIT = 250_000  # a snapshot needs about 150 for each tensor: 80 000 at 1024 x 1024
-ENTRY_LIMIT = 20_000  # tensors, modules and arguments that a snapshot unfolds to; about 1000 at 1024 x 1024
+INSTRUCTION_LIMIT = 250_000  # a snapshot needs about 150 per tensor: 80,000 at 1024 x 1024
+ENTRY_LIMIT = 20_000  # tensors, modules and arguments, shared ones counted at each use; about 1000 at 1024 x 1024
 DEPTH_LIMIT = 24  # modules inside modules, dicts inside dicts
-NAME_LIMIT = 200  # characters of a tensor name
-_SHOWN_TEXT = 30  # of a text file
+TENSOR_NAME_LIMIT = 200  # characters
+_QUOTED_TEXT = 30  # characters of a text file in a message
 CHOOSE = "Choose a CREPS snapshot: the .pkl of the training or of its authors, a pickle of G, D and G_ema"
 
 
@@ -33,7 +33,7 @@ class Network:
     """One network of a snapshot, as data."""
 
     class_name: str  # "Generator", "Discriminator", "AugmentPipe"
-    init_kwargs: dict[str, Any]  # constructor arguments by name: texts, numbers, lists, dicts
+    init_kwargs: dict[str, Any]  # constructor arguments by name: strings, numbers, lists, dicts
     init_args: tuple[Any, ...]
     tensors: dict[str, torch.Tensor]  # parameters and buffers, on the CPU, under their state-dict names
 
@@ -42,21 +42,21 @@ class Network:
 class Snapshot:
     """A snapshot of the official training loop."""
 
-    networks: dict[str, Network]  # G_ema, and what else is there of G, D, augment_pipe
-    training_set: dict[str, Any]  # arguments of the data set, {} when missing
+    networks: dict[str, Network]  # G_ema, and those present of G, D, augment_pipe
+    training_set: dict[str, Any]  # arguments of the dataset, {} when missing
 
 
 def is_pickle(path: str | os.PathLike[str]) -> bool:
-    """Whether a file starts as pickles of protocol 2 to 5 do, whatever its name is."""
+    """Whether a file starts like a pickle of protocol 2 to 5; its name does not matter."""
     with open_file(path) as file:
         return _is_pickle(file.read(2) or b"")
 
 
 def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
-    """Reads a snapshot without running anything of it; takes the memory of its tensors.
+    """Read a snapshot without executing anything in it. Needs the memory of its tensors.
 
     Raises:
-        CheckpointError: whatever is wrong with the file; names it, what was found, and what to do.
+        CheckpointError: the file cannot be used; names it, what was found, and what to do.
     """
     try:
         if not os.path.isfile(path):
@@ -65,25 +65,25 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
         with open_file(path) as file:
             head = file.read(512) or b""
             if not _is_pickle(head):
-                raise _what_instead(head)
+                raise _not_a_pickle(head)
             size = os.fstat(file.fileno()).st_size
-            return _Snapshot(Source(file, size)).read()
+            return _SnapshotReader(BufferedFile(file, size)).read()
     except StreamError as error:
         raise CheckpointError.about(path, error.found, error.advice) from None
     except MemoryError:
         raise CheckpointError.about(path, "does not fit into the free memory", "Close other programs") from None
     except OSError as error:
         raise CheckpointError.about(path, f"cannot be read ({error.strerror})", CHECK_FILE) from None
-    except Exception as error:  # whatever else a damaged or crafted file provokes
-        raise CheckpointError.about(path, f"is damaged ({type(error).__name__}: {shown(str(error))})") from None
+    except Exception as error:  # any other failure of a damaged or crafted file
+        raise CheckpointError.about(path, f"is damaged ({type(error).__name__}: {escaped(str(error))})") from None
 
 
 def _is_pickle(head: bytes) -> bool:
     return len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5
 
 
-def _what_instead(head: bytes) -> StreamError:
-    """What a file is that is not a pickle, and what to do about it."""
+def _not_a_pickle(head: bytes) -> StreamError:
+    """The error for a file that is not a pickle: what it is, and what to do."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return StreamError("is empty", "The download failed; get the file again")
@@ -104,20 +104,20 @@ def _what_instead(head: bytes) -> StreamError:
 
 
 def _described(head: bytes) -> str:
-    """The beginning of a file of an unknown kind: as text where it is one."""
+    """A description of a file of another kind, from its first bytes; text is quoted."""
     text = head.decode("utf-8", "replace")
-    strange = sum(not (c.isprintable() or c.isspace()) or c == "\ufffd" for c in text)
-    if 8 * strange <= len(text):
-        return f'a text file ("{printable(text.strip().split(chr(10))[0][:_SHOWN_TEXT])}...")'
+    unprintable = sum(not (c.isprintable() or c.isspace()) or c == "\ufffd" for c in text)
+    if 8 * unprintable <= len(text):
+        return f'a text file ("{printable(text.strip().split(chr(10))[0][:_QUOTED_TEXT])}...")'
     kinds = {b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"RIFF": "a WebP picture or a sound"}
     kinds |= {b"GGUF": "a GGUF file of a language or diffusion model", b"\x93NUMPY": "a NumPy array"}
     return next((kind for start, kind in kinds.items() if head.startswith(start)), "a file of an unknown kind")
 
 
-class _Snapshot:
-    """Reads one file, and unfolds what it holds within limits that hold for all of it together."""
+class _SnapshotReader:
+    """Reads one file; its limits hold for all networks of the file together."""
 
-    def __init__(self, data: Source):
+    def __init__(self, data: BufferedFile):
         self.data = data
         self.entries_left = ENTRY_LIMIT
 
@@ -130,7 +130,7 @@ class _Snapshot:
         if not isinstance(root, dict):
             raise StreamError("is a pickle of something else than a dict", CHOOSE)
         if root.get("G_ema") is None:
-            found = ", ".join(shown(key) for key in list(root)[:4]) or "nothing"
+            found = ", ".join(escaped(key) for key in list(root)[:4]) or "nothing"
             more = f" and {len(root) - 4} more" if len(root) > 4 else ""
             raise StreamError(f"has no network G_ema; it holds {found}{more}", CHOOSE)
         names = [name for name in ("G", "D", "G_ema", "augment_pipe") if root.get(name) is not None]
@@ -154,22 +154,22 @@ class _Snapshot:
         return Network(module.class_name, kwargs, args, tensors)
 
     def tensors(self, network: str, module: Module, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
-        """Parameters, buffers, then those of the children, as in a state dict."""
+        """Parameters and buffers, then those of the children, as in a state dict."""
         for attribute in ("_parameters", "_buffers", "_modules"):
             for key, value in module.table(attribute).items():
                 name = prefix + key
                 self.count_entry(network, name.count("."))
-                if not key or len(name) > NAME_LIMIT:
-                    raise StreamError(f"has a name in {network} that is empty or too long: {shown(name)}")
+                if not key or len(name) > TENSOR_NAME_LIMIT:
+                    raise StreamError(f"has a name in {network} that is empty or too long: {escaped(name)}")
                 if isinstance(value, torch.Tensor) and attribute != "_modules":
                     yield name, value
                 elif isinstance(value, Module) and attribute == "_modules":
                     yield from self.tensors(network, value, name + ".")
                 elif value is not None:
-                    raise StreamError(f"has neither tensor nor module as {shown(name)} of {network}")
+                    raise StreamError(f"has neither tensor nor module as {escaped(name)} of {network}")
 
     def plain(self, where: str, value: Any, depth: int = 0) -> Any:
-        """A copy made of dicts with text keys, lists, tuples, texts, numbers, True, False and None."""
+        """A copy made of dicts with string keys, lists, tuples, strings, numbers, True, False and None."""
         self.count_entry(where, depth)
         if value is None or type(value) in (str, int, float, bool):
             return value
@@ -180,7 +180,7 @@ class _Snapshot:
         raise StreamError(f"has a value in {where} that is not plain data")
 
     def count_entry(self, where: str, depth: int) -> None:
-        # Counts what sharing unfolds to: a small file can name the same child a million times, or itself.
+        # Shared objects count at each use: a small file can name the same child a million times, or itself.
         self.entries_left -= 1
         if self.entries_left < 0:
             raise StreamError(f"unfolds to more than {ENTRY_LIMIT} entries (in {where})")

@@ -1,7 +1,7 @@
-"""Every file format in, safetensors out; what is wrong with a file is said by `CheckpointError`.
+"""Load checkpoints of every format and save them as safetensors. Invalid files raise `CheckpointError`.
 
-Our format is one safetensors file (`container.py`): the parameters under their official names, and in the header under
-the key `creps` a JSON object `{"version", "config", "sha256", ...}`. The digest covers config and weights.
+Our format is a safetensors file (`container.py`) with the parameters under their official names; its header has under
+the key `creps` a JSON object `{"version", "config", "sha256", ...}`. The digest covers the config and all tensors.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ HEADER_KEY = "creps"
 WEIGHTS = ("G_ema", "G")
 _KEEP_FLOAT32 = ("freqs", "w_avg")  # a rounded frequency moves details, and both are small
 _HEADER_LIMIT = 1 << 20
-_AVERAGE = re.compile(r"average\d{1,3}\.(.+)")  # of other widths, in a snapshot of the trainer
+_AVERAGE = re.compile(r"average\d{1,3}\.(.+)")  # power-function EMAs in a training snapshot
 _OLD_FIELDS = ("version", "config", "sha256", "details", "discriminator")  # of files without a seal
 _OLD_FIELDS += ("kind", "recipe", "counters")
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a file holds, without its weights."""
+    """Description of a checkpoint file, without its weights."""
 
     format: str
     config: GeneratorConfig
@@ -51,28 +51,28 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of any kind, read and checked; its networks are built on demand."""
+    """A checkpoint of any format, read and checked; its networks are built on demand."""
 
     path: Path
-    format: str  # as `creps info` says it
+    format: str  # as printed by `creps info`
     config: GeneratorConfig
-    tensors: dict[str, dict[str, Tensor]]  # of the networks that there are of G, D, G_ema
-    header: dict[str, Any] = field(default_factory=dict)  # of a file of ours
-    beside: dict[str, Tensor] = field(default_factory=dict)  # tensors of no network, see `taught.py`
-    discriminator_config: DiscriminatorConfig | str | None = None  # None: there is none; a text: why it is of no use
+    tensors: dict[str, dict[str, Tensor]]  # by network; those present of G, D, G_ema
+    header: dict[str, Any] = field(default_factory=dict)  # empty for an official snapshot
+    metadata_tensors: dict[str, Tensor] = field(default_factory=dict)  # see `training_metadata.py`
+    discriminator_config: DiscriminatorConfig | str | None = None  # None: there is none; str: why it is unusable
     details: dict[str, Any] = field(default_factory=dict)
     named: bool = True
-    """Whether G and G_ema are there by name; the one generator of a plain file is both."""
+    """Whether G and G_ema are separate networks; the only generator of a plain file serves as both."""
 
     def refuse(self, found: str, advice: str = AGAIN) -> CheckpointError:
         """The error to raise for a problem with this file."""
         return CheckpointError.about(self.path, found, advice)
 
     def generator(self, weights: str = "G_ema") -> Generator:
-        """One of its generators, on the CPU in float32, in evaluation mode, without gradients.
+        """One of its generators: on the CPU, float32, eval mode, no gradients.
 
         Raises:
-            CheckpointError: it is not in the file, or its tensors are not those of its config.
+            CheckpointError: the file lacks it, or its tensors do not fit its config.
         """
         name = weights if self.named else "G_ema"
         if name not in self.tensors:
@@ -81,14 +81,14 @@ class Checkpoint:
             )
         generator = build_generator(self.config, self.tensors[name], self.refuse)
         try:
-            read_training_metadata(generator, self.header, self.beside)
+            read_training_metadata(generator, self.header, self.metadata_tensors)
         except ValueError as error:
             raise self.refuse(str(error)) from error
         generator.name, generator.origin = self.path.stem, str(self.path)
         return generator
 
     def discriminator(self) -> Discriminator | None:
-        """Its discriminator, likewise; None if there is none."""
+        """Its discriminator, likewise; None if the file has none."""
         if self.discriminator_config is None:
             return None
         if isinstance(self.discriminator_config, str):
@@ -99,14 +99,14 @@ class Checkpoint:
 def load_generator(path: Path_, weights: str = "G_ema") -> Generator:
     """Load a generator from an official snapshot (.pkl) or from our own format (.safetensors).
 
-    The kind of file is told by its content. Nothing in it is executed.
+    The format is detected from the content. Nothing in the file is executed.
 
     Args:
         path: the file.
-        weights: of an official snapshot: `G_ema` (the moving average, the better pictures) or `G`.
+        weights: of an official snapshot: `G_ema` (the moving average, with better images) or `G`.
 
     Returns:
-        The generator on the CPU in float32, in evaluation mode, without gradients.
+        The generator: on the CPU, float32, eval mode, no gradients.
 
     Raises:
         CheckpointError: the file cannot be used; says why and what to do.
@@ -129,11 +129,11 @@ def save_generator(
 
     Args:
         generator: on any device.
-        path: of the new file, by convention `*.safetensors`; an existing one is replaced.
-        half: store float16: half the size, errors of about 1/1000 of a grey level range. Values beyond 65504
-            are refused.
-        details: anything JSON can hold, kept in the header (where the weights come from, for instance).
-        discriminator: stored beside the generator, so that a fine-tuning can begin with both.
+        path: the file to write, by convention `*.safetensors`; an existing one is replaced.
+        half: store float16: half the size, errors of about 1/1000 of the range of values. Weights beyond 65504
+            raise an error.
+        details: JSON values for the header, such as where the weights come from.
+        discriminator: saved with the generator, so that fine-tuning can start from both.
 
     Raises:
         ValueError: `half` cannot hold a weight.
@@ -145,9 +145,9 @@ def save_generator(
     if discriminator is not None:
         tensors |= {f"D.{name}": _for_storage(name, t, half) for name, t in discriminator.state_dict().items()}
         header["discriminator"] = discriminator.config.to_dict()
-    taught, labels = write_training_metadata(generator)
-    tensors |= labels
-    header |= taught
+    fields, metadata_tensors = write_training_metadata(generator)
+    tensors |= metadata_tensors
+    header |= fields
     header |= {
         "sha256": digest(generator.config, tensors),
         "details": dict(details or {}),
@@ -156,7 +156,7 @@ def save_generator(
 
 
 def inspect_checkpoint(path: Path_) -> CheckpointInfo:
-    """What a file holds. It is read and checked like by `load_generator`, which raises the same errors."""
+    """Describe a file. It is read and checked as by `load_generator`, with the same errors."""
     checkpoint = read_checkpoint(path)
     generator = checkpoint.generator()
     parameters = sum(p.numel() for p in generator.parameters())
@@ -170,7 +170,7 @@ def inspect_checkpoint(path: Path_) -> CheckpointInfo:
 
 
 def read_checkpoint(path: Path_) -> Checkpoint:
-    """Read a checkpoint of any kind, told by its content; nothing in it is executed.
+    """Read a checkpoint of any format, detected from its content; nothing in it is executed.
 
     Raises:
         CheckpointError: the file cannot be used; says why and what to do.
@@ -182,10 +182,13 @@ def read_checkpoint(path: Path_) -> Checkpoint:
     training = is_training(header)
     names = [name for name in ("G", "D", "G_ema") if training or (name == "D" and "discriminator" in header)]
     networks = {name: network_of(tensors, name) for name in names}
-    beside = {name: tensor for name, tensor in tensors.items() if is_training_metadata(name)}
+    metadata_tensors = {name: tensor for name, tensor in tensors.items() if is_training_metadata(name)}
     if not training:
-        own = {name: tensor for name, tensor in tensors.items() if not name.startswith("D.") and name not in beside}
-        networks["G_ema"] = own
+        networks["G_ema"] = {
+            name: tensor
+            for name, tensor in tensors.items()
+            if not name.startswith("D.") and name not in metadata_tensors
+        }
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     return Checkpoint(
         path,
@@ -193,7 +196,7 @@ def read_checkpoint(path: Path_) -> Checkpoint:
         config,
         networks,
         header,
-        beside,
+        metadata_tensors,
         DiscriminatorConfig.from_dict(header["discriminator"]) if "discriminator" in header else None,
         {"stored as": ", ".join(dtypes), "sha256": header["sha256"], **header.get("details", {})},
         named=training,
@@ -201,7 +204,7 @@ def read_checkpoint(path: Path_) -> Checkpoint:
 
 
 def digest(config: GeneratorConfig | None, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over a config, if there is one, and tensors as stored (names, dtypes, shapes, bytes), in hexadecimal."""
+    """SHA-256 of a config (optional) and of tensors as stored (names, dtypes, shapes, bytes), in hexadecimal."""
     sha = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode() if config else b"")
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -211,10 +214,10 @@ def digest(config: GeneratorConfig | None, tensors: Mapping[str, Tensor]) -> str
 
 
 def fingerprint(generator: Generator) -> str:
-    """What tells generators apart: `digest` of config and weights in float32, wherever they lie.
+    """Identify a generator: `digest` of its config and its weights in float32, on any device.
 
-    It is computed once per object (0.2 s for 120 MB) and then remembered, so it does not follow later changes of the
-    weights: a generator in training has none worth keeping.
+    The value is computed once per object (0.2 s for 120 MB) and cached: later changes of the weights, as in training,
+    do not change it.
     """
     if not generator.fingerprint:
         tensors = {name: tensor.float() for name, tensor in generator.state_dict().items()}
@@ -226,7 +229,7 @@ def official_config(network: Network) -> GeneratorConfig:
     """The config of an official generator, from its constructor's arguments.
 
     Raises:
-        ValueError: an argument is missing, or makes a network that cannot be rendered.
+        ValueError: an argument is missing, or describes a network that cannot be rendered.
     """
     args = dict(network.init_kwargs)
     names = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "channel_base", "channel_max")
@@ -238,13 +241,13 @@ def official_config(network: Network) -> GeneratorConfig:
 
 
 def read_own(path: Path_) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Tensor]]:
-    """Config of the generator, header and tensors of a file of ours, checked: shapes, checksums, finite values.
+    """Read a file in our format: generator config, header, tensors. Checks shapes, checksums and finite values.
 
-    Names in a snapshot of the trainer begin with the network, `G.`, `D.`, `G_ema.`; in the file of a generator, those
-    of the discriminator, if there is one, do.
+    In a training snapshot, tensor names start with the network: `G.`, `D.`, `G_ema.`. In a generator's file, only those
+    of the discriminator do.
 
     Raises:
-        CheckpointError: the file is damaged, or is not ours.
+        CheckpointError: the file is damaged, or is not in our format.
     """
     file = open_tensors(path, CheckpointError, NewerFormatError)
     with file.file:
@@ -266,17 +269,17 @@ def read_own(path: Path_) -> tuple[GeneratorConfig, dict[str, Any], dict[str, Te
 
 
 def is_training(header: Mapping[str, Any]) -> bool:
-    """Whether a header is that of a snapshot of the trainer."""
+    """Whether a header belongs to a training snapshot."""
     return header.get("kind") == "training"
 
 
 def network_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors of one network, `G`, `D` or `G_ema`, under their own names."""
+    """The tensors of one network, `G`, `D` or `G_ema`, without the prefix in their names."""
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
 def _check_fields(header: dict[str, Any]) -> None:
-    """Raise ValueError unless the fields of a header are what they must be."""
+    """Raise ValueError unless the fields of a header are valid."""
     if not isinstance(header.get("config"), dict):
         raise ValueError("there is no config in it")
     if not isinstance(header.get("sha256"), str):
@@ -296,7 +299,7 @@ def _check_fields(header: dict[str, Any]) -> None:
 
 
 def _check_networks(file: TensorFile, config: GeneratorConfig, header: dict[str, Any]) -> None:
-    """Raise unless the tensors of a file, not read yet, are those of its configs."""
+    """Raise unless the names and shapes in a file fit its configs. The tensors are not read yet."""
     found = {name: entry.shape for name, entry in file.entries.items() if not is_training_metadata(name)}
     generator = shapes_of(config)
     wanted: dict[str, dict[str, tuple[int, ...]]] = {"": generator}
@@ -316,7 +319,7 @@ def _check_networks(file: TensorFile, config: GeneratorConfig, header: dict[str,
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a JSON object begins behind the eight bytes of its length.
+    """Whether a JSON object starts after the eight bytes of its length.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -344,14 +347,14 @@ def _read_official(path: Path) -> Checkpoint:
         config = official_config(network)
     except ValueError as error:
         raise CheckpointError.about(path, f"the generator in it cannot be built: {error}", CHOOSE) from error
-    judge = None
+    discriminator: DiscriminatorConfig | str | None = None
     try:
         if "D" in snapshot.networks:
-            judge = _official_discriminator(snapshot.networks["D"])
-    except ValueError as error:  # of no concern to who wants the generator
-        judge = str(error)
+            discriminator = _official_discriminator(snapshot.networks["D"])
+    except ValueError as error:  # the generator can still be used
+        discriminator = str(error)
     details = {"training_set": snapshot.training_set}
-    return Checkpoint(path, "official snapshot", config, networks, discriminator_config=judge, details=details)
+    return Checkpoint(path, "official snapshot", config, networks, discriminator_config=discriminator, details=details)
 
 
 def _official_discriminator(network: Network) -> DiscriminatorConfig:

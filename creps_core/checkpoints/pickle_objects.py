@@ -1,4 +1,4 @@
-"""Stand-ins for the Python objects that a CREPS snapshot names: modules, tensors, storages, numpy numbers."""
+"""Stand-ins for the Python objects that an official snapshot names: modules, tensors, storages, numpy scalars."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .pickle_reader import Builder, Inert, Interpreter, Source, Stream, StreamError, pairs_of, shown
+from .pickle_reader import BufferedFile, Builder, Inert, Interpreter, Stream, StreamError, escaped, pairs_of
 
 TORCH_MAGIC, TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 UNSAFE = "Do not load the file with other programs; get it again from the CREPS authors"
@@ -35,7 +35,7 @@ _SCALARS = dict(
 
 
 class Module(Inert):
-    """A torch module of the file: the name of its class, and its attributes as data."""
+    """A torch module of the file: its class name, and its attributes as data."""
 
     __slots__ = ("class_name", "state")
 
@@ -56,7 +56,7 @@ class Module(Inert):
 
 
 class _ScalarType(Inert):
-    """A numpy dtype of the file, as far as it decodes single numbers."""
+    """A numpy dtype of the file, for decoding scalars."""
 
     __slots__ = ("layout",)
 
@@ -74,7 +74,7 @@ class _ScalarType(Inert):
 
 
 class _Storage:
-    """The numbers of a torch storage, in one line."""
+    """A torch storage: a flat tensor."""
 
     __slots__ = ("flat",)
 
@@ -83,7 +83,7 @@ class _Storage:
 
 
 class Objects:
-    """All that a file can ask for by name, each made by code of ours. One per file, of `size` bytes."""
+    """Everything that a file may name, each made by our own code. One instance per file, which has `size` bytes."""
 
     def __init__(self, interpreter: Interpreter, size: int):
         self.interpreter = interpreter
@@ -104,7 +104,7 @@ class Objects:
             "numpy._core.multiarray.scalar": Builder(_scalar),
             "collections.OrderedDict": Builder(self.mapping),
             "dnnlib.util.EasyDict": Builder(self.mapping),
-            # how protocols 2 and 3 write sets and byte strings
+            # protocols 2 and 3 write sets and byte strings with these
             "builtins.set": Builder(self.set),
             "__builtin__.set": Builder(self.set),
             "_codecs.encode": Builder(self.encoded),
@@ -112,9 +112,10 @@ class Objects:
         }
 
     def find(self, name: str) -> Any:
+        """The stand-in for "module.name". Raises StreamError if there is none."""
         if name in self.named:
             return self.named[name]
-        found = f"asks for the Python object {shown(name)}, which no CREPS snapshot needs; nothing of it ran"
+        found = f"asks for the Python object {escaped(name)}, which no CREPS snapshot needs; nothing of it ran"
         if name.startswith("dnnlib.tflib"):
             raise StreamError(found, "It is a StyleGAN network of TensorFlow; choose a CREPS snapshot")
         if "stylegan" in name.lower() or name.startswith(("dnnlib.", "torch_utils.", "training.")):
@@ -122,14 +123,15 @@ class Objects:
         raise StreamError(found, UNSAFE)
 
     def storage(self, stream: Any) -> _Storage:
-        """torch.storage._load_from_bytes: a byte string that the old torch.save wrote for one storage."""
+        """torch.storage._load_from_bytes: a storage from a byte string of the legacy torch.save."""
         if not isinstance(stream, Stream):
             raise StreamError("has a torch storage that is not a byte string")
-        if stream not in self.storages:  # by identity; read once, however often it is asked for
+        if stream not in self.storages:  # by identity; read once, however often the file names it
             self.storages[stream] = self.read_storage(stream)
         return self.storages[stream]
 
     def read_storage(self, stream: Stream) -> _Storage:
+        """Read the pickles of a legacy storage and the numbers behind them. Raises StreamError."""
         magic, protocol, system, described, keys = (
             self.interpreter.read(stream, _find_storage, references=True) for _ in range(5)
         )
@@ -156,16 +158,16 @@ class Objects:
         return _Storage(torch.frombuffer(raw, dtype=dtype))
 
     def encoded(self, text: Any, encoding: Any) -> Stream:
-        """_codecs.encode: how protocol 2 writes byte strings."""
+        """_codecs.encode: protocol 2 writes byte strings as calls of it."""
         if type(text) is not str or encoding != "latin1":
             raise StreamError("encodes a text in an unexpected way")
         self.text_left -= len(text)  # one text may be encoded many times
         if self.text_left < 0:
             raise StreamError("has byte strings that are together larger than the file")
-        return Stream(Source(BytesIO(text.encode("latin-1")), len(text)), 0, len(text))
+        return Stream(BufferedFile(BytesIO(text.encode("latin-1")), len(text)), 0, len(text))
 
     def mapping(self, items: Any = ()) -> dict[str, Any]:
-        """A dictionary of another one or of pairs, copied at the cost of an instruction each."""
+        """A dict from another one or from pairs; each entry is charged as one instruction."""
         if not isinstance(items, dict):
             items = pairs_of(items)
         self.interpreter.charge(len(items))
@@ -181,7 +183,7 @@ class Objects:
 
 def _find_storage(name: str) -> torch.dtype:
     if name not in _STORAGES:
-        found = f"asks for the Python object {shown(name)} in a torch storage; nothing of it ran"
+        found = f"asks for the Python object {escaped(name)} in a torch storage; nothing of it ran"
         raise StreamError(found, UNSAFE)
     return _STORAGES[name]
 
@@ -189,7 +191,7 @@ def _find_storage(name: str) -> torch.dtype:
 def _persistent_object(meta: Any) -> Module:
     match meta:
         case {"type": "class", "class_name": str() as class_name, "state": dict() as state}:
-            return Module(shown(class_name), state)  # `module_src`, the source text, stays behind
+            return Module(escaped(class_name), state)  # `module_src`, the source text, is dropped
         case _:
             raise StreamError("has a persistent object of an unknown form")
 
@@ -203,7 +205,7 @@ def _scalar(dtype: Any, stream: Any) -> int | float | bool:
 def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, metadata: Any = None
 ) -> torch.Tensor:
-    """torch._utils._rebuild_tensor_v2, checked in exact integers before torch sees the numbers."""
+    """torch._utils._rebuild_tensor_v2, checked in exact integers before torch receives the numbers."""
     if not isinstance(storage, _Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise StreamError("has a tensor of an unknown form")
     numbers = (offset, *size, *stride)
@@ -220,6 +222,6 @@ def _tensor(
     if count > len(flat) or last >= len(flat) or overlaps or max(stride, default=0) > len(flat):
         raise StreamError(
             f"has a tensor that does not fit its storage of {len(flat)} numbers: "
-            + shown(f"size {size}, stride {stride}, offset {offset}")
+            + escaped(f"size {size}, stride {stride}, offset {offset}")
         )
     return flat.as_strided(size, stride, offset)

@@ -1,7 +1,7 @@
-"""What a checkpoint of ours says beside its weights: labels and aspect of the training pictures, named directions.
+"""Training metadata in our checkpoints: labels and aspect of the training images, and named directions.
 
-Labels are the tensors `labels.values` ([K] classes or [K, c_dim]) and `labels.counts` [K], both float32, with the names
-of classes in the header. Directions are the tensor `directions.vectors` [K, w_dim] float32, with names in the header.
+Labels are the tensors `labels.values` ([K] classes or [K, c_dim]) and `labels.counts` [K], both float32, with class
+names in the header. Directions are the tensor `directions.vectors` [K, w_dim] float32, with their names in the header.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor
 from ..network import Generator, LabelSet
 
 _PREFIX, _DIRECTIONS = "labels.", "directions.vectors"
-_MAX_NAMES = 1 << 19  # characters of the header
+_MAX_NAMES = 1 << 19  # characters in the header
 
 
 def is_training_metadata(name: str) -> bool:
-    """Whether a tensor of a file is one of these, and none of a network."""
+    """Whether a tensor of this name holds training metadata and belongs to no network."""
     return name.startswith(_PREFIX) or name == _DIRECTIONS
 
 
 def write_training_metadata(generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The fields of the header and the tensors that say what is known."""
+    """Header fields and tensors of a generator's training metadata."""
     header: dict[str, Any] = {}
     if generator.aspect != (1, 1):
         header["aspect"] = list(generator.aspect)
@@ -44,10 +44,10 @@ def write_training_metadata(generator: Generator) -> tuple[dict[str, Any], dict[
 
 
 def read_training_metadata(generator: Generator, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Generator:
-    """Let a generator know what its file says; returns it.
+    """Set a generator's training metadata from its file; returns the generator.
 
     Raises:
-        ValueError: these are no labels or directions of this generator, or no aspect.
+        ValueError: labels, directions or aspect are invalid, or do not fit this generator.
     """
     aspect = header.get("aspect", [1, 1])
     if not (isinstance(aspect, list) and len(aspect) == 2 and all(type(v) is int and 0 < v < 1 << 16 for v in aspect)):

@@ -134,7 +134,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         self.name = name
-        self.fingerprint = ""  # see `checkpoint.fingerprint`
+        self.fingerprint = ""  # see `checkpoints.fingerprint`
         self.origin = ""  # the file it was loaded from, which may hold its discriminator as well
         self.labels: LabelSet | None = None  # those it was trained with, as far as they are known
         self.aspect: tuple[int, int] = (1, 1)  # width and height of the pictures that its frame stands for

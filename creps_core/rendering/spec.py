@@ -8,7 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from ...common.errors import shown
+from ...common.errors import quoted
 from ...kernels import PRECISIONS
 from ..network import Generator, GeneratorConfig
 from .window import SQUARE, WHOLE_FRAME, Aspect, Window, fit_window, sample_positions
@@ -75,7 +75,7 @@ class ImageSpec:
         for name in ("height", "width"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= MAX_SIDE:
-                raise ValueError(f"{name} must be a whole number of pixels from 1 to {MAX_SIDE}, not {shown(value)}")
+                raise ValueError(f"{name} must be a whole number of pixels from 1 to {MAX_SIDE}, not {quoted(value)}")
         k = self.supersample
         if type(k) is not int or not 1 <= k <= MAX_SUPERSAMPLE:
             raise ValueError(f"supersample must be a whole number from 1 to {MAX_SUPERSAMPLE}, not {k!r}")

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ...common.errors import shown
+from ...common.errors import quoted
 
 Window = tuple[float, float, float, float]
 """(top, left, bottom, right) in coordinates of the frame, which extends from 0 to 1 along both axes."""
@@ -56,7 +56,7 @@ def fit_window(window: Window, height: int, width: int, fit: str = "stretch", as
     if len(window) != 4 or not all(abs(v) <= MAX_POSITION for v in window):
         raise ValueError(
             "window must be four finite numbers (top, left, bottom, right) from "
-            f"-{MAX_POSITION:g} to {MAX_POSITION:g}, not {shown(tuple(window))}"
+            f"-{MAX_POSITION:g} to {MAX_POSITION:g}, not {quoted(tuple(window))}"
         )
     top, left, bottom, right = window
     if top == bottom or left == right:

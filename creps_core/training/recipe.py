@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ...common.errors import shown
+from ...common.errors import quoted
 from .adversarial import ADVERSARIAL_LOSSES
 
 AUGMENTS = ("ada", "fixed", "none")
@@ -56,9 +56,9 @@ class Recipe:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and (type(value) is not int or value >= 1 << 63):
-                raise ValueError(f"{field.name} must be a whole number below 2^63, not {shown(value)}")
+                raise ValueError(f"{field.name} must be a whole number below 2^63, not {quoted(value)}")
             if field.type == "float" and (type(value) not in (int, float) or not 0 <= value <= _MOST):
-                raise ValueError(f"{field.name} must be a number from 0 to {_MOST}, not {shown(value)}")
+                raise ValueError(f"{field.name} must be a number from 0 to {_MOST}, not {quoted(value)}")
         for name in ("batch", "total", "pl_batch_shrink", "ada_interval", "ada_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -94,7 +94,7 @@ class Recipe:
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """Inverse of `to_dict`; raises ValueError if a field is unknown or out of range."""
         if not isinstance(values, dict):
-            raise ValueError(f"a recipe is an object, not {shown(values)}")
+            raise ValueError(f"a recipe is an object, not {quoted(values)}")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown fields {unknown}; this version knows {sorted(known)}")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...common.errors import AGAIN, CheckpointError, shown
+from ...common.errors import AGAIN, CheckpointError, quoted
 from ...kernels import Graph
 from ..checkpoints import (
     FORMAT_VERSION,
@@ -216,9 +216,9 @@ def _averages_header(found: Any, file: _SnapshotFile) -> tuple[int, list[float]]
     try:
         since, widths = _counter(found, "since"), found["widths"]
         if not (isinstance(widths, list) and 1 <= len(widths) <= _MOST_AVERAGES):
-            raise ValueError(f"widths must be 1 to {_MOST_AVERAGES} numbers, not {shown(widths)}")
+            raise ValueError(f"widths must be 1 to {_MOST_AVERAGES} numbers, not {quoted(widths)}")
         if not all(isinstance(width, float) and 0 < width < 1 for width in widths):
-            raise ValueError(f"widths must lie between 0 and 1, not {shown(widths)}")
+            raise ValueError(f"widths must lie between 0 and 1, not {quoted(widths)}")
     except (KeyError, TypeError, ValueError) as problem:
         raise file.error(f"its header cannot be used (averages: {problem})") from problem
     return since, widths
@@ -227,7 +227,7 @@ def _averages_header(found: Any, file: _SnapshotFile) -> tuple[int, list[float]]
 def _counter(counters: dict[str, Any], name: str) -> int:
     value = counters[name]
     if type(value) is not int or not 0 <= value <= _MOST:
-        raise ValueError(f"{name} must be a whole number from 0 to {_MOST}, not {shown(value)}")
+        raise ValueError(f"{name} must be a whole number from 0 to {_MOST}, not {quoted(value)}")
     return value
 
 
