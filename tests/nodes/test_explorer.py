@@ -122,6 +122,65 @@ def test_on_the_stub_backend(renderer: str) -> None:
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
+def test_the_widget_follows_the_graph(renderer: str) -> None:
+    """The loader's choice, links, the theme, the zoom of the canvas; and it closes with its node."""
+    need_browser()
+    from aiohttp import web
+    from comfyui_creps.creps_core.serving.conversation import converse
+    from comfyui_creps.creps_core.serving.host import Generators
+    from explorer_page import ExplorerPage
+
+    generators = Generators({f"builtin: {name}": make_generator for name in ("alpenglow", "alpine")})
+    open_sockets: list[int] = []
+
+    async def explorer(request: web.Request) -> web.StreamResponse:
+        open_sockets.append(1)
+        try:
+            return await converse(request, generators)
+        finally:
+            open_sockets.pop()
+
+    find = "const of = type => app.rootGraph.nodes.find(n => n.type === type);"
+    loader, node = "of('CREPS_LoadGenerator')", "of('CREPS_Explorer')"
+    with stub_ui(vue=RENDERERS[renderer], explorer=explorer) as ui:
+        ui.load(json.loads(WORKFLOW.read_text(encoding="utf-8")), "00 Explore")
+        ui.wait_for_renderer(vue=RENDERERS[renderer])
+        here = ExplorerPage(ui.page)
+        here.until_sharp()
+
+        def act(code: str) -> None:
+            ui.page.evaluate(f"() => {{ {find} {code} }}")
+
+        checkpoint = f"{loader}.widgets.find(w => w.name === 'checkpoint')"
+        act(f"const w = {checkpoint}; w.value = 'builtin: alpine'; w.callback?.(w.value);")
+        here.until("found.source === 'builtin: alpine'")
+        here.until_sharp()
+        act(f"{node}.disconnectInput(0)")
+        here.until("found.problem === 'link a generator to model'")
+        act(f"{loader}.connect(0, {node}, 0)")
+        here.until("found.problem === ''")
+        here.until_sharp()
+
+        for text, theme in (("#000", "light"), ("#fff", "dark")):
+            act(f"document.documentElement.style.setProperty('--fg-color', '{text}')")
+            act(f"document.body.style.setProperty('--fg-color', '{text}')")
+            here.until(f"found.body.dataset.theme === '{theme}'")
+
+        width = here.ask("found.viewport.size[0]")
+        act("app.canvas.ds.changeScale(app.canvas.ds.scale * 0.7); app.canvas.setDirty(true, true);")
+        here.until(f"Math.abs(found.viewport.size[0] - 0.7 * {width}) <= 2")
+        here.until_sharp()
+
+        assert len(open_sockets) == 1
+        act(f"app.rootGraph.remove({node})")
+        deadline = time.monotonic() + 30
+        while open_sockets:
+            assert time.monotonic() < deadline
+            ui.page.wait_for_timeout(50)
+        assert complaints(ui) == []
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
 def test_in_comfyui(renderer: str, host: ComfyHost, client: ComfyClient) -> None:
     """What is on screen is what comes out of the workflow."""
     need_browser()

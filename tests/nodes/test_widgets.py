@@ -90,6 +90,29 @@ def test_a_click_on_the_sheet_chooses(ui: WebUI) -> None:
     assert ui.errors == []
 
 
+def test_the_thumbnail_follows_the_favourite(ui: WebUI) -> None:
+    """Set by hand, and by a workflow that is loaded."""
+    ui.errors.clear()
+    ui.load({"version": 0.4, "nodes": [], "links": []}, "empty")
+    thumbnail = "() => document.querySelector('.creps-favourite img')?.src"
+    shows = "name => (document.querySelector('.creps-favourite img')?.src ?? '').includes(`filename=${name}.png`)"
+    ui.page.evaluate(
+        """() => {
+            const node = LiteGraph.createNode("CREPS_LoadFavourite");
+            app.rootGraph.add(node);
+            node.widgets.find(one => one.name === "name").value = "";
+        }"""
+    )
+    ui.page.evaluate(_SET, ["CREPS_LoadFavourite", "name", "64x32"])
+    ui.page.wait_for_function(shows, arg="64x32")
+    ui.page.evaluate(_SET, ["CREPS_LoadFavourite", "name", "32x64"])
+    ui.page.wait_for_function(shows, arg="32x64")
+    ui.load(json.loads(ui.page.evaluate("() => JSON.stringify(app.rootGraph.serialize())")), "again")
+    ui.page.wait_for_function(shows, arg="32x64")
+    assert ui.page.evaluate(thumbnail)
+    assert ui.errors == []
+
+
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [

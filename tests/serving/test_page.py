@@ -129,6 +129,20 @@ def test_the_page_runs_under_its_own_policy(browser: Browser, tmp_path: Path):
         page.close()
 
 
+def test_an_old_page_says_that_it_must_be_reloaded(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from comfyui_creps.creps_core.serving import conversation, protocol
+    from explorer_server import serving
+
+    monkeypatch.setattr(conversation, "PROTOCOL", protocol.PROTOCOL + 1)
+    with serving(tmp_path) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        page.get_by_text("reload this page").wait_for()
+        page.close()
+
+
 def test_two_fingers_zoom_about_the_point_between_them(browser: Browser, tmp_path: Path):
     from explorer_page import ExplorerPage
     from explorer_server import serving
