@@ -1,7 +1,7 @@
 """The explorer in a real Chromium, with the server of `creps explore`: from the pointer to the pixels, and a soak.
 
 python benchmarks/explorer.py            the table of README: drags on stages of 256, 512 and 768 pixels
-python benchmarks/explorer.py --soak 300 flies about for so many seconds; memory must stay flat and the console silent
+python benchmarks/explorer.py --soak N   flies about for N seconds; memory must stay flat and the console silent
 python benchmarks/explorer.py --session  without a browser: frames drawn and encoded, on a GPU if there is one
 
 The first two need playwright and a Chromium; what they measure includes the browser, on the same processor.

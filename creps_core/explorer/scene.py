@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..latents import DIRECTION_METHODS, LAYER_NAMES
-from ..rendering import EASINGS, View
+from ..rendering import EASINGS, MAX_SIDE, View
 
 LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, (1 << 53) - 1),  # JavaScript's largest safe integer
@@ -23,12 +23,11 @@ LIMITS: dict[str, tuple[float, float]] = {
     "center": (-1000.0, 1000.0),  # in frames of the generator
     "zoom": (1e-3, 1e9),
     "rotation": (-36000.0, 36000.0),  # degrees
-    "side": (1, 131072),  # pixels
+    "side": (1, MAX_SIDE),  # pixels
     "seconds": (0.02, 600.0),
     "fps": (1.0, 120.0),
 }
 """Smallest and largest value of each kind of number, both allowed."""
-MAX_SIDE = int(LIMITS["side"][1])
 MAX_KEYFRAMES = 64
 MAX_FRAMES = 10000
 """Frames of a film."""

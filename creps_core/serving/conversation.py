@@ -11,7 +11,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from ..explorer import MAX_SIDE, MAX_VIEWPORT, Cancelled, FrameRequest, LatestOnlyWorker, RenderedFrame, Session
+from ..explorer import MAX_VIEWPORT, Cancelled, FrameRequest, LatestOnlyWorker, RenderedFrame, Session
+from ..rendering import MAX_SIDE
 from .host import Host
 from .protocol import PROTOCOL, describe_generator, pack_frame, read_request
 from .saving import ImageSaver

@@ -13,7 +13,7 @@ SOON = 30.0  # seconds; far more than is needed
 
 
 class Painter:
-    """Draws when it is told to, and remembers what it drew."""
+    """Draws once `go` is set, and records what it drew."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []

@@ -1,4 +1,4 @@
-"""The server of `creps explore` around a small generator, and a page of it that is a test."""
+"""The server of `creps explore` with a small generator, and a client in place of its page."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ SOON = 60.0  # seconds; far more than is needed
 
 
 class Page:
-    """The other end of a conversation."""
+    """The client of a conversation."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
         self.texts: list[dict[str, Any]] = []
 
-    async def say(self, message: Any) -> None:
+    async def send(self, message: Any) -> None:
         await self.socket.send_str(message if isinstance(message, str) else json.dumps(message))
 
     async def show(self, number: int, scene: Any = None, **fields: Any) -> None:
         message = {"show": scene or {}, "id": number, "source": "small", "stage": [48, 32, 48], "sharp": True}
-        await self.say({**message, **fields})
+        await self.send({**message, **fields})
 
-    async def hear(self, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        """The first message that is wanted: JSON, or the header of a frame with its picture under `image`. Says `seen`
-        for all frames on the way."""
+    async def receive(self, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """The first message that `wanted` accepts: JSON, or the header of a frame and its `image`. Acknowledges
+        all frames before it."""
         async with asyncio.timeout(SOON):
             while True:
                 message = await self.socket.receive()
@@ -47,7 +47,7 @@ class Page:
                     length = int.from_bytes(message.data[:4], "little")
                     heard = json.loads(message.data[4 : 4 + length])
                     heard["image"] = Image.open(io.BytesIO(message.data[4 + length :]))
-                    await self.say({"seen": heard["id"]})
+                    await self.send({"seen": heard["id"]})
                 elif message.type is aiohttp.WSMsgType.TEXT:
                     heard = json.loads(message.data)
                     self.texts.append(heard)
@@ -57,10 +57,10 @@ class Page:
                     return heard
 
     async def frame(self, number: int) -> dict[str, Any]:
-        return await self.hear(lambda heard: "image" in heard and heard["id"] == number)
+        return await self.receive(lambda heard: "image" in heard and heard["id"] == number)
 
     async def error(self) -> str:
-        return (await self.hear(lambda heard: "error" in heard))["error"]
+        return (await self.receive(lambda heard: "error" in heard))["error"]
 
 
 class Server:
@@ -87,7 +87,7 @@ def app_of(folder: Path, make: Callable[[], Generator] = make_generator) -> web.
 
 
 def talk(folder: Path, act: Callable[[Server], Coroutine[Any, Any, None]]) -> None:
-    """Run `act` with a server of its own."""
+    """Run `act` with a server."""
 
     async def run() -> None:
         runner = web.AppRunner(app_of(folder), shutdown_timeout=0.2)
@@ -103,7 +103,7 @@ def talk(folder: Path, act: Callable[[Server], Coroutine[Any, Any, None]]) -> No
 
 @contextmanager
 def serving(folder: Path, make: Callable[[], Generator] = make_generator) -> Iterator[Server]:
-    """A server in a thread, for a browser."""
+    """Run a server in a thread, for a browser."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -299,7 +299,7 @@ def test_a_scene_that_is_none_is_refused_before_anything_runs(client: ComfyClien
 
 
 def test_it_waits_while_a_prompt_runs(host: ComfyHost, client: ComfyClient) -> None:
-    """And says so; then goes on."""
+    """It says so, then resumes."""
     import aiohttp
     from explorer_server import Page
 
@@ -320,7 +320,7 @@ def test_it_waits_while_a_prompt_runs(host: ComfyHost, client: ComfyClient) -> N
                 assert time.monotonic() < deadline
                 number += 1
                 await page.show(number, **show)
-                await page.hear(lambda heard: "waiting" in heard or "image" in heard)
+                await page.receive(lambda heard: "waiting" in heard or "image" in heard)
             answer = asyncio.ensure_future(page.frame(number))
             while not answer.done():  # ComfyUI forgets an interruption that comes before the first node
                 client.interrupt()
@@ -333,7 +333,7 @@ def test_it_waits_while_a_prompt_runs(host: ComfyHost, client: ComfyClient) -> N
                 await page.show(9000, **{**show, "source": path})
                 error = await page.error()
                 assert "there is no generator" in error or "run the workflow once more" in error
-                await page.say({"seen": 9000})
+                await page.send({"seen": 9000})
 
     asyncio.run(act())
 
@@ -374,7 +374,7 @@ def test_a_generator_of_the_workflow_is_shared(host: ComfyHost, client: ComfyCli
         async with aiohttp.ClientSession() as session, session.ws_connect(url, headers=headers) as socket:
             page = Page(socket)
             await page.show(1, {"walk": {"kind": "linked", "x": 1}}, source=source)
-            about = (await page.hear(lambda heard: "generator" in heard))["generator"]
+            about = (await page.receive(lambda heard: "generator" in heard))["generator"]
             assert about["linked"] == 2
             await page.frame(1)
 

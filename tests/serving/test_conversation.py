@@ -35,7 +35,7 @@ async def until_nothing_is_left() -> None:
 def test_what_is_asked_for_is_shown(tmp_path: Path):
     async def act(server: Server) -> None:
         async with server.page() as page:
-            hello = (await page.hear(lambda heard: "hello" in heard))["hello"]
+            hello = (await page.receive(lambda heard: "hello" in heard))["hello"]
             assert hello["sources"] == ["small", "builtin: grey"]
             await page.show(1, {"seed": 3, "view": {"zoom": 2}})
             frame = await page.frame(1)
@@ -84,7 +84,7 @@ def test_what_is_asked_for_is_shown(tmp_path: Path):
 def test_hostile_messages_are_answered_and_survived(tmp_path: Path, message: object, words: str | None):
     async def act(server: Server) -> None:
         async with server.page() as page:
-            await page.say(message)
+            await page.send(message)
             if words is not None:
                 error = await page.error()
                 assert words in error
@@ -103,7 +103,7 @@ def test_too_long_messages_and_bytes_end_the_conversation(tmp_path: Path):
             async with server.page() as page:
                 await send(page.socket)
                 with pytest.raises(ConnectionError):
-                    await page.hear(lambda heard: False)
+                    await page.receive(lambda heard: False)
         await until_nothing_is_left()
 
     talk(tmp_path, act)
@@ -126,7 +126,7 @@ def test_pages_that_go_away_in_the_middle_leave_nothing_behind(tmp_path: Path):
         for _ in range(10):
             async with server.page() as page:
                 await page.show(1, stage=[2048, 2048, 2048])
-                await page.hear(lambda heard: "generator" in heard)
+                await page.receive(lambda heard: "generator" in heard)
                 page.socket._response.connection.transport.abort()  # type: ignore  # no goodbye
         await until_nothing_is_left()
 
@@ -170,8 +170,8 @@ def test_a_picture_is_saved_with_progress(tmp_path: Path):
         async with server.page() as page:
             wanted = {"scene": {"seed": 4, "width": 60, "height": 40}, "source": "small", "format": "png", "bits": 16}
             for name in ("random-seed4-60x40.png", "random-seed4-60x40-2.png"):
-                await page.say({"save": wanted})
-                saved = await page.hear(lambda heard: "file" in heard.get("saving", {}))
+                await page.send({"save": wanted})
+                saved = await page.receive(lambda heard: "file" in heard.get("saving", {}))
                 assert Path(saved["saving"]["file"]) == tmp_path / name
             assert any("done" in text.get("saving", {}) for text in page.texts)
 
@@ -184,12 +184,12 @@ def test_saving_can_be_stopped_and_goes_on(tmp_path: Path):
 
     async def act(server: Server) -> None:
         async with server.page() as page:
-            await page.say({"save": big})
-            await page.hear(lambda heard: heard.get("saving", {}).get("done", 0) > 0)
-            await page.say({"save": big})
+            await page.send({"save": big})
+            await page.receive(lambda heard: heard.get("saving", {}).get("done", 0) > 0)
+            await page.send({"save": big})
             assert "is being saved" in await page.error()
-            await page.say({"stop": True})
-            await page.hear(lambda heard: heard.get("saving", {}).get("stopped"))
+            await page.send({"stop": True})
+            await page.receive(lambda heard: heard.get("saving", {}).get("stopped"))
 
     talk(tmp_path, act)
     assert not list(tmp_path.glob("*.png"))
@@ -198,8 +198,8 @@ def test_saving_can_be_stopped_and_goes_on(tmp_path: Path):
 def test_errors_of_saving_are_told(tmp_path: Path):
     async def act(server: Server) -> None:
         async with server.page() as page:
-            await page.say({"save": {"scene": {}, "source": "elsewhere", "format": "png", "bits": 8}})
-            saved = await page.hear(lambda heard: "error" in heard.get("saving", {}))
+            await page.send({"save": {"scene": {}, "source": "elsewhere", "format": "png", "bits": 8}})
+            saved = await page.receive(lambda heard: "error" in heard.get("saving", {}))
             assert "there is no generator" in saved["saving"]["error"]
 
     talk(tmp_path, act)
