@@ -57,7 +57,7 @@ class TrainInputs:
         return max(self.batch, min(500, self.pictures // 20))
 
 
-def request_of(model: Model, inputs: TrainInputs) -> RunRequest:
+def training_request(model: Model, inputs: TrainInputs) -> RunRequest:
     """What the inputs ask of a run that starts from the model.
 
     Raises:

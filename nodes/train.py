@@ -54,170 +54,7 @@ class TrainGenerator(io.ComfyNode):
             search_aliases=["creps training", "fine-tune", "finetune", "train gan", "learn"],
             is_experimental=True,
             is_output_node=True,
-            inputs=[
-                ModelSocket.Input("model", tooltip="The generator to start from. It is not changed."),
-                io.String.Input(
-                    "folder",
-                    default="",
-                    tooltip="Folder or zip of pictures of any sizes and formats: a path, or a name inside ComfyUI's "
-                    "input folder. Leave it empty when images are linked.",
-                ),
-                io.String.Input(
-                    "run_name",
-                    default="my run",
-                    tooltip="The run is kept in output/creps_runs under this name. The same name resumes it, with the "
-                    "same model and pictures. Empty: a name derived from these, so that each model and set of pictures "
-                    "has a run of its own.",
-                ),
-                io.Int.Input(
-                    "pictures",
-                    default=10_000,
-                    min=1,
-                    max=1_000_000_000,
-                    tooltip="Length of the training: training pictures shown to the discriminator, in all. Colours "
-                    "follow within a few thousand, subjects take a hundred thousand and more.",
-                ),
-                io.Int.Input(
-                    "resolution",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    tooltip="Longer side of the training pictures: a power of two, at least 8. 0: the resolution the "
-                    "generator was trained at. A quarter of the side is sixteen times as fast, and teaches no fine "
-                    "detail.",
-                ),
-                io.Int.Input("batch", default=8, min=1, max=1024, tooltip="Pictures per step."),
-                io.Float.Input(
-                    "learning_rate",
-                    default=0.0005,
-                    min=0.0,
-                    max=1.0,
-                    step=0.0001,
-                    round=False,
-                    tooltip="Learning rate of the generator. A low one keeps more of what it knows; lower it when the "
-                    "samples fall apart. The authors use 0.002.",
-                ),
-                io.Combo.Input(
-                    "augment",
-                    options=list(AUGMENTS),
-                    default="ada",
-                    tooltip="ada: the discriminator sees altered pictures as soon as it begins to overfit; for small "
-                    "sets. none: for tens of thousands of pictures.",
-                ),
-                io.Boolean.Input(
-                    "mirror",
-                    default=True,
-                    advanced=True,
-                    tooltip="Also show every picture flipped left to right.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED >> 1,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    advanced=True,
-                    tooltip="Seed of everything random in the training.",
-                ),
-                io.Image.Input("images", optional=True, tooltip="Training pictures, instead of a folder."),
-                io.Float.Input(
-                    "r1_gamma",
-                    default=0.0,
-                    min=0.0,
-                    max=1000.0,
-                    step=0.1,
-                    round=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="R1 regularisation: more is more stable, less learns faster. 0: by the authors' rule, "
-                    "0.5 at 128 pixels, four times as much at twice the side.",
-                ),
-                io.Float.Input(
-                    "path_length",
-                    default=2.0,
-                    min=0.0,
-                    max=1000.0,
-                    step=0.1,
-                    round=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Weight of path-length regularisation, which makes interpolations even. 0 is faster, and "
-                    "right for a generator whose interpolations need not be even.",
-                ),
-                io.Float.Input(
-                    "discriminator_rate",
-                    default=0.002,
-                    min=0.0,
-                    max=1.0,
-                    step=0.0001,
-                    round=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Learning rate of the discriminator. A new one must learn before the generator can.",
-                ),
-                io.Int.Input(
-                    "freeze_d",
-                    default=0,
-                    min=0,
-                    max=64,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Number of the discriminator's first layers that are frozen, against overfitting. Only "
-                    "useful when the discriminator came with the checkpoint.",
-                ),
-                io.Float.Input(
-                    "patches",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Share of windows instead of whole pictures, for pictures larger than the resolution: "
-                    "teaches their detail.",
-                ),
-                io.Int.Input(
-                    "snapshot_every",
-                    default=5000,
-                    min=1,
-                    max=1_000_000_000,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Pictures between snapshots. One is also written at the end and on cancel.",
-                ),
-                io.Boolean.Input(
-                    "new_data",
-                    default=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Resume this run on other pictures than it began with, or on the same ones mirrored or "
-                    "cut otherwise. Without it they are refused.",
-                ),
-                io.Combo.Input(
-                    "labels",
-                    options=[runs.AS_THE_MODEL, *LABEL_SOURCES],
-                    default=runs.AS_THE_MODEL,
-                    optional=True,
-                    advanced=True,
-                    tooltip="file: those of dataset.json beside the pictures. folders: the folder of a picture is its "
-                    "class. A generator without labels, or with others, learns them.",
-                ),
-                io.String.Input(
-                    "aspect",
-                    default="",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Aspect ratio of the pictures, such as 16:9: they are cut to it, and rendered in it. "
-                    "Empty: that of the generator, which is square unless it was trained otherwise.",
-                ),
-                io.Boolean.Input(
-                    "alpha",
-                    default=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Also learn transparency. A generator without it starts opaque.",
-                ),
-            ],
+            inputs=[*_data_inputs(), *_step_inputs(), *_advanced_inputs(), *_run_inputs()],
             outputs=[
                 ModelSocket.Output(display_name="model", tooltip="The moving average of the fine-tuned generator."),
                 LossMap.Output(display_name="losses", tooltip="The generator's loss over time, for Plot Loss Graph."),
@@ -235,7 +72,7 @@ class TrainGenerator(io.ComfyNode):
     @classmethod
     def execute(cls, model: Model, **inputs: Any) -> io.NodeOutput:
         asked = runs.TrainInputs(**inputs)
-        request = runs.request_of(model, asked)
+        request = runs.training_request(model, asked)
         name = asked.run_name.strip() or runs.name_for(model, request, asked.images)
         run = Run(runs.run_folder(name), tick=asked.tick, snapshot_every=asked.snapshot_every)
         with _training(), run.lock:
@@ -251,6 +88,192 @@ class TrainGenerator(io.ComfyNode):
         return io.NodeOutput(
             bridge.to_model(generator), {"loss": _losses(run)}, samples, report, ui=ui.PreviewText(report)
         )
+
+
+def _data_inputs() -> list[io.Input]:
+    """What to learn from, under which name, and for how long."""
+    return [
+        ModelSocket.Input("model", tooltip="The generator to start from. It is not changed."),
+        io.String.Input(
+            "folder",
+            default="",
+            tooltip="Folder or zip of pictures of any sizes and formats: a path, or a name inside ComfyUI's "
+            "input folder. Leave it empty when images are linked.",
+        ),
+        io.String.Input(
+            "run_name",
+            default="my run",
+            tooltip="The run is kept in output/creps_runs under this name. The same name resumes it, with the "
+            "same model and pictures. Empty: a name derived from these, so that each model and set of pictures "
+            "has a run of its own.",
+        ),
+        io.Int.Input(
+            "pictures",
+            default=10_000,
+            min=1,
+            max=1_000_000_000,
+            tooltip="Length of the training: training pictures shown to the discriminator, in all. Colours "
+            "follow within a few thousand, subjects take a hundred thousand and more.",
+        ),
+        io.Int.Input(
+            "resolution",
+            default=0,
+            min=0,
+            max=4096,
+            tooltip="Longer side of the training pictures: a power of two, at least 8. 0: the resolution the "
+            "generator was trained at. A quarter of the side is sixteen times as fast, and teaches no fine "
+            "detail.",
+        ),
+    ]
+
+
+def _step_inputs() -> list[io.Input]:
+    """The usual settings of a training step."""
+    return [
+        io.Int.Input("batch", default=8, min=1, max=1024, tooltip="Pictures per step."),
+        io.Float.Input(
+            "learning_rate",
+            default=0.0005,
+            min=0.0,
+            max=1.0,
+            step=0.0001,
+            round=False,
+            tooltip="Learning rate of the generator. A low one keeps more of what it knows; lower it when the "
+            "samples fall apart. The authors use 0.002.",
+        ),
+        io.Combo.Input(
+            "augment",
+            options=list(AUGMENTS),
+            default="ada",
+            tooltip="ada: the discriminator sees altered pictures as soon as it begins to overfit; for small "
+            "sets. none: for tens of thousands of pictures.",
+        ),
+        io.Boolean.Input(
+            "mirror",
+            default=True,
+            advanced=True,
+            tooltip="Also show every picture flipped left to right.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MAX_SEED >> 1,
+            control_after_generate=io.ControlAfterGenerate.fixed,
+            advanced=True,
+            tooltip="Seed of everything random in the training.",
+        ),
+    ]
+
+
+def _advanced_inputs() -> list[io.Input]:
+    """Linked images, and settings for experts."""
+    return [
+        io.Image.Input("images", optional=True, tooltip="Training pictures, instead of a folder."),
+        io.Float.Input(
+            "r1_gamma",
+            default=0.0,
+            min=0.0,
+            max=1000.0,
+            step=0.1,
+            round=False,
+            optional=True,
+            advanced=True,
+            tooltip="R1 regularisation: more is more stable, less learns faster. 0: by the authors' rule, "
+            "0.5 at 128 pixels, four times as much at twice the side.",
+        ),
+        io.Float.Input(
+            "path_length",
+            default=2.0,
+            min=0.0,
+            max=1000.0,
+            step=0.1,
+            round=False,
+            optional=True,
+            advanced=True,
+            tooltip="Weight of path-length regularisation, which makes interpolations even. 0 is faster, and "
+            "right for a generator whose interpolations need not be even.",
+        ),
+        io.Float.Input(
+            "discriminator_rate",
+            default=0.002,
+            min=0.0,
+            max=1.0,
+            step=0.0001,
+            round=False,
+            optional=True,
+            advanced=True,
+            tooltip="Learning rate of the discriminator. A new one must learn before the generator can.",
+        ),
+        io.Int.Input(
+            "freeze_d",
+            default=0,
+            min=0,
+            max=64,
+            optional=True,
+            advanced=True,
+            tooltip="Number of the discriminator's first layers that are frozen, against overfitting. Only "
+            "useful when the discriminator came with the checkpoint.",
+        ),
+        io.Float.Input(
+            "patches",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip="Share of windows instead of whole pictures, for pictures larger than the resolution: "
+            "teaches their detail.",
+        ),
+    ]
+
+
+def _run_inputs() -> list[io.Input]:
+    """Appended later: saved workflows restore inputs by position."""
+    return [
+        io.Int.Input(
+            "snapshot_every",
+            default=5000,
+            min=1,
+            max=1_000_000_000,
+            optional=True,
+            advanced=True,
+            tooltip="Pictures between snapshots. One is also written at the end and on cancel.",
+        ),
+        io.Boolean.Input(
+            "new_data",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Resume this run on other pictures than it began with, or on the same ones mirrored or "
+            "cut otherwise. Without it they are refused.",
+        ),
+        io.Combo.Input(
+            "labels",
+            options=[runs.AS_THE_MODEL, *LABEL_SOURCES],
+            default=runs.AS_THE_MODEL,
+            optional=True,
+            advanced=True,
+            tooltip="file: those of dataset.json beside the pictures. folders: the folder of a picture is its "
+            "class. A generator without labels, or with others, learns them.",
+        ),
+        io.String.Input(
+            "aspect",
+            default="",
+            optional=True,
+            advanced=True,
+            tooltip="Aspect ratio of the pictures, such as 16:9: they are cut to it, and rendered in it. "
+            "Empty: that of the generator, which is square unless it was trained otherwise.",
+        ),
+        io.Boolean.Input(
+            "alpha",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Also learn transparency. A generator without it starts opaque.",
+        ),
+    ]
 
 
 class SaveGenerator(bridge.FileOutputNode):

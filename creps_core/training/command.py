@@ -25,7 +25,7 @@ from .begin import open_run
 from .identity import DATA_OPTIONS
 from .loop import train
 from .parallel import Process, join, leave
-from .recipe import FINE_TUNING, LOSSES, PRECISIONS, Recipe
+from .recipe import FINE_TUNING, LOSSES, TRAINING_PRECISIONS, Recipe
 from .request import RunRequest, finished_note
 from .run import Run
 from .snapshot_metrics import SnapshotMetrics
@@ -129,7 +129,7 @@ def _add_recipe_arguments(g: argparse._ArgumentGroup) -> None:
     g.add_argument(
         "--samples", type=int, help="along a pixel of generated pictures, averaged (experimental); default 1"
     )
-    g.add_argument("--precision", choices=PRECISIONS, help="default auto: bfloat16 and TF32 on GPUs")
+    g.add_argument("--precision", choices=TRAINING_PRECISIONS, help="default auto: bfloat16 and TF32 on GPUs")
     g.add_argument("--seed", type=int, help="default 0")
 
 
@@ -177,7 +177,7 @@ def run_training(args: argparse.Namespace, make_metrics: MetricsMaker | None = N
     ):
         _set_intervals(run, args)
         run.metrics = make_metrics(args, run, device) if make_metrics else None
-        request = request_of(args, stopped=lambda: bool(signals))
+        request = request_from_arguments(args, stopped=lambda: bool(signals))
         opened = open_run(run, request, device=device, process=process)
         trainer = opened.trainer
         log.info("%s", opened.dataset.report)
@@ -246,7 +246,7 @@ def _progress_log() -> Callable[[Status], None]:
     return progress
 
 
-def request_of(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: False) -> RunRequest:
+def request_from_arguments(args: argparse.Namespace, stopped: Callable[[], bool] = lambda: False) -> RunRequest:
     """What the arguments ask of a run.
 
     Args:

@@ -15,7 +15,7 @@ from .phases import Tensors
 
 log = logging.getLogger("CREPS")
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 WARM_UP = 2  # eager runs of a phase before its capture, in which libraries and optimisers allocate what they need
 
 
@@ -50,7 +50,7 @@ class PhaseGraphs:
         """The names of the phases that have become graphs."""
         return {key[0] for key, recording in self._recordings.items() if recording.graph}
 
-    def run(self, name: str, function: Callable[[Tensors], T], inputs: Tensors) -> T:
+    def run(self, name: str, function: Callable[[Tensors], _T], inputs: Tensors) -> _T:
         """What the function returns; the tensors of a graph are valid until the next `run`."""
         if self._make_graph is None:
             return function(inputs)

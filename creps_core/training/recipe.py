@@ -10,7 +10,7 @@ from ...common.errors import quoted
 from .adversarial import ADVERSARIAL_LOSSES
 
 AUGMENTS = ("ada", "fixed", "none")
-PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
+TRAINING_PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 NON_FINITE = ("skip", "clean")
 LOSSES = tuple(ADVERSARIAL_LOSSES)
 _MOST = 1 << 48  # of floats: beyond any use, and far from overflow
@@ -74,7 +74,7 @@ class Recipe:
                 raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         for name, allowed in (
             ("augment", AUGMENTS),
-            ("precision", PRECISIONS),
+            ("precision", TRAINING_PRECISIONS),
             ("non_finite", NON_FINITE),
             ("loss", LOSSES),
         ):

@@ -15,7 +15,7 @@ from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.training import Run, SnapshotMetrics, load_snapshot, read_stats, train
 from PIL import Image
 from scenes import scenes, write
-from tiny_run import go_on, make_pictures, make_trainer
+from tiny_run import resume, make_pictures, make_trainer
 
 SCRIPT = {8: 5.0, 16: 3.0, 24: 4.0, 32: 2.0, 40: 6.0, 48: 7.0}
 
@@ -51,7 +51,7 @@ def test_the_best_snapshot_is_kept_and_gives_the_generator(tmp_path: Path):
     with Image.open(tmp_path / "losses.png") as picture:
         assert picture.size == (720, 3 * 360)
     (tmp_path / "generator.safetensors").unlink()  # a finished run writes it again, from the same snapshot
-    train(run, go_on(run), make_pictures())
+    train(run, resume(run), make_pictures())
     assert inspect_checkpoint(tmp_path / "generator.safetensors").details["trained"] == "32 pictures"
 
 
@@ -69,7 +69,7 @@ def test_a_resumed_run_knows_its_best_snapshot(tmp_path: Path):
     assert shown(run) == [24, 32, 36] or shown(run) == [32, 36]
     assert "metric/fid5k" not in read_stats(tmp_path)[-1]  # stopping does not wait for metrics
     run = run_in(tmp_path)
-    train(run, go_on(run), make_pictures())
+    train(run, resume(run), make_pictures())
     assert shown(run) == [32, 40, 48]
     assert inspect_checkpoint(tmp_path / "generator.safetensors").details["trained"] == "32 pictures"
 

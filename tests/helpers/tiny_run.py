@@ -48,7 +48,7 @@ def make_trainer(process: Process | None = None, make_graph=True, device="cpu", 
     return Trainer(generator, discriminator, Recipe(**{**RECIPE, **recipe}), **place)
 
 
-def go_on(run: Run, process: Process | None = None, **recipe) -> Trainer:
+def resume(run: Run, process: Process | None = None, **recipe) -> Trainer:
     """The trainer of the newest snapshot of a run, or a new one."""
     snapshots = run.snapshots()
     if not snapshots:
@@ -61,5 +61,5 @@ if __name__ == "__main__":
     place = join()
     here = Run(Path(sys.argv[1]), tick=4, snapshot_every=8)
     fixed = {"total": 32, "batch": 8, "make_graph": FakeGraph} if "--graphs" in sys.argv else {}
-    train(here, go_on(here, place, **fixed), make_pictures())
+    train(here, resume(here, place, **fixed), make_pictures())
     leave()

@@ -31,7 +31,7 @@ from comfyui_creps.creps_core.checkpoints import load_generator
 from comfyui_creps.creps_core.rendering import render_to_file
 from comfyui_creps.creps_core.training import Run, load_snapshot, train
 from networks import make_generator, make_ws
-from tiny_run import go_on, make_pictures
+from tiny_run import resume, make_pictures
 
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "helpers" / "tiny_run.py"
@@ -75,7 +75,7 @@ def whole(kind: str, folder: Path) -> bytes:
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "train":
         run = Run(folder, tick=4, snapshot_every=8)
-        train(run, go_on(run), make_pictures())
+        train(run, resume(run), make_pictures())
         return run.snapshots()[-1].read_bytes()
     generator = make_generator()
     render_to_file(generator, make_ws(generator), folder / f"p.{kind}", height=6000, width=60)

@@ -1,4 +1,4 @@
-"""What a run is: gone on with, refused, gone on with on other data; one process at a time."""
+"""Begin and resume runs, on the same data and on other data; refuse others; one process at a time."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_other_pictures_are_refused_with_what_to_do(out: Path, tmp_path: Path, c
         assert main(["train", "--data", str(others), "--out", str(out), "--images", "20", *QUICK]) == 0
 
 
-def test_the_same_pictures_elsewhere_go_on(out: Path, tmp_path: Path):
+def test_the_same_pictures_elsewhere_resume(out: Path, tmp_path: Path):
     assert main(["train", "--data", str(pictures(tmp_path / "moved", 6)), "--out", str(out), *new(12)]) == 0
     assert described(out)["history"] == []
 
@@ -128,7 +128,7 @@ def test_what_contradicts_the_run_is_refused(out: Path, data: Path, caplog, opti
     ("memory", "part", "said"), [("100G", 0, "the whole batch fits into 100 GB"), ("629.9M", 2, "2 pictures at a time")]
 )
 def test_memory_decides_the_parts(out: Path, data: Path, caplog, memory: str, part: int, said: str):
-    """Of a run that goes on, too; what was decided is kept with the run. On a CPU 600 MiB go for other things."""
+    """Also of a resumed run; the choice is kept with the run. On a CPU 600 MiB are reserved for other things."""
     assert main(["train", "--out", str(out), "--images", "12", "--device=cpu", "--memory", memory]) == 0
     assert said in caplog.text
     assert load_snapshot(sorted(out.glob("snapshot-*"))[-1]).recipe.micro_batch == part
@@ -252,7 +252,7 @@ def test_the_generator_of_a_finished_run_is_made_again(out: Path, data: Path):
         assert torch.equal(tensor, before[name])
 
 
-def test_runs_of_the_first_version_go_on(out: Path, data: Path, tmp_path: Path, caplog, monkeypatch):
+def test_runs_of_the_first_version_resume(out: Path, data: Path, tmp_path: Path, caplog, monkeypatch):
     """They kept less: the recipe in the snapshot, the number of pictures and the name of the start in run.json."""
     trainer = load_snapshot(out / "snapshot-0000000008.safetensors")
     old = {"data_source": str(data), "start": "new"}

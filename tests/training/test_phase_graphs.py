@@ -67,7 +67,7 @@ def test_graphs_train_as_plain_steps_do(fields: dict):
 
 
 @pytest.mark.parametrize("stop_at", [1, 5])
-def test_a_run_with_graphs_goes_on_bit_for_bit(stop_at: int, tmp_path):
+def test_a_run_with_graphs_resumes_bit_for_bit(stop_at: int, tmp_path):
     """Some phases are then graphs in the one run and not yet in the other."""
     whole = make_trainer(make_graph=FakeGraph, **LAZY)
     for step in range(STEPS):

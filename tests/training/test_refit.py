@@ -170,7 +170,7 @@ def test_labels_that_were_never_trained_are_not_drawn(tmp_path: Path, plain: Pat
     assert main(["train", "--out", str(out), "--images", "16", "--device", "cpu"]) == 0
     tuned = load_generator(out / "generator.safetensors")
     assert tuned.labels.names == {10: "10", 20: "20"}
-    # Fewer classes than the start has: their numbers keep their meaning. None: it goes on without.
+    # Fewer classes than the start has: their numbers keep their meaning. None: it continues without.
     grey = {f"{k}/{i}.png": encoded(np.full((8, 8, 3), 9 * i, np.uint8)) for k in (3, 5) for i in (0, 1)}
     few = write(tmp_path / "few", grey)
     start = ["--start", str(out / "generator.safetensors"), "--images", "8", *QUICK]
@@ -277,7 +277,7 @@ def test_wide_pictures_stay_wide(tmp_path: Path, plain: Path):
     square = render(generator, ws, height=65, width=65, fit="crop")
     middle = (0.0, 0.5 - 9 / 32, 1.0, 0.5 + 9 / 32)
     assert (square - render(generator, ws, height=65, width=65, window=middle)).abs().max() < 1e-5
-    # It goes on in this aspect, and begins others in it.
+    # It resumes in this aspect, and starts others in it.
     assert main(["train", "--out", str(out), "--images", "16", "--device", "cpu"]) == 0
     again = ["--start", str(out / "generator.safetensors"), "--out", str(tmp_path / "again"), "--images", "8"]
     assert main(["train", "--data", str(data), *again, *QUICK]) == 0

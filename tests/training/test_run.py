@@ -39,7 +39,7 @@ from comfyui_creps.creps_core.training.parallel import Process
 from paths import TESTS
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_run import RECIPE, go_on, make_pictures, make_trainer
+from tiny_run import RECIPE, make_pictures, make_trainer, resume
 
 SCRIPT = TESTS / "helpers" / "tiny_run.py"
 
@@ -111,19 +111,19 @@ def test_the_generator_of_a_run(whole: Run):
 
 
 @pytest.mark.parametrize("stop_at", [4, 12, 28])
-def test_a_stopped_run_goes_on_bit_for_bit(whole: Run, tmp_path: Path, stop_at: int):
+def test_a_stopped_run_resumes_bit_for_bit(whole: Run, tmp_path: Path, stop_at: int):
     run = run_in(tmp_path)
     trainer = make_trainer()
     train(run, trainer, make_pictures(), stop=lambda: trainer.num_images >= stop_at)
     assert run.snapshots()[-1].name == f"snapshot-{stop_at:010d}.safetensors"
-    train(run, go_on(run), make_pictures())
+    train(run, resume(run), make_pictures())
     assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
     assert [line["shown"] for line in read_stats(tmp_path)] == list(range(4, 49, 4))
 
 
 @pytest.mark.parametrize("room", [0.0, 1.0], ids=["copied", "resident"])
 def test_it_makes_no_difference_who_cuts_the_windows(whole: Run, tmp_path: Path, monkeypatch, room: float):
-    """On a GPU that is the GPU: a run that goes on there, or comes back from there, sees the same pictures."""
+    """On a GPU the GPU cuts: a run that is resumed there, or comes back from there, sees the same images."""
     run = run_in(tmp_path)
     trainer = make_trainer()
     train(run, trainer, make_pictures(), stop=lambda: trainer.num_images >= 16)
@@ -132,10 +132,10 @@ def test_it_makes_no_difference_who_cuts_the_windows(whole: Run, tmp_path: Path,
         patch.setattr(loop_module, "can_cut_on", lambda dataset, device: True)
         patch.setattr(loop_module, "DATASET_SHARE", room)
         patch.setattr(WindowCutter, "plan", lambda self, *item: made.append(self) or plan(self, *item))
-        middle = go_on(run)
+        middle = resume(run)
         train(run, middle, make_pictures(), stop=lambda: middle.num_images >= 32)
     assert {windows.resident for windows in made} == {bool(room)}
-    train(run, go_on(run), make_pictures())
+    train(run, resume(run), make_pictures())
     assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
 
 
@@ -164,7 +164,7 @@ def test_a_killed_run_loses_nothing_older_than_its_last_snapshot(whole: Run, tmp
         found = [load_snapshot(path).num_images for path in run.snapshots()]  # each of them is whole
         assert max(found, default=0) >= shown  # older ones are kept beside it
         shown = max(found, default=0)
-    train(run, go_on(run), make_pictures())
+    train(run, resume(run), make_pictures())
     assert_same_state(run.snapshots()[-1], whole.snapshots()[-1])
     found = [line["shown"] for line in read_stats(tmp_path)]
     assert found == sorted(set(found))
@@ -330,7 +330,7 @@ def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path):
         path.write_bytes(b"half")
     with (tmp_path / "stats.jsonl").open("a") as file:
         file.write('{"shown": 8, "steps": 2}\n{"shown": 12, "st')
-    train(run, go_on(run, total=12, r1_interval=0, pl_interval=0), make_pictures())
+    train(run, resume(run, total=12, r1_interval=0, pl_interval=0), make_pictures())
     assert not any(path.exists() for path in leftovers)
     assert [json.loads(line)["shown"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()] == [4, 8, 12]
 

@@ -131,12 +131,12 @@ def test_a_step_that_is_not_finite_is_skipped_and_many_end_the_run():
     for parameter in trainer.G.parameters():
         parameter.data.fill_(float("nan"))
 
-    def go_on() -> None:
+    def train_on() -> None:
         for _ in range(NON_FINITE_LIMIT):
             trainer.step(poisoned)
 
     with pytest.raises(TrainingError, match="lower the learning rates"):
-        go_on()
+        train_on()
     assert trainer.G.mapping.w_avg.isfinite().all()
     assert trainer.path_length.mean.isfinite()
 
