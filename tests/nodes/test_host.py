@@ -470,7 +470,7 @@ def test_fine_tuning_the_builtin_halves_the_distance_to_another_palette(client: 
     assert near < away / 2
 
 
-def test_a_training_that_is_cancelled_goes_on(host: ComfyHost, client: ComfyClient) -> None:
+def test_a_training_that_is_cancelled_resumes(host: ComfyHost, client: ComfyClient) -> None:
     prompt = training_prompt(host, 100_000, "long")
     prompt_id, interrupted = client.queue(prompt), False
     for kind, data in client.events(prompt_id):
@@ -513,7 +513,7 @@ def executed(history: dict[str, Any]) -> set[str]:
     return set(history["prompt"][2]) - set().union(*cached)
 
 
-def test_a_run_is_gone_on_with_refused_and_gone_on_with_on_new_data(host: ComfyHost, client: ComfyClient) -> None:
+def test_a_run_is_resumed_refused_and_resumed_on_new_data(host: ComfyHost, client: ComfyClient) -> None:
     prompt = training_prompt(host, 8, "mine", "first")
     inputs = prompt["2"]["inputs"]
     for folder, colour in (("first", 40), ("second", 200)):
@@ -532,7 +532,7 @@ def test_a_run_is_gone_on_with_refused_and_gone_on_with_on_new_data(host: ComfyH
     kind, error = client.run(prompt)["status"]["messages"][-1]
     assert kind == "execution_error"
     assert "these are other pictures: 4 pictures of" in error["exception_message"]
-    assert 'Choose another name (run_name "mine 2"), or say new_data' in error["exception_message"]
+    assert 'Choose another name (run_name "mine 2"), or use new_data' in error["exception_message"]
 
     inputs.update(new_data=True, pictures=24)
     report = client.run(prompt)["outputs"]["2"]["text"][0]

@@ -31,7 +31,7 @@ from comfyui_creps.creps_core.checkpoints import load_generator
 from comfyui_creps.creps_core.rendering import render_to_file
 from comfyui_creps.creps_core.training import Run, load_snapshot, train
 from networks import make_generator, make_ws
-from tiny_run import resume, make_pictures
+from tiny_run import make_pictures, resume
 
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "helpers" / "tiny_run.py"
