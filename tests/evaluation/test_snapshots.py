@@ -15,7 +15,7 @@ from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.training import Run, SnapshotMetrics, load_snapshot, read_stats, train
 from PIL import Image
 from scenes import scenes, write
-from tiny_run import resume, make_pictures, make_trainer
+from tiny_run import make_pictures, make_trainer, resume
 
 SCRIPT = {8: 5.0, 16: 3.0, 24: 4.0, 32: 2.0, 40: 6.0, 48: 7.0}
 
