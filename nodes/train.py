@@ -215,6 +215,12 @@ def _advanced_inputs() -> list[io.Input]:
             tooltip="Number of the discriminator's first layers that are frozen, against overfitting. Only "
             "useful when the discriminator came with the checkpoint.",
         ),
+    ]
+
+
+def _run_inputs() -> list[io.Input]:
+    """Appended later: saved workflows restore inputs by position."""
+    return [
         io.Float.Input(
             "patches",
             default=0.0,
@@ -226,12 +232,6 @@ def _advanced_inputs() -> list[io.Input]:
             tooltip="Share of windows instead of whole pictures, for pictures larger than the resolution: "
             "teaches their detail.",
         ),
-    ]
-
-
-def _run_inputs() -> list[io.Input]:
-    """Appended later: saved workflows restore inputs by position."""
-    return [
         io.Int.Input(
             "snapshot_every",
             default=5000,
