@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..common.errors import printable, require
 from ..common.files import cannot_write
+from ..common.progress import Progress
 from ..creps_core import Generator
 from ..creps_core.rendering import allow_graphs, release_renderers
 from ..kernels import trial_running
@@ -177,7 +178,7 @@ def split_alpha(image: Tensor) -> tuple[Tensor, Tensor]:
     return image[..., :3].contiguous(), 1 - image[..., 3]
 
 
-def progress_of(image: Tensor, draw: previews.DrawDraft | None = None, longest: int = 0) -> Callable[[int, int], None]:
+def progress_of(image: Tensor, draw: previews.DrawDraft | None = None, longest: int = 0) -> Progress:
     """A progress callback that moves the node's progress bar, shows a preview of the image so far, and raises ComfyUI's
     interrupt when the user cancels.
 
@@ -204,7 +205,7 @@ def progress_of(image: Tensor, draw: previews.DrawDraft | None = None, longest: 
     return progress
 
 
-def progress_bar() -> Callable[[int, int], None]:
+def progress_bar() -> Progress:
     """A progress callback without preview: moves the node's progress bar, and raises ComfyUI's interrupt."""
     bar = comfy.utils.ProgressBar(1)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..common.duration import Pace
+from ..common.progress import Progress
 from ..creps_core import render
 from ..creps_core.rendering import (
     BITS,
@@ -154,7 +154,7 @@ def _output(node: type[io.ComfyNode], file: RenderedFile, height: int, cleared: 
     return io.NodeOutput(image, str(file.path), ui={**preview, "text": (text,)})
 
 
-def _progress(move: Callable[[int, int], None], preview: AreaPreview, path: str) -> Callable[[int, int], None]:
+def _progress(move: Progress, preview: AreaPreview, path: str) -> Progress:
     """A progress callback that calls `move`, and shows the time left and the size of the file on the node."""
     pace, last = Pace(), 0.0
 

@@ -6,7 +6,6 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from ...common.devices import device_of
 from ...common.duration import Pace
 from ...common.errors import printable
 from ...common.files import check_target
+from ...common.progress import Progress
 from ..rendering import BITS, FITS, RENDER_PRECISIONS
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _load(args: argparse.Namespace) -> Generator:
     return load_builtin(args.builtin) if args.builtin else load_builtin()
 
 
-def _progress_line(pixels: int) -> Callable[[int, int], None]:
+def _progress_line(pixels: int) -> Progress:
     """A progress callback that rewrites one line of a terminal; elsewhere it logs a line per minute."""
     terminal = sys.stderr.isatty()
     interval = 0.2 if terminal else 60.0

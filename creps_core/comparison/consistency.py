@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...common.progress import Progress, partial_progress
 from ..network import Generator
-from ..rendering import Progress, render, share
+from ..rendering import render
 
 _RANGE, _LEVELS = 2.0, 127.5  # range of values of an image, and 8-bit levels per unit
 
@@ -93,7 +94,7 @@ def scale_consistency(
                 width=n,
                 precision=precision,
                 backend=backend,
-                progress=share(progress, before - n * n, before, len(ws) * ends[-1]),
+                progress=partial_progress(progress, before - n * n, before, len(ws) * ends[-1]),
             )
             if on_image is not None:
                 on_image(n, images[n])

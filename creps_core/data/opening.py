@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...common.errors import DatasetError, require
+from ...common.progress import Progress
 from .aspect import format_aspect, parse_aspect
 from .colour import MODES
 from .crop import CropSpec, crop_to_square
@@ -34,8 +35,6 @@ from .report import DatasetReport, describe_labels
 from .scan import ScannedFile, content_digest, file_decoder, scan_files, shuffle_names
 from .sources import ImageSource, UnusableFile, open_source
 
-ScanProgress = Callable[[int, int], None]
-
 
 def open_dataset(
     source: str | os.PathLike[str],
@@ -51,7 +50,7 @@ def open_dataset(
     seed: int = 0,
     cache_bytes: int = 2 << 30,
     workers: int | None = None,
-    progress: ScanProgress | None = None,
+    progress: Progress | None = None,
 ) -> ImageDataset:
     """Open a dataset: decode every image once, and keep what fits into `cache_bytes`.
 
@@ -165,7 +164,7 @@ def _scan_tensor(dataset: ImageDataset, number: int, image: Tensor) -> ScannedFi
 
 
 def _fill_from_files(
-    dataset: ImageDataset, files: ImageSource, seed: int, workers: int, progress: ScanProgress | None
+    dataset: ImageDataset, files: ImageSource, seed: int, workers: int, progress: Progress | None
 ) -> None:
     """Scan the files and set the contents of the dataset; its options say how."""
     label_source, limit = dataset.options["labels"], dataset.options["max_pictures"]

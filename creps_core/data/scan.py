@@ -13,6 +13,7 @@ from itertools import islice
 import numpy as np
 
 from ...common.cache import LruCache
+from ...common.progress import Progress
 from .crop import CropSpec
 from .decode import EMPTY_FILE, NOT_READ, NotAnImage, decode_image
 from .file_types import suffix
@@ -51,7 +52,7 @@ def scan_files(
     decode: Callable[[str], ScannedFile],
     *,
     workers: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[str], dict[str, ScannedFile]]:
     """Decode files until `count` of them are usable, or none is left.
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...common.errors import TrainingError
 from ...common.files import replace_file
+from ...common.progress import Progress
 from ..training import Process
 
 log = logging.getLogger("CREPS")
@@ -43,7 +44,7 @@ def collect_rows(
     columns: tuple[str, ...],
     *,
     process: Process | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     chunk: int = CHUNK_ROWS,
 ) -> dict[str, Tensor]:
     """The rows 0 to `count` - 1, read from the folder as far as they are there.

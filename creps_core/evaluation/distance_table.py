@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.progress import Progress
 from ..latents import sample
 from ..network import Generator
 from ..rendering import render
@@ -56,7 +57,7 @@ def distance_table(
     repeats: int = REPEATS,
     normalise: str = "reference",
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[DistanceRow]:
     """Generated against held-out images, beside training against held-out images, for each side.
 

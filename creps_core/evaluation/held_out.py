@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
+from ...common.progress import Progress
 from ..comparison import grid, labelled, opaque
 from ..data import ImageDataset, open_dataset
 from ..network import Generator
@@ -73,7 +74,7 @@ class HeldOutComparison:
     held_out: Path | None
     crop: str = "center"
     seed: int = 0
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress | None = None
 
     def distances(
         self,
@@ -81,7 +82,7 @@ class HeldOutComparison:
         count: int,
         *,
         normalise: str = "reference",
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> DistanceReport:
         """The table of sliced Wasserstein distances.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...common.progress import Progress
 from ..training import Process
 from .scale import LARGEST_SIZE
 
@@ -58,11 +59,11 @@ class Workspace:
     process: Process = field(default_factory=Process)
     progress: TaskProgress | None = None
 
-    def task_progress(self, task: str) -> Callable[[int, int], None] | None:
+    def task_progress(self, task: str) -> Progress | None:
         """See `task_progress`."""
         return task_progress(self.progress, task)
 
 
-def task_progress(progress: TaskProgress | None, task: str) -> Callable[[int, int], None] | None:
+def task_progress(progress: TaskProgress | None, task: str) -> Progress | None:
     """A callback progress(done, total) for one task; None if there is no listener."""
     return None if progress is None else lambda done, total: progress(task, done, total)

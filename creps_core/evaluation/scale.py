@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...common.progress import Progress
 from ..comparison import Agreement, Aliasing, scale_consistency, sizes_up_to
 from ..latents import sample
 from ..network import Generator
@@ -69,7 +70,7 @@ def measure_scale(
     smallest: int = SMALLEST_SIZE,
     largest: int = LARGEST_SIZE,
     precision: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ScaleReport:
     """Render seeds at sizes n, 2n - 1, ... up to the largest, and compare them.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...common.errors import DatasetError
+from ...common.progress import Progress
 from ..checkpoints import fingerprint
 from ..data import ImageDataset, open_dataset, stamp
 from ..latents import sample
@@ -127,7 +128,7 @@ class RealImages(ImageSet):
         aspect: str = "1:1",
         mirror: bool = False,
         opened: ImageDataset | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ):
         """
         Args:

@@ -8,11 +8,11 @@ and paths, `warp.py` views that are rotated or warped, `large.py` files.
 from .camera import TIMINGS, WARPS, View, add_warp, between, camera_path
 from .device import probe_precision, release_renderers, shape_of
 from .easing import EASINGS
-from .film import render_path, render_view, share, views_estimate
+from .film import render_path, render_view, views_estimate
 from .large import AreaPreview, RenderedFile, render_to_file
 from .partial_render import PartialRender, find_partial_renders, remove_partial_renders
 from .picture_graphs import allow_graphs
-from .render import Progress, RenderCache, memory_estimate, render, render_bands
+from .render import RenderCache, memory_estimate, render, render_bands
 from .spec import MAX_SIDE, MAX_SUPERSAMPLE, QUALITIES, RENDER_PRECISIONS, ImageOptions, ImageSpec, ViewOptions
 from .window import FITS, WHOLE_FRAME, Window, fit_window, frame_size, full_size, sample_positions
 from .writers import BITS, FILE_FORMATS
@@ -33,7 +33,6 @@ __all__ = [
     "ImageOptions",
     "ImageSpec",
     "PartialRender",
-    "Progress",
     "RenderCache",
     "RenderedFile",
     "View",
@@ -58,6 +57,5 @@ __all__ = [
     "render_view",
     "sample_positions",
     "shape_of",
-    "share",
     "views_estimate",
 ]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from einops import rearrange
 from torch import Tensor
 
+from ...common.progress import Progress, partial_progress
 from ..network import Generator, GeneratorConfig
 from .camera import View
 from .device import transfer_for
-from .render import Progress, RenderCache, memory_estimate, render_image
+from .render import RenderCache, memory_estimate, render_image
 from .spec import ImageSpec, ViewOptions
 from .warp import Tables, render_mapped, tables_estimate
 from .window import same_area_window
@@ -20,7 +21,6 @@ from .window import same_area_window
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_STEPS = 1 << 16  # of progress per unit of shared work
 _MAX_CACHED_POSITIONS = 4096  # of the columns that are cached for the next frame: 29 MB for a 512 model
 
 
@@ -135,7 +135,7 @@ def render_path(
             ws if len(ws) == 1 else ws[i : i + 1],
             view,
             spec,
-            progress=share(progress, i, i + 1, len(views)),
+            progress=partial_progress(progress, i, i + 1, len(views)),
             out=out[i : i + 1],
             tables=tables,
             cache=cache,
@@ -154,14 +154,3 @@ def views_estimate(
     if not all(v.upright for v in views):
         estimates.append(tables_estimate(config))
     return max(estimates)
-
-
-def share(progress: Progress | None, begin: int, end: int, total: int) -> Progress | None:
-    """A callback for one part of a larger work: maps the progress of the part to `begin`..`end` of `total`."""
-    if progress is None:
-        return None
-
-    def part(done: int, of: int) -> None:
-        progress(begin * _STEPS + done * (end - begin) * _STEPS // max(of, 1), total * _STEPS)
-
-    return part

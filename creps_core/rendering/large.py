@@ -23,12 +23,13 @@ from einops import rearrange
 from torch import Tensor
 
 from ...common.files import cannot_write, check_target
+from ...common.progress import Progress
 from ..checkpoints import digest
 from ..network import Generator
 from .device import precision_of
 from .image_writer import BLOCK, ImageWriter
 from .partial_render import PartialRender, ResumableFile
-from .render import Progress, render_image_bands
+from .render import render_image_bands
 from .spec import ImageOptions, ImageSpec
 from .writers import writer_for
 

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ... import kernels
+from ...common.progress import Progress, WorkCounter
 from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
 from .device import (
     BAND_SAMPLES,
@@ -39,9 +40,6 @@ _LINE_WORKERS = 4
 _LINE_BYTES = {4: 3 << 20, 2: 8 << 20}
 _MAX_CHUNK = 512
 _BAND = 512  # positions along the height at a time: workers synchronise after the lines and after the pixels
-
-Progress = Callable[[int, int], None]
-"""Called as `progress(done, total)`."""
 
 
 def render(
@@ -337,18 +335,6 @@ class _CpuImageRenderer:
             tile=self.spec.tile_size if self.spec.tile else None,
             after_tile=self.counter.add,
         )
-
-
-class WorkCounter:
-    """Sums up finished work for a progress callback; the unit is the work of a pixel."""
-
-    def __init__(self, progress: Progress | None):
-        self.progress, self.done, self.total = progress, 0, 0
-
-    def add(self, work: int) -> None:
-        self.done += work
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
 
 class LineEvaluator:

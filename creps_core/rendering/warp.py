@@ -17,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ...common.progress import Progress, WorkCounter
 from ...kernels import (
     SINGLE_THREAD_ELEMENTS,
     PixelStage,
@@ -34,7 +35,7 @@ from ...kernels import (
 from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyles
 from .camera import PlaneMap
 from .device import precision_of
-from .render import LineEvaluator, Progress, WorkCounter
+from .render import LineEvaluator
 from .spec import QUALITIES, ImageSpec, check_ws
 from .window import Window
 

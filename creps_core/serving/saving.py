@@ -15,6 +15,7 @@ from einops import rearrange
 from PIL import Image
 
 from ...common.files import replace_file
+from ...common.progress import Progress
 from ..explorer import Cancelled, Scene, Walker, read_scene
 from ..network import Generator
 from ..rendering import BITS, FILE_FORMATS, render_to_file, render_view
@@ -86,9 +87,7 @@ class ImageSaver:
             self._notify({"saving": result})
 
 
-def save_image(
-    generator: Generator, scene: Scene, path: Path, bits: int, progress: Callable[[int, int], None] | None = None
-) -> None:
+def save_image(generator: Generator, scene: Scene, path: Path, bits: int, progress: Progress | None = None) -> None:
     """Render the shot of a scene to a file.
 
     Args:
