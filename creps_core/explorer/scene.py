@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ...common.errors import quoted
 from ..latents import DIRECTION_METHODS, LAYER_NAMES
 from ..rendering import EASINGS, MAX_SIDE, View
 
@@ -193,7 +194,7 @@ def _mapping(value: object, name: str) -> Mapping[str, Any]:
 def _number(fields: Mapping[str, Any], name: str, default: float, limits: str = "") -> float:
     value, (low, high) = fields.get(name, default), LIMITS[limits or name]
     if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {_quoted(value)}")
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {quoted(value)}")
     return float(value)
 
 
@@ -202,24 +203,19 @@ def _integer(fields: Mapping[str, Any], name: str, default: int, limits: str = "
     if type(value) is float and math.isfinite(value) and value.is_integer():  # JSON has one type of numbers
         value = int(value)
     if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, not {_quoted(value)}")
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, not {quoted(value)}")
     return value
 
 
 def _name(fields: Mapping[str, Any], name: str, default: str, names: tuple[str, ...]) -> str:
     value = fields.get(name, default)
     if type(value) is not str or value not in names:
-        raise ValueError(f"{name} must be one of {list(names)}, not {_quoted(value)}")
+        raise ValueError(f"{name} must be one of {list(names)}, not {quoted(value)}")
     return value
 
 
 def _flag(fields: Mapping[str, Any], name: str) -> bool:
     value = fields.get(name, False)
     if type(value) is not bool:
-        raise ValueError(f"{name} must be true or false, not {_quoted(value)}")
+        raise ValueError(f"{name} must be true or false, not {quoted(value)}")
     return value
-
-
-def _quoted(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:40] + "..."
