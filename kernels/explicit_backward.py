@@ -1,14 +1,15 @@
-"""The per-pixel stage with its gradient written out, for training on a CPU: half the passes through memory.
+"""The per-pixel stage with its gradient written out, for training on a CPU: half as many passes through memory.
 
-Features lie channel by channel, [C + 1, P], with a last row of ones, and weights have the bias as a last column: a
-layer is one product, whose gradient is one product each for the features and for the weights with the bias. Images
-are worked on one by one, in tiles; nothing is allocated for their layers in between. First derivative only.
+Features are channel-major, [C + 1, P], with a last row of ones, and weights have the bias as a last column: a layer is
+one matrix product, whose gradient is one product for the features and one for the weight with the bias. Images are
+processed one by one, in bands; layers allocate nothing. First derivative only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,43 +18,40 @@ from torch import Tensor
 from .reference import CLAMP, LEAKY_SLOPE
 from .stage import Layer, PixelStage
 
-TILE_PIXELS = 4096
-LEAST_PIXELS = 1024
-"""Smaller pictures are better worked on many at a time."""
+BAND_PIXELS = 4096
+"""Pixels of a band, about: its features stay in the cache."""
+MIN_PIXELS = 1024
+"""Smaller images are faster as one batch, by autograd."""
 
 
 def is_faster(columns: Tensor, rows: Tensor) -> bool:
-    """Whether this is the faster way for lines on a CPU: pictures must not be small."""
+    """Whether this beats autograd for lines [N, L, B, height, rank] and [N, L, B, width, rank] on a CPU."""
     pixels = columns.shape[-2] * rows.shape[-2]
-    return pixels >= LEAST_PIXELS and not torch.is_autocast_enabled("cpu")
+    return pixels >= MIN_PIXELS and not torch.is_autocast_enabled("cpu")
 
 
 @dataclass
-class _Folded:
-    """A layer, [out, in + 1] with the bias inside; [N, out, in + 1] where it depends on the latent."""
+class _FoldedLayer:
+    """A layer [out, in + 1] with the bias folded in; [N, out, in + 1] where it depends on the latent."""
 
     weight: Tensor
-    reach: list[float]  # the largest output per largest input, and of the bias, by latent
-    offset: float
-    gradient: Tensor | None = None
-
-
-def _fold(layer: Layer, with_gradient: bool) -> _Folded:
-    bias = layer.bias.unsqueeze(-1).expand(*layer.weight.shape[:-1], 1)
-    weight = torch.cat((layer.weight, bias), -1)
-    reach = weight[..., :-1].abs().sum(-1).amax(-1).reshape(-1).tolist()
-    offset = weight[..., -1].abs().max().item()
-    return _Folded(weight, reach, offset, torch.zeros_like(weight) if with_gradient else None)
+    row_sums: list[float]  # by latent, the largest sum of absolute weights of an output: |y| <= row_sum * |x| + offset
+    offset: float  # the largest absolute bias
+    gradient: Tensor | None = None  # of `weight`
 
 
 class ExplicitBackward:
-    """The stage for lines of some shape: `paint` is its value, `gradients` what a gradient of the picture becomes.
+    """The stage for one pair of lines: `paint` computes its image, `gradients` the gradient of its inputs.
 
-    The weights have the gains of the activations inside.
+    Args:
+        columns: [N, L, B, height, rank], line 0.
+        rows: [N, L, B, width, rank], line 1.
+        stage: with the gains of the activations folded in; the blocks' weights [N, out, in].
+        with_gradient: whether gradients of the stage are wanted.
     """
 
     def __init__(self, columns: Tensor, rows: Tensor, stage: PixelStage, with_gradient: bool):
-        self.columns = (columns * 0.5).contiguous()  # sqrt(1/2) for each line
+        self.columns = (columns * 0.5).contiguous()  # sqrt(1/2) per line
         self.rows = rows.contiguous()
         self.decoders = [[_fold(layer, with_gradient) for layer in d] for d in stage.decoders]
         self.image = _fold(stage.image, with_gradient)
@@ -65,123 +63,154 @@ class ExplicitBackward:
         out = self.columns.new_empty(
             len(self.columns), self.image.weight.shape[0], self.columns.shape[-2], self.rows.shape[-2]
         )
-        for n, tile in self._tiles():
-            _Tile(self, n, tile, keep=False).forward(out[n, :, tile].flatten(1), out[n, :, tile])
+        for n, band in self._bands():
+            _Band(self, n, band, keep=False).forward(out[n, :, band])
         return out
 
     def gradients(self, gradient: Tensor) -> tuple[Tensor, Tensor, list[Layer]]:
-        """Of columns, of rows, and, if asked for, of the layers: decoders, image, blocks."""
+        """Gradients of columns, of rows, and of the layers (decoders, image, blocks), if they are wanted.
+
+        Args:
+            gradient: of the image, [N, image_channels, height, width].
+        """
         columns, rows = torch.zeros_like(self.columns), torch.zeros_like(self.rows)
-        for n, tile in self._tiles():
-            work = _Tile(self, n, tile, keep=True)
-            work.forward(None, None)
-            work.backward(gradient[n, :, tile].flatten(1), columns[n, :, :, tile], rows[n])
+        for n, band in self._bands():
+            work = _Band(self, n, band, keep=True)
+            work.forward(None)
+            work.backward(gradient[n, :, band].flatten(1), columns[n, :, :, band], rows[n])
         layers = [layer for decoder in self.decoders for layer in decoder]
         layers += [self.image, *(layer for block in self.blocks for layer in block)]
-        return columns.mul_(0.5), rows, [_unfold(layer) for layer in layers if layer.gradient is not None]
+        return columns.mul_(0.5), rows, [_unfold(layer.gradient) for layer in layers if layer.gradient is not None]
 
-    def _tiles(self) -> Iterator[tuple[int, slice]]:
+    def _bands(self) -> Iterator[tuple[int, slice]]:
+        """Number of an image, and rows of it."""
         height, width = self.columns.shape[-2], self.rows.shape[-2]
-        step = max(1, TILE_PIXELS // width)
+        step = max(1, BAND_PIXELS // width)
         for n in range(len(self.columns)):
             for top in range(0, height, step):
                 yield n, slice(top, min(top + step, height))
 
     def buffer(self, number: int, channels: int, pixels: int) -> Tensor:
-        """Memory [channels + 1, pixels] whose last row is ones; the same for the same number and size."""
+        """Memory [channels + 1, pixels] whose last row is ones; the same memory for the same number and size."""
         key = number, (channels + 1) * pixels
         if key not in self._memory:
-            memory = self.columns.new_empty(channels + 1, pixels)
-            memory[-1] = 1
-            self._memory[key] = memory
+            self._memory[key] = self.columns.new_empty(channels + 1, pixels)
         found = self._memory[key].view(channels + 1, pixels)
         found[-1] = 1
         return found
 
 
-_Step = tuple[_Folded, Tensor, Tensor, Tensor | None]
-"""A layer, its input, its output, and what a clamp let pass."""
+def _fold(layer: Layer, with_gradient: bool) -> _FoldedLayer:
+    bias = layer.bias.unsqueeze(-1).expand(*layer.weight.shape[:-1], 1)
+    weight = torch.cat((layer.weight, bias), -1)
+    row_sums = weight[..., :-1].abs().sum(-1).amax(-1).reshape(-1).tolist()
+    offset = weight[..., -1].abs().max().item()
+    return _FoldedLayer(weight, row_sums, offset, torch.zeros_like(weight) if with_gradient else None)
 
 
-def _unfold(layer: _Folded) -> Layer:
-    assert layer.gradient is not None
-    bias = layer.gradient[..., -1]
-    return Layer(layer.gradient[..., :-1], bias if bias.ndim == 1 else bias.sum(0))
+def _unfold(gradient: Tensor) -> Layer:
+    bias = gradient[..., -1]
+    return Layer(gradient[..., :-1], bias if bias.ndim == 1 else bias.sum(0))
 
 
-class _Tile:
-    """Some rows of pixels of a picture; `keep`: every layer's output, for `backward`."""
+class _Record(NamedTuple):
+    """What the backward pass needs of a layer."""
 
-    def __init__(self, whole: ExplicitBackward, n: int, tile: slice, keep: bool):
+    layer: _FoldedLayer
+    x: Tensor  # input [in + 1, P]
+    y: Tensor  # output [out + 1, P]
+    passed: Tensor | None = None  # [out, P] bool, where the clamp passed the output on; None: everywhere
+
+
+class _Band:
+    """Some rows of pixels of image n.
+
+    Args:
+        whole: the images.
+        n: number of the image.
+        band: its rows.
+        keep: whether to keep each layer's output for `backward`.
+    """
+
+    def __init__(self, whole: ExplicitBackward, n: int, band: slice, keep: bool):
         self.whole, self.n, self.keep = whole, n, keep
-        self.columns, self.rows = whole.columns[n, :, :, tile], whole.rows[n]
+        self.columns, self.rows = whole.columns[n, :, :, band], whole.rows[n]
         self.height, self.width = self.columns.shape[-2], self.rows.shape[-2]
         self.pixels = self.height * self.width
-        self._taken = 0
-        self.kept: list[
-            tuple[_Folded, Tensor, Tensor, Tensor | None]
-        ] = []  # layer, input, output, what a clamp let pass
+        self.records: list[_Record] = []
+        self._buffers = 0
 
-    def forward(self, out: Tensor | None, target: Tensor | None) -> None:
-        whole = self.whole
-        feature = self._buffer(self.columns.shape[1])
-        self._product(0, feature, feature, 0)
-        for level, decoder in enumerate(whole.decoders, start=1):
-            for layer in decoder:
-                feature = self._layer(layer, feature)
-            if level < len(self.columns):
-                # The leaky ReLU's gradient goes by what it gave, before the product is added.
-                total = self._buffer(self.columns.shape[1]) if self.keep else feature
-                self._product(level, feature, total, 1)
-                feature = total
+    def forward(self, out: Tensor | None) -> None:
+        """Evaluate the layers; the image goes to `out` [C, rows, width], or is left out."""
+        painted = out is not None
+        feature = self._decode()
         low, high = torch.aminmax(feature[:-1])
         bound = max(-low.item(), high.item())
-        image = self._layer(whole.image, feature, activated=False, needed=target is not None)
-        image = image[:-1].clone() if target is not None else image  # others are written where it lies
-        for block in whole.blocks:
-            for layer in block[:2]:
-                feature, bound = self._bounded(layer, feature, bound)
-            rest, _ = self._bounded(block[2], feature, bound, activated=False, needed=target is not None)
-            if target is not None:
-                image.add_(rest[:-1])
-        if target is not None:
-            target.copy_(image.view(-1, self.height, self.width))
+        image = self._layer(self.whole.image, feature, activated=False, needed=painted)
+        image = image[:-1].clone() if painted else image  # the next layers reuse its buffer
+        for *layers, to_image in self.whole.blocks:
+            for layer in layers:
+                feature, bound = self._clamped(layer, feature, bound)
+            residual, _ = self._clamped(to_image, feature, bound, activated=False, needed=painted)
+            if painted:
+                image.add_(residual[:-1])
+        if out is not None:
+            out.copy_(image.view(-1, self.height, self.width))
 
     def backward(self, gradient: Tensor, columns: Tensor, rows: Tensor) -> None:
-        """Adds to the gradients of the layers, of the columns [L, B, height, rank] and of the rows."""
-        whole, kept = self.whole, self.kept
+        """Add to the gradients of the layers, of the columns [L, B, height, rank] and of the rows.
+
+        Args:
+            gradient: of the image, [C, P].
+        """
         gradient = gradient.contiguous()
-        above: Tensor | None = None  # the gradient of a block's feature, from the block that follows
-        for _ in whole.blocks:
-            above = self._back(kept.pop(), gradient, above, activated=False)
-            above = self._back(kept.pop(), above)
-            above = self._back(kept.pop(), above)
-        above = self._back(kept.pop(), gradient, above, activated=False)
-        for level in range(len(whole.decoders), 0, -1):
-            for _ in whole.decoders[level - 1]:
-                assert above is not None
-                above = self._back(kept.pop(), above)
-            assert above is not None
+        above: Tensor | None = None  # gradient of a feature, from the layers after it
+        for _, _, _ in self.whole.blocks:
+            above = self._back(gradient, above, activated=False)
+            above = self._back(above)
+            above = self._back(above)
+        above = self._back(gradient, above, activated=False)
+        levels = zip(self.whole.decoders, self.columns, self.rows, columns, rows, strict=True)
+        for decoder, level_columns, level_rows, column_gradient, row_gradient in reversed(list(levels)):
+            for _ in decoder:
+                above = self._back(above)
             product = above.view(-1, self.height, self.width)
-            columns[level - 1].baddbmm_(product, self.rows[level - 1])
-            rows[level - 1].baddbmm_(product.mT, self.columns[level - 1])
+            column_gradient.baddbmm_(product, level_rows)
+            row_gradient.baddbmm_(product.mT, level_columns)
+
+    def _decode(self) -> Tensor:
+        """The feature after all decoders, [B + 1, P]."""
+        channels = self.columns.shape[1]
+        feature: Tensor | None = None
+        for decoder, columns, rows in zip(self.whole.decoders, self.columns, self.rows, strict=True):
+            # The gradient of a leaky ReLU goes by its output before the product is added: keep that.
+            total = self._buffer(channels) if feature is None or self.keep else feature
+            self._add_product(columns, rows, feature, total)
+            feature = total
+            for layer in decoder:
+                feature = self._layer(layer, feature)
+        assert feature is not None
+        return feature
 
     def _buffer(self, channels: int) -> Tensor:
-        self._taken += 1
-        return self.whole.buffer(self._taken if self.keep else self._taken % 3, channels, self.pixels)
+        """Memory for an output: one of three in turn, as a layer needs its input and a sum, unless outputs are kept."""
+        self._buffers += 1
+        return self.whole.buffer(self._buffers if self.keep else self._buffers % 3, channels, self.pixels)
 
-    def _product(self, level: int, feature: Tensor, out: Tensor, beta: int) -> None:
-        shape = (-1, self.height, self.width)
-        target = out[:-1].view(shape)
-        torch.baddbmm(feature[:-1].view(shape), self.columns[level], self.rows[level].mT, beta=beta, out=target)
+    def _add_product(self, columns: Tensor, rows: Tensor, feature: Tensor | None, out: Tensor) -> None:
+        """Write the outer product of [B, height, rank] and [B, width, rank], plus `feature` if there is one."""
+        target = out[:-1].view(-1, self.height, self.width)
+        start = target if feature is None else feature[:-1].view(target.shape)
+        torch.baddbmm(start, columns, rows.mT, beta=0 if feature is None else 1, out=target)
 
-    def _weight(self, layer: _Folded) -> tuple[Tensor, Tensor | None]:
+    def _weight(self, layer: _FoldedLayer) -> tuple[Tensor, Tensor | None]:
+        """The weight for this image, and its gradient."""
         if layer.weight.ndim == 2:
             return layer.weight, layer.gradient
         return layer.weight[self.n], None if layer.gradient is None else layer.gradient[self.n]
 
-    def _layer(self, layer: _Folded, x: Tensor, activated: bool = True, needed: bool = True) -> Tensor:
-        """The output [out + 1, P]; not computed unless `needed`, for the gradient of a linear map does without it."""
+    def _layer(self, layer: _FoldedLayer, x: Tensor, activated: bool = True, needed: bool = True) -> Tensor:
+        """The output [out + 1, P]. Unless `needed` it is not computed: the gradient of a linear map does not use it."""
         weight, _ = self._weight(layer)
         y = self._buffer(len(weight)) if needed else x
         if needed:
@@ -189,14 +218,18 @@ class _Tile:
         if activated:
             F.leaky_relu_(y[:-1], LEAKY_SLOPE)
         if self.keep:
-            self.kept.append((layer, x, y, None))
+            self.records.append(_Record(layer, x, y))
         return y
 
-    def _bounded(
-        self, layer: _Folded, x: Tensor, bound: float, activated: bool = True, needed: bool = True
+    def _clamped(
+        self, layer: _FoldedLayer, x: Tensor, bound: float, activated: bool = True, needed: bool = True
     ) -> tuple[Tensor, float]:
-        """A layer that ends in the clamp, and a bound of what it gives; values are looked at if they may be beyond."""
-        bound = layer.reach[self.n if layer.weight.ndim == 3 else 0] * bound + layer.offset
+        """A layer that ends in the clamp, and a bound of its output; values are read only if they may exceed it.
+
+        Args:
+            bound: of |x|.
+        """
+        bound = layer.row_sums[self.n if layer.weight.ndim == 3 else 0] * bound + layer.offset
         y = self._layer(layer, x, activated, needed or not bound <= CLAMP)
         if bound <= CLAMP:
             return y, bound
@@ -205,19 +238,16 @@ class _Tile:
         if bound <= CLAMP:
             return y, bound
         if self.keep:
-            self.kept[-1] = (layer, x, y, (y[:-1] >= -CLAMP) & (y[:-1] <= CLAMP))
+            self.records[-1] = _Record(layer, x, y, (y[:-1] >= -CLAMP) & (y[:-1] <= CLAMP))
         y[:-1].clamp_(-CLAMP, CLAMP)
         return y, CLAMP
 
-    def _back(
-        self,
-        step: _Step,
-        gradient: Tensor,
-        add: Tensor | None = None,
-        activated: bool = True,
-    ) -> Tensor:
-        """Through one layer: [out, P] -> [in, P], `add` added; an activated layer uses the gradient up."""
-        layer, x, y, passed = step
+    def _back(self, gradient: Tensor, add: Tensor | None = None, activated: bool = True) -> Tensor:
+        """Through the last layer recorded: gradient [out, P] -> [in, P], plus `add`.
+
+        `add` is overwritten, and so is the gradient of an activated layer.
+        """
+        layer, x, y, passed = self.records.pop()
         weight, total = self._weight(layer)
         if passed is not None:
             gradient = gradient * passed

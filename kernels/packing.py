@@ -1,12 +1,13 @@
 """The weights of the per-pixel stage as the Triton kernel reads them: blocks in the order of their use, padded.
 
-The decoders do not depend on the latent and are packed once; the blocks after them wait for the scales that a latent
-makes of its styles. For float32 every weight is split into an upper and a lower float16, which keeps 22 bits.
+The decoders do not depend on the latent and are packed once; the pixel blocks are packed once and scaled for each
+latent. For float32 every weight is split into an upper and a lower float16, which keeps 22 bits.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from .reference import ACTIVATION_GAIN
 from .stage import BlockScales, Layer, PixelBlock, PixelStage
 
 MAX_CHANNELS = 64
-"""The most bi-line channels that the kernel takes; it pads them to 16, 32 or 64."""
+"""Most bi-line channels that the kernel takes; it pads them to 16, 32 or 64."""
 _WEIGHT_PEAK = 4096.0  # float32: weights are scaled to at most this, so sums stay far below float32's limit
 
 
@@ -36,7 +37,7 @@ class PackedWeights(NamedTuple):
 
     blocks: Tensor  # [n], the blocks [in, out] of all layers; [2n], upper and lower halves, for float32
     biases: Tensor  # [m] float32
-    scale: Tensor  # [2] float32: products with the weights of the decoders, and of the rest, times this are true ones
+    scale: Tensor  # [2] float32, of the decoders and of the rest: what products with their stored weights are multiplied by
     lower: int  # n
     channels: int  # B, padded
     image_channels: int  # padded
@@ -45,7 +46,7 @@ class PackedWeights(NamedTuple):
 
 
 def padded(channels: int) -> int:
-    """What the kernel makes of a number of channels."""
+    """The number of channels that the kernel computes for `channels`: 16, 32 or 64."""
     return max(16, 1 << (channels - 1).bit_length())
 
 
@@ -79,7 +80,7 @@ class PackedStage:
         layers += [stage.image, *(layer for block in stage.blocks for layer in block)]
         flat = torch.cat([torch.zeros(1, device=device), *(part.flatten() for layer in layers for part in layer)])
         packed = (flat * layout.gains)[layout.sources]
-        count, trunk = layout.weights, layout.trunk
+        count, trunk = layout.weights, layout.decoder_weights
         self._constants = packed[trunk:count]
         self._layout, self._exact = layout, exact
         weights = torch.empty(2 * count if exact else count, dtype=torch.float16 if exact else dtype, device=device)
@@ -96,7 +97,7 @@ class PackedStage:
         if scales is not None:
             weights = weights * scales.inputs.index_select(0, self._layout.inputs)
             weights.mul_(scales.outputs.index_select(0, self._layout.outputs))
-        self._store(weights, self._layout.trunk)
+        self._store(weights, self._layout.decoder_weights)
 
     def _store(self, weights: Tensor, start: int) -> None:
         stored, end = self.weights.blocks, start + len(weights)
@@ -114,66 +115,121 @@ class PackedStage:
 
 
 class _Layout(NamedTuple):
-    """Where the elements of a packed stage come from: indices into a zero, then all weights and biases by layer."""
+    """Where the elements of a packed stage come from.
 
-    sources: Tensor  # [packed] int64; weights, then biases
-    gains: Tensor  # [1 + elements]
-    trunk: int  # number of packed weights of the decoders, which come first
+    The elements of a stage are a zero, then by layer its weight [out, in] and its bias.
+    """
+
+    sources: Tensor  # [packed] int64, indices of elements: first of all weights, then of all biases
+    gains: Tensor  # [elements], of the activations
+    decoder_weights: int  # number of packed weights of the decoders, which come first
     weights: int  # number of all packed weights
-    inputs: Tensor  # [weights - trunk] int64, of the other weights: which scale of an input is theirs
-    outputs: Tensor  # likewise of an output
+    inputs: Tensor  # [weights - decoder_weights] int64: index into `BlockScales.inputs` of each of the other weights
+    outputs: Tensor  # likewise into `BlockScales.outputs`
+
+
+class _LayerShape(NamedTuple):
+    """A layer of a stage before packing."""
+
+    fan_out: int
+    fan_in: int
+    activated: bool  # ends in the leaky ReLU
+    modulated: bool  # has block scales
+
+
+class _LayerElements(NamedTuple):
+    """A layer as indices of elements, and what is known of each of its elements."""
+
+    weight: Tensor  # [in, out], padded with 0, the index of the zero
+    bias: Tensor  # [out], likewise
+    gains: Tensor  # [out * in + out]
+    inputs: Tensor  # likewise, indices into `BlockScales.inputs`
+    outputs: Tensor  # likewise, indices into `BlockScales.outputs`
 
 
 @functools.lru_cache(maxsize=8)
 def _layout(levels: int, channels: int, image_channels: int, parts: int, device: torch.device) -> _Layout:
-    b, c = channels, image_channels
-    trunk = [(2 * b, b), (4 * b, 2 * b), (2 * b, 4 * b), (b, 2 * b)] * levels
-    head = [(c, b), (4 * b, b), (4 * b, 4 * b), (c, 4 * b), (2 * b, 4 * b), (2 * b, 2 * b), (c, 2 * b)]
-    ones = (sum(fan_in for _, fan_in in head[1:]), sum(fan_out for fan_out, _ in head[1:]))
-    weights, biases, gains, start = [], [], [torch.ones(1)], 1
-    scales, places = [torch.tensor([ones])], (0, 0)  # of every element: which scale of an input, of an output
-    for i, (fan_out, fan_in) in enumerate(trunk + head):
-        middle = start + fan_out * fan_in
-        end = middle + fan_out
-        activated = fan_out != c  # B > image channels
-        gains.append(torch.full((end - start,), ACTIVATION_GAIN if activated else 1.0))
-        modulated = i > len(trunk)
-        of_input = places[0] + torch.arange(fan_in) if modulated else torch.full((fan_in,), ones[0])
-        of_output = places[1] + torch.arange(fan_out) if modulated else torch.full((fan_out,), ones[1])
-        scales.append(torch.cartesian_prod(of_output, of_input).flip(1))
-        scales.append(torch.tensor([ones]).expand(fan_out, 2))  # a bias depends on no latent
-        places = (places[0] + fan_in, places[1] + fan_out) if modulated else places
-        # Pad to [in, out] with the index of the zero.
+    shapes = _layer_shapes(levels, channels, image_channels)
+    layers = list(_elements(shapes, channels, image_channels))
+    width = 2 * padded(channels)
+    size = 2 * width // parts
+    slices = [slice(i, i + size) for i in range(0, 2 * width, size)]
+    decoders, (image, *blocks) = layers[: 4 * levels], layers[4 * levels :]
+    packed = [block for i in range(levels) for block in _decoder_order(decoders[4 * i : 4 * i + 4], slices)]
+    decoder_weights = sum(block.numel() for block in packed)
+    packed += _block_order(image, blocks, slices, width)
+    weights = sum(block.numel() for block in packed)
+    sources = torch.cat([part.flatten() for part in (*packed, *(layer.bias for layer in layers))])
+    modulated, unscaled = sources[decoder_weights:weights], _unscaled(shapes)
+    inputs = torch.cat([torch.tensor([unscaled[0]]), *(layer.inputs for layer in layers)])[modulated]
+    outputs = torch.cat([torch.tensor([unscaled[1]]), *(layer.outputs for layer in layers)])[modulated]
+    gains = torch.cat([torch.ones(1), *(layer.gains for layer in layers)])
+    return _Layout(
+        sources.to(device), gains.to(device), decoder_weights, weights, inputs.to(device), outputs.to(device)
+    )
+
+
+def _layer_shapes(levels: int, b: int, c: int) -> list[_LayerShape]:
+    """The layers of a stage with b bi-line channels and c image channels, in the order of their use."""
+    decoder = [_LayerShape(fan_out, fan_in, True, False) for fan_out, fan_in in (
+        (2 * b, b), (4 * b, 2 * b), (2 * b, 4 * b), (b, 2 * b),
+    )]  # fmt: skip
+    shapes = [*(levels * decoder), _LayerShape(c, b, False, False)]
+    for fan_in, width in ((b, 4 * b), (4 * b, 2 * b)):
+        shapes += [
+            _LayerShape(width, fan_in, True, True),
+            _LayerShape(width, width, True, True),
+            _LayerShape(c, width, False, True),
+        ]
+    return shapes
+
+
+def _unscaled(shapes: list[_LayerShape]) -> tuple[int, int]:
+    """Indices of the 1 that follows the last scale of an input, of an output: for what no latent changes."""
+    modulated = [shape for shape in shapes if shape.modulated]
+    return sum(shape.fan_in for shape in modulated), sum(shape.fan_out for shape in modulated)
+
+
+def _elements(shapes: list[_LayerShape], b: int, c: int) -> Iterator[_LayerElements]:
+    """Each layer's elements, padded to what the kernel computes."""
+    no_input, no_output = _unscaled(shapes)
+    start, first_input, first_output = 1, 0, 0
+    for fan_out, fan_in, activated, scaled in shapes:
+        middle, end = start + fan_out * fan_in, start + fan_out * (fan_in + 1)
         more_in = fan_in // b * (padded(b) - b)
         more_out = fan_out // b * (padded(b) - b) if activated else padded(c) - c
         weight = rearrange(torch.arange(start, middle), "(o i) -> o i", i=fan_in)
-        weights.append(F.pad(weight, (0, more_in, 0, more_out)).mT)
-        biases.append(F.pad(torch.arange(middle, end), (0, more_out)))
+        of_input, of_output = torch.full((fan_in,), no_input), torch.full((fan_out,), no_output)
+        if scaled:
+            of_input, of_output = first_input + torch.arange(fan_in), first_output + torch.arange(fan_out)
+            first_input, first_output = first_input + fan_in, first_output + fan_out
+        yield _LayerElements(
+            F.pad(weight, (0, more_in, 0, more_out)).mT,
+            F.pad(torch.arange(middle, end), (0, more_out)),
+            torch.full((end - start,), ACTIVATION_GAIN if activated else 1.0),
+            torch.cat([of_input.repeat(fan_out), torch.full((fan_out,), no_input)]),
+            torch.cat([of_output.repeat_interleave(fan_in), torch.full((fan_out,), no_output)]),
+        )
         start = end
 
-    wide = 2 * padded(b)
-    part = 2 * wide // parts
-    slices = [slice(i, i + part) for i in range(0, 2 * wide, part)]
-    blocks = []
-    for i in range(0, len(trunk), 4):
-        first, up, down, last = weights[i : i + 4]
-        blocks += [first, *(block for s in slices for block in (up[:, s], down[s])), last]
-    before = sum(block.numel() for block in blocks)
-    image, fc0, fc1, to_image0, fc2, fc3, to_image1 = weights[len(trunk) :]
-    blocks += [image, fc0[:, :wide], fc0[:, wide:]]
-    blocks += [block for s in slices for block in (fc1[:wide, s], fc1[wide:, s], to_image0[s], fc2[s])]
-    blocks += [block for s in slices[: parts // 2] for block in (fc3[:, s], to_image1[s])]
-    sources = torch.cat([block.flatten() for block in (*blocks, *biases)])
-    count = sum(block.numel() for block in blocks)
-    inputs, outputs = torch.cat(scales)[sources[before:count]].unbind(1)
-    return _Layout(
-        sources.to(device), torch.cat(gains).to(device), before, count, inputs.contiguous().to(device),
-        outputs.contiguous().to(device),
-    )  # fmt: skip
+
+def _decoder_order(layers: list[_LayerElements], slices: list[slice]) -> list[Tensor]:
+    """The blocks of a decoder, B -> 2B -> 4B -> 2B -> B, its 4B features a slice at a time."""
+    first, up, down, last = (layer.weight for layer in layers)
+    return [first, *(block for s in slices for block in (up[:, s], down[s])), last]
+
+
+def _block_order(image: _LayerElements, layers: list[_LayerElements], slices: list[slice], width: int) -> list[Tensor]:
+    """The blocks of the image layer and both pixel blocks, their 4B features a slice at a time."""
+    fc0, fc1, to_image0, fc2, fc3, to_image1 = (layer.weight for layer in layers)
+    blocks = [image.weight, fc0[:, :width], fc0[:, width:]]
+    blocks += [block for s in slices for block in (fc1[:width, s], fc1[width:, s], to_image0[s], fc2[s])]
+    blocks += [block for s in slices[: len(slices) // 2] for block in (fc3[:, s], to_image1[s])]
+    return blocks
 
 
 def pack_line(line: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
-    """[L, B, n, rank] -> [L, n, rank, channels]: what a sample needs lies together."""
+    """[L, B, n, rank] -> [L, n, rank, channels], padded with 0: the code of a sample is contiguous."""
     levels, given, samples, rank = line.shape
     packed = torch.empty(levels, samples, rank, channels, dtype=dtype, device=line.device)
     packed[..., :given] = rearrange(line, "level b n rank -> level n rank b")
@@ -184,7 +240,7 @@ def pack_line(line: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
 def example(
     height: int, width: int, *, levels: int = 3, channels: int = 32, image_channels: int = 3, seed: int = 0
 ) -> tuple[Tensor, Tensor, PixelStage]:
-    """Random columns, rows and weights, the same every time, for a picture of about -1..1; on the CPU."""
+    """Random columns [L, B, height, 8], rows [L, B, width, 8] and a stage on the CPU, by `seed`, for an image of about -1..1."""
     random = torch.Generator().manual_seed(seed)
 
     def layer(fan_in: int, fan_out: int) -> Layer:

@@ -1,7 +1,7 @@
-"""All layers of a synthesis with the styles of some latents, in few operations and differentiable: for training.
+"""All layers of a synthesis with the styles of latents, differentiable and in few operations: for training.
 
-The same numbers as `Synthesis.line_styles` and `pixel_stage`, with a dozen operations for each layer: on a GPU those
-cost more than their arithmetic, forwards and backwards.
+The same numbers as `Synthesis.line_styles` and `pixel_stage`, which take a dozen operations per layer: on a GPU those
+cost more than their arithmetic, forward and backward.
 """
 
 from __future__ import annotations
@@ -16,112 +16,131 @@ from torch import Tensor
 
 from ...kernels import ACTIVATION_GAIN, Layer, PixelBlock, PixelStage
 from .generator import LineStyles, Synthesis
-from .layers import ModulatedLinear, ScaledLayer
+from .layers import ModulatedLinear, ScaledLayer, StyledLayer
+from .layout import layout_of
 
 
-class Applied(NamedTuple):
-    """What `Styles.apply` makes of latents."""
+class AppliedStyles(NamedTuple):
+    """The layers of a synthesis with the styles of latents."""
 
     lines: LineStyles
     pixels: PixelStage
 
 
+class _ScaleConstants(NamedTuple):
+    """What the scales need per input of all layers, and per output of the layers that demodulate."""
+
+    roots: Tensor  # [inputs], 1 / sqrt(fan_in)
+    input_balance: Tensor  # [inputs] int64: number of the layer among those that demodulate, or their count for others
+    output_balance: Tensor  # [outputs] int64, likewise
+    gains: Tensor  # [outputs], sqrt(fan_in), times the gain of the activation for line layers
+
+
 class Styles:
-    """The layers of a synthesis; `apply` gives them with the styles of latents."""
+    """The modulated layers of a synthesis; `apply` gives them the styles of latents."""
 
     def __init__(self, synthesis: Synthesis):
-        self.synthesis, config = synthesis, synthesis.config
-        self._blocks = [
-            [m for m in getattr(synthesis, f"b{level}").children() if isinstance(m, ModulatedLinear)]
-            for level in config.levels
-        ]
-        # Beside each layer, which of ws it reads: the last of a level also starts the next.
-        lines = [(m, max(2 * i - 1, 1) + k) for i, block in enumerate(self._blocks) for k, m in enumerate(block)]
-        heads = [
-            (getattr(block, name), config.num_ws - 1)
-            for block in (synthesis.block0, synthesis.block1)
-            for name in ("fc0", "fc1", "tores")
-        ]
-        self.layers: list[ModulatedLinear] = [m for m, _ in lines + heads]
-        self._ws = [w for _, w in lines + heads]
-        self._demodulated = [m for m in self.layers if m.demodulate]
-        # Layers of the line network take the gain of their activation along; those of the pixels get it in the kernel.
-        self._gains = [ACTIVATION_GAIN if m.demodulate and i < len(lines) else 1.0 for i, m in enumerate(self.layers)]
-        self._decoders = [list(getattr(synthesis, f"decoder_{name}")) for name in (*config.biline_levels[1:], "last")]
-        self._constants: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+        self.synthesis = synthesis
+        self._layout = layout_of(synthesis)
+        slots, lines = self._layout.layers, len(self._layout.lines)
+        self._input_sizes = [slot.layer.weight.shape[1] for slot in slots]
+        self._demodulated = [slot.layer for slot in slots if slot.layer.demodulate]
+        self._output_sizes = [len(layer.weight) for layer in self._demodulated]
+        # Line layers have the gain of their activation folded in; those of the pixel blocks get it in the pixel stage.
+        self._gains = [ACTIVATION_GAIN if slot.layer.demodulate and i < lines else 1.0 for i, slot in enumerate(slots)]
+        names = (*synthesis.config.biline_levels[1:], "last")
+        self._decoders = [list(getattr(synthesis, f"decoder_{name}")) for name in names]
+        self._constants: dict[tuple[torch.device, torch.dtype], _ScaleConstants] = {}
 
-    def apply(self, ws: Tensor) -> Applied:
+    @property
+    def layers(self) -> list[ModulatedLinear]:
+        """All modulated layers: of the lines, then of the pixel blocks."""
+        return [slot.layer for slot in self._layout.layers]
+
+    def apply(self, ws: Tensor) -> AppliedStyles:
         """Styles ws [N, num_ws, w_dim] of the dtype of the weights -> the layers.
 
-        With ws that are one w, expanded (stride 0), all affine layers are one product.
+        If ws is one w, expanded (stride 0), all affine layers are one product.
         """
-        styles = self._styles(ws)  # [N, all inputs]
-        scale_in, scale_out = self._scales(styles)
-        ins = scale_in.split([m.weight.shape[1] for m in self.layers], 1)
-        outs = iter(scale_out.split([len(m.weight) for m in self._demodulated], 1))
-        gained = [m.bias for m, gain in zip(self.layers, self._gains, strict=True) if gain != 1]
-        # The others stay as they are: path lengths have no gradient for some, which is not one of zero to Adam.
+        layers = self.layers
+        scale_in, scale_out = self._scales(self._styles(ws))
+        ins = scale_in.split(self._input_sizes, 1)
+        outs = iter(scale_out.split(self._output_sizes, 1))
+        gained = [layer.bias for layer, gain in zip(layers, self._gains, strict=True) if gain != 1]
+        # The other biases stay themselves: path lengths have no gradient for some, which to Adam is not a gradient of 0.
         biases = iter(_products(gained, ACTIVATION_GAIN))
-        scaled = [
+        scaled = iter([
             ScaledLayer(
-                m.weight, m.bias if gain == 1 else next(biases), m.demodulate, x, next(outs) if m.demodulate else None,
-                ws.dtype,
+                layer.weight, layer.bias if gain == 1 else next(biases), layer.demodulate, x,
+                next(outs) if layer.demodulate else None, ws.dtype,
             )
-            for m, gain, x in zip(self.layers, self._gains, ins, strict=True)
-        ]  # fmt: skip
-        levels, done = [], 0
-        for block in self._blocks:
-            levels.append(scaled[done : done + len(block)])
-            done += len(block)
-        heads = [Layer(each.weight_of_latents(), each.bias) for each in scaled[done:]]
-        pixels = PixelStage(self._scaled_decoders(), Layer(*self.synthesis.decoder_img.scaled()), (
-            PixelBlock(*heads[:3]), PixelBlock(*heads[3:]),
-        ))  # fmt: skip
-        return Applied(LineStyles(self.synthesis.b4.input.style(ws[:, 0]), levels, ws.dtype), pixels)
+            for layer, gain, x in zip(layers, self._gains, ins, strict=True)
+        ])  # fmt: skip
+        levels: list[list[StyledLayer]] = [[next(scaled) for _ in level] for level in self._layout.levels]
+        blocks = [Layer(layer.weight_of_latents(), layer.bias) for layer in scaled]
+        pixels = PixelStage(
+            self._scaled_decoders(),
+            Layer(*self.synthesis.decoder_img.scaled()),
+            (PixelBlock(*blocks[:3]), PixelBlock(*blocks[3:])),
+        )
+        return AppliedStyles(LineStyles(self.synthesis.b4.input.style(ws[:, 0]), levels, ws.dtype), pixels)
 
     def _styles(self, ws: Tensor) -> Tensor:
-        affines = [m.affine for m in self.layers]
+        """The styles of all layers, [N, all inputs]."""
+        slots = self._layout.layers
+        affines = [slot.layer.affine for slot in slots]
         if ws.stride(1) == 0 or ws.shape[1] == 1:
             weight, bias = torch.cat([a.weight for a in affines]), torch.cat([a.bias for a in affines])
             return F.linear(ws[:, 0] * affines[0].weight_gain, weight, bias)
         rows = (ws * affines[0].weight_gain).unbind(1)
-        return torch.cat([F.linear(rows[w], a.weight, a.bias) for a, w in zip(affines, self._ws, strict=True)], 1)
+        return torch.cat([F.linear(rows[slot.w], a.weight, a.bias) for a, slot in zip(affines, slots, strict=True)], 1)
 
     def _scales(self, styles: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the inputs of all layers, and of the outputs of those that demodulate: [N, ...], gains included."""
-        roots, of_in, of_out, gains = self._constants_for(styles)
-        parts = styles.square().split([m.weight.shape[1] for m in self.layers], 1)
-        weights = [m.weight for m in self._demodulated]
+        """Scales of the inputs of all layers, and of the outputs of those that demodulate (StyleGAN2 demodulation),
+        [N, ...] each, gains folded in.
+        """
+        constants = self._constants_for(styles)
+        squared_styles = self._of_demodulated(styles.square())
+        weights = [layer.weight for layer in self._demodulated]
         squares = _products(weights, weights)
-        lengths = (part for part, m in zip(parts, self.layers, strict=True) if m.demodulate)
-        sums = torch.cat([length @ square.mT for length, square in zip(lengths, squares, strict=True)], 1)
-        # Any positive number would do that is taken out here and put back there: half precision needs sums of about 1.
-        views = styles.detach().split([m.weight.shape[1] for m in self.layers], 1)
-        views = [v for v, m in zip(views, self.layers, strict=True) if m.demodulate]
-        largest = torch._foreach_norm(views, math.inf)  # pyright: ignore[reportPrivateImportUsage]
-        balance = torch.cat([torch.stack(largest) + 1e-8, gains.new_ones(1)])
-        return styles * (roots / balance[of_in]), (sums + 1e-8).rsqrt() * (gains * balance[of_out])
+        sums = torch.cat([style @ square.mT for style, square in zip(squared_styles, squares, strict=True)], 1)
+        # A positive factor of a layer may move from its inputs to its outputs. Half precision needs sums of about 1.
+        largest = torch._foreach_norm(  # pyright: ignore[reportPrivateImportUsage]
+            self._of_demodulated(styles.detach()), math.inf
+        )
+        balance = torch.cat([torch.stack(largest) + 1e-8, constants.gains.new_ones(1)])
+        scale_in = styles * (constants.roots / balance[constants.input_balance])
+        return scale_in, (sums + 1e-8).rsqrt() * (constants.gains * balance[constants.output_balance])
 
-    def _constants_for(self, like: Tensor) -> tuple[Tensor, ...]:
-        """1 / sqrt(in) of every input; its layer among those that demodulate, or their number if it does not; the same
-        for outputs of those that do; and their gains times sqrt(in)."""
+    def _of_demodulated(self, values: Tensor) -> list[Tensor]:
+        """[N, all inputs] -> by layer that demodulates, [N, in]."""
+        parts = zip(values.split(self._input_sizes, 1), self.layers, strict=True)
+        return [part for part, layer in parts if layer.demodulate]
+
+    def _constants_for(self, like: Tensor) -> _ScaleConstants:
         key = like.device, like.dtype
         if key not in self._constants:
             with torch.inference_mode(False):
-                roots, of_in, of_out, gains, count = [], [], [], [], 0
-                for m, gain in zip(self.layers, self._gains, strict=True):
-                    outputs, inputs = m.weight.shape
-                    roots += inputs * [1 / math.sqrt(inputs)]
-                    of_in += inputs * [count if m.demodulate else len(self._demodulated)]
-                    if m.demodulate:
-                        of_out += outputs * [count]
-                        gains += outputs * [gain * math.sqrt(inputs)]
-                        count += 1
-                self._constants[key] = (
-                    torch.tensor(roots, dtype=torch.float64).to(like), torch.tensor(of_in, device=like.device),
-                    torch.tensor(of_out, device=like.device), torch.tensor(gains, dtype=torch.float64).to(like),
-                )  # fmt: skip
+                self._constants[key] = self._make_constants(like)
         return self._constants[key]
+
+    def _make_constants(self, like: Tensor) -> _ScaleConstants:
+        roots, input_balance, output_balance, gains = [], [], [], []
+        number = 0
+        for layer, gain in zip(self.layers, self._gains, strict=True):
+            fan_out, fan_in = layer.weight.shape
+            roots += fan_in * [1 / math.sqrt(fan_in)]
+            input_balance += fan_in * [number if layer.demodulate else len(self._demodulated)]
+            if layer.demodulate:
+                output_balance += fan_out * [number]
+                gains += fan_out * [gain * math.sqrt(fan_in)]
+                number += 1
+        return _ScaleConstants(
+            torch.tensor(roots, dtype=torch.float64).to(like),
+            torch.tensor(input_balance, device=like.device),
+            torch.tensor(output_balance, device=like.device),
+            torch.tensor(gains, dtype=torch.float64).to(like),
+        )
 
     def _scaled_decoders(self) -> tuple[tuple[Layer, ...], ...]:
         layers = [layer for decoder in self._decoders for layer in decoder]
@@ -131,12 +150,12 @@ class Styles:
 
 
 def _products(tensors: Sequence[Tensor], factors: Any) -> Sequence[Tensor]:
-    """Each tensor times a number, its number, or its tensor, in one operation."""
+    """Each tensor times one factor for all, or times a number or tensor of its own, in one operation."""
     return torch._foreach_mul(list(tensors), factors)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def tensors_of(styles: LineStyles) -> list[Tensor]:
-    """What the layers of lines are a function of, for `styles_of`."""
+    """The tensors that the line layers are a function of, for `styles_of`."""
     found = [styles.input]
     for level in styles.levels:
         for layer in level:
@@ -147,7 +166,7 @@ def tensors_of(styles: LineStyles) -> list[Tensor]:
 
 
 def styles_of(like: LineStyles, tensors: Sequence[Tensor]) -> LineStyles:
-    """The same layers of other tensors."""
+    """The same layers with other tensors, in the order of `tensors_of`."""
     rest = iter(tensors)
     first, levels = next(rest), []
     for level in like.levels:

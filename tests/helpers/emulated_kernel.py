@@ -30,7 +30,9 @@ def unpack(stage: PackedWeights, levels: int, b: int, c: int) -> PixelStage:
     weights = stage.blocks.float()
     if stage.dtype == torch.float32:
         weights = weights[: stage.lower] + weights[stage.lower :]
-        weights = torch.cat([weights[: layout.trunk] * stage.scale[0], weights[layout.trunk :] * stage.scale[1]])
+        weights = torch.cat(
+            [weights[: layout.decoder_weights] * stage.scale[0], weights[layout.decoder_weights :] * stage.scale[1]]
+        )
     flat = torch.zeros_like(layout.gains).index_copy(0, layout.sources, torch.cat([weights, stage.biases]))
     flat = flat / layout.gains
     start = 1

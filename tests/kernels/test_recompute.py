@@ -32,8 +32,8 @@ def path_gradients(synthesis, image: torch.Tensor, ws: torch.Tensor) -> tuple[to
 def way(request, monkeypatch: pytest.MonkeyPatch) -> str:
     """Small pictures are left to autograd, larger ones are not."""
     if request.param != "autograd":
-        monkeypatch.setattr(explicit_backward, "LEAST_PIXELS", 1)
-        monkeypatch.setattr(explicit_backward, "TILE_PIXELS", 30)  # some rows, and fewer in the last tile
+        monkeypatch.setattr(explicit_backward, "MIN_PIXELS", 1)
+        monkeypatch.setattr(explicit_backward, "BAND_PIXELS", 30)  # some rows, and fewer in the last tile
     return request.param
 
 
@@ -227,7 +227,7 @@ def test_clamping_without_a_look_has_the_derivatives_of_a_clamp():
 
 
 def test_what_is_not_finite_stays_so_by_hand(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(explicit_backward, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(explicit_backward, "MIN_PIXELS", 1)
     synthesis = network(torch.float32)
     synthesis.block0.fc0.bias.data[0] = float("nan")
     image = synthesize(synthesis, make_ws(GENERATOR, 2), Y, X)
@@ -238,7 +238,7 @@ def test_what_is_not_finite_stays_so_by_hand(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("wanted", ["lines", "weights"])
 def test_gradients_that_are_not_wanted_are_left_out_by_hand(wanted: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(explicit_backward, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(explicit_backward, "MIN_PIXELS", 1)
     synthesis, ws = network().requires_grad_(wanted == "weights"), make_ws(GENERATOR, 2).double()
     ws.requires_grad_(wanted == "lines")
     synthesize(synthesis, ws, Y, X).sum().backward()
