@@ -1,19 +1,19 @@
 # type: ignore
 """The per-pixel stage as one Triton kernel: the features of a tile of pixels never leave the chip.
 
-Imported when it is first needed, since it needs Triton. `reference.py` is its specification; `fused.py` packs
-its operands and launches it.
+Imported at its first use, since it needs Triton. `reference.py` is its specification; `packing.py` packs its operands
+and `fused.py` launches it.
 
-A program owns a tile of TILE_H x TILE_W pixels; a feature is a block [P, channels], P = TILE_H * TILE_W. The
-weights are blocks [in, out] in the order of their use, and the gain of the activations is in them. W stands for 2B;
-features of 4B channels are made and used up in PARTS parts of H channels, so that registers hold everything.
+A program owns a tile of TILE_H x TILE_W pixels; a feature is a block [P, channels], P = TILE_H * TILE_W. The weights
+are blocks [in, out] in the order of their use, with the gains of the activations folded in. W stands for 2B; features
+of 4B channels are computed and consumed in PARTS slices of H channels, so that everything stays in registers.
 """
 
 import triton
 import triton.language as tl
 
-LEAKY_SLOPE = tl.constexpr(0.2)
-CLAMP = tl.constexpr(256.0)
+_LEAKY_SLOPE = tl.constexpr(0.2)
+_CLAMP = tl.constexpr(256.0)
 
 
 @triton.jit
@@ -31,13 +31,15 @@ def _outer_product(columns, rows, y, x, B: tl.constexpr, RANK: tl.constexpr):
 @triton.jit
 def _activate(x):
     """Leaky ReLU, without its gain."""
-    return tl.maximum(x, (x * LEAKY_SLOPE).to(x.dtype)).to(x.dtype)  # some versions make float32 of bfloat16
+    return tl.maximum(x, (x * _LEAKY_SLOPE).to(x.dtype)).to(
+        x.dtype
+    )  # some versions give float32 for bfloat16
 
 
 @triton.jit
 def _clamp(x):
-    """NaN stays NaN: that is how an overflow is noticed."""
-    limit = tl.full([], CLAMP, x.dtype)  # a plain number would make float32 of a half in some versions of Triton
+    """NaN stays NaN, so that an overflow is noticed."""
+    limit = tl.full([], _CLAMP, x.dtype)  # some versions of Triton convert a half to float32 for a plain number
     return tl.clamp(x, -limit, limit, propagate_nan=tl.PropagateNan.ALL).to(x.dtype)
 
 
@@ -45,10 +47,10 @@ def _clamp(x):
 def _operand(x, scale, DTYPE: tl.constexpr, EXACT: tl.constexpr, ACTIVATED: tl.constexpr, CLAMPED: tl.constexpr):
     """A feature [P, n], activated and clamped if asked for, as left operand of a product.
 
-    Returns its upper and lower half, and the factors [P, 1] from a sum to the scale of its products and back. EXACT
-    makes 22 bits of two float16: each pixel is brought to 128..256 by a power of two, so that both halves are in
-    range whatever the size of the feature; the weights have been treated likewise, with `scale` as the way back.
-    Otherwise there is one half, and the activation is computed in its dtype, two channels per instruction.
+    Returns its upper and lower half, and factors [P, 1] from a sum to the scale of its products and back. EXACT
+    represents 22 bits by two float16: each pixel is scaled to 128..256 by a power of two, so that both halves are in
+    range whatever the size of the feature; `scale` undoes the same scaling of the weights. Otherwise there is one
+    half, and the activation is computed in its dtype, two channels per instruction.
     """
     if not EXACT:
         x = x.to(DTYPE)
@@ -91,7 +93,7 @@ def _add_product(total, x, weights, lower, offset, K: tl.constexpr, N: tl.conste
 
 @triton.jit
 def _bias(biases, offset, P: tl.constexpr, N: tl.constexpr):
-    """biases[offset:] for every pixel, [P, N]: where the sum of a layer begins."""
+    """biases[offset:] for every pixel, [P, N]: the initial sum of a layer."""
     return tl.zeros([P, N], tl.float32) + tl.load(biases + offset + tl.arange(0, N))[None, :]
 
 
@@ -143,7 +145,7 @@ def _paint(
     at += 2 * B * W
     residual = _bias(biases, C + 4 * W, P, C)
     total = _bias(biases, 2 * C + 4 * W, P, W)
-    # Loops at run time: unrolled, the compiler moves all their loads to the front and runs out of registers.
+    # Loops at run time: if they are unrolled, the compiler moves all loads to the front and runs out of registers.
     for part in range(PARTS):
         h = _add_product(_bias(biases, C + 2 * W + part * H, P, H), a, weights, lower, at, W, H, EXACT)
         h = _add_product(h, b, weights, lower, at + W * H, W, H, EXACT)
@@ -163,7 +165,7 @@ def _paint(
 
 
 @triton.jit(
-    # One compilation for all sizes, strides and pieces of a picture.
+    # One compilation for all sizes, strides and blocks of an image.
     do_not_specialize=[
         "height",
         "width",
@@ -182,7 +184,7 @@ def entangle_kernel(
     rows,  # [levels, >= width, RANK, B]
     weights,  # the blocks of all layers, in the dtype of the products; the lower halves begin at `lower`
     biases,  # float32, of all layers
-    scale,  # float32 [2], what products with the weights of decoders, and of the rest, must be multiplied by
+    scale,  # float32 [2], factors of products with the weights of the decoders, and of the rest
     out,  # [channels, height, width]
     overflow,  # int32 [1], set if a value is not finite
     height: tl.int32,
@@ -205,7 +207,7 @@ def entangle_kernel(
 ):
     """Paint the tile in column `program_id(0)` and row `program_id(1)` of tiles."""
     DTYPE: tl.constexpr = weights.dtype.element_ty
-    # Pixels beyond the edge repeat those at the edge.
+    # Samples beyond the edge repeat those at the edge.
     y = tl.minimum(tl.program_id(1) * TILE_H + tl.arange(0, TILE_H), height - 1)
     x = tl.minimum(tl.program_id(0) * TILE_W + tl.arange(0, TILE_W), width - 1)
     feature = tl.zeros([TILE_H * TILE_W, B], tl.float32)

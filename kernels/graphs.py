@@ -1,8 +1,8 @@
-"""Work that is launched at once: CUDA graphs, and what code must keep to so that it can become one.
+"""CUDA graphs, which launch recorded work at once, and the rules for code that they can capture.
 
-Code that is captured reads no values on the host (`item`, `bool` of a tensor, copies to the CPU), makes no tensors of
-host values, and takes what changes from tensors that stay where they are. Code that may look at values where that is
-free, on a CPU, asks `may_read_values`.
+Captured code reads no values on the host (`item`, `bool` of a tensor, copies to the CPU), makes no tensors of host
+values, and takes what changes from tensors that stay in place. Code that reads values only where that is free, on a
+CPU, asks `may_read_values`.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ class Graph(Protocol):
     """Recorded work."""
 
     def capture(self, function: Callable[[], _T]) -> _T:
-        """Record what `function` does, without doing it.
+        """Record the work of `function` without doing it.
 
         Returns:
-            What `function` returns. Its tensors hold their values only after a `replay`.
+            The result of `function`, whose tensors hold their values only after a `replay`.
 
         Raises:
-            RuntimeError: the function does something that cannot be recorded. Nothing has been changed.
+            RuntimeError: the function does something that cannot be recorded. Nothing was changed.
         """
         ...
 
     def replay(self) -> None:
-        """Do it, with what is now in the tensors that the function read."""
+        """Do the work with the current values of the tensors that `function` read."""
         ...
 
 
 class CudaGraph:
-    """A `Graph` of CUDA. Graphs of one pool share memory: read what one returned before the next is replayed."""
+    """A `Graph` of CUDA. Graphs of one `pool` share memory: read the result of one before the next is replayed."""
 
     def __init__(self, device: torch.device, pool: Any = None):
         self.device, self.pool = device, pool
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, function: Callable[[], _T]) -> _T:
-        # Other threads, which prepare batches in pinned memory, are not to spoil it.
+        # thread_local: other threads prepare batches in pinned memory, which must not invalidate the capture.
         with (
             torch.cuda.device(self.device),
             torch.cuda.graph(self._graph, pool=self.pool, capture_error_mode="thread_local"),
@@ -68,5 +68,5 @@ def static_shapes(active: bool = True) -> Iterator[None]:
 
 
 def may_read_values(tensor: Tensor) -> bool:
-    """Whether a look at the values of a tensor is allowed, and waits for no device."""
+    """Whether code may read the values of a tensor: allowed here, and without waiting for a device."""
     return tensor.device.type == "cpu" and not _static.get()

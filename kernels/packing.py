@@ -20,7 +20,7 @@ from .stage import BlockScales, Layer, PixelBlock, PixelStage
 
 MAX_CHANNELS = 64
 """Most bi-line channels that the kernel takes; it pads them to 16, 32 or 64."""
-_WEIGHT_PEAK = 4096.0  # float32: weights are scaled to at most this, so sums stay far below float32's limit
+_WEIGHT_PEAK = 4096.0  # float32: weights are scaled to at most this, which keeps sums far below float32's limit
 
 
 class KernelConfig(NamedTuple):
@@ -37,7 +37,7 @@ class PackedWeights(NamedTuple):
 
     blocks: Tensor  # [n], the blocks [in, out] of all layers; [2n], upper and lower halves, for float32
     biases: Tensor  # [m] float32
-    scale: Tensor  # [2] float32, of the decoders and of the rest: what products with their stored weights are multiplied by
+    scale: Tensor  # [2] float32, factors of products with the stored weights of the decoders, and of the rest
     lower: int  # n
     channels: int  # B, padded
     image_channels: int  # padded
@@ -240,7 +240,7 @@ def pack_line(line: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
 def example(
     height: int, width: int, *, levels: int = 3, channels: int = 32, image_channels: int = 3, seed: int = 0
 ) -> tuple[Tensor, Tensor, PixelStage]:
-    """Random columns [L, B, height, 8], rows [L, B, width, 8] and a stage on the CPU, by `seed`, for an image of about -1..1."""
+    """Random columns [L, B, height, 8], rows [L, B, width, 8] and a stage, on the CPU, for an image of about -1..1."""
     random = torch.Generator().manual_seed(seed)
 
     def layer(fan_in: int, fan_out: int) -> Layer:

@@ -1,7 +1,7 @@
-"""The per-pixel stage for training: memory that does not grow with the picture, in both orders of differentiation.
+"""The per-pixel stage for training: activation checkpointing by tiles, for first and second derivatives.
 
-Autograd would keep 20 KB of activations per pixel. Here a tile's inputs are kept and its activations computed again
-when its gradient is asked for, which on a CPU is also faster: a tile stays in the cache.
+Autograd would keep 20 KB of activations per pixel. Here only a tile's inputs are kept, and its activations are
+recomputed in the backward pass. On a CPU this is also faster: a tile stays in the cache.
 """
 
 from __future__ import annotations
@@ -20,40 +20,45 @@ from .graphs import may_read_values
 from .reference import ACTIVATION_GAIN, CLAMP, LEAKY_SLOPE, outer_product
 from .stage import Layer, PixelBlock, PixelStage
 
-TILE_PIXELS = 16384  # of all pictures of a batch together: 4 MB for a layer of 64 channels
+TILE_PIXELS = 16384
+"""Pixels of a tile, over all images of a batch: 4 MB for a layer of 64 channels."""
 
 
-class Hand(Protocol):
+class ExplicitFunction(Protocol):
     """A function whose value and first derivative are written out."""
 
-    def value(self, *inputs: Tensor) -> Tensor: ...
+    def value(self, *inputs: Tensor) -> Tensor:
+        """The value of the function."""
+        ...
 
-    def gradients(self, gradient: Tensor, wanted: Sequence[bool], *inputs: Tensor) -> tuple[Tensor | None, ...]: ...
+    def gradients(self, gradient: Tensor, wanted: Sequence[bool], *inputs: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of the inputs from that of the value; None for inputs that are not `wanted`."""
+        ...
 
 
-def recompute(function: Callable[..., Tensor], *inputs: Tensor, hand: Hand | None = None) -> Tensor:
-    """`function(*inputs)`, keeping nothing but the inputs for its first and its second derivative.
+def recompute(function: Callable[..., Tensor], *inputs: Tensor, explicit: ExplicitFunction | None = None) -> Tensor:
+    """`function(*inputs)`, which keeps only the inputs for its first and second derivative.
 
     Args:
         function: a pure function of these tensors; it is called again in the backward passes.
-        inputs: floating point tensors of any shapes.
-        hand: the same function with its first derivative written out, which is used instead where it serves.
+        inputs: floating-point tensors of any shapes.
+        explicit: the same function with its first derivative written out, used for the value and that derivative.
     """
     if not torch.is_grad_enabled():
-        return (hand.value if hand else function)(*inputs)
+        return (explicit.value if explicit else function)(*inputs)
     device = inputs[0].device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return _Recomputed.apply(function, hand, autocast, *inputs)
+    return _Recomputed.apply(function, explicit, autocast, *inputs)
 
 
 def entangle_recomputed(columns: Tensor, rows: Tensor, stage: PixelStage, tile_pixels: int = TILE_PIXELS) -> Tensor:
-    """Bi-lines -> picture, like `reference.entangle`, differentiable twice.
+    """Bi-lines -> image, like `reference.entangle`, differentiable twice.
 
     Args:
         columns: [N, L, B, height, rank], line 0.
         rows: [N, L, B, width, rank], line 1.
         stage: the weights.
-        tile_pixels: about as many are worked on at a time.
+        tile_pixels: pixels of a tile, about, over all N images.
 
     Returns:
         [N, image_channels, height, width].
@@ -68,12 +73,12 @@ def entangle_recomputed(columns: Tensor, rows: Tensor, stage: PixelStage, tile_p
         return torch.cat([recompute(paint, tile, rows, *tensors) for tile in columns.split(height, -2)], -2)
 
     if may_read_values(columns) and explicit_backward.is_faster(columns, rows):
-        return recompute(in_tiles, columns, rows, *tensors, hand=_HandPainted(rebuild))
+        return recompute(in_tiles, columns, rows, *tensors, explicit=_ExplicitStage(rebuild))
     return in_tiles(columns, rows, *tensors)
 
 
-class _HandPainted:
-    """`explicit_backward` as a function of tensors."""
+class _ExplicitStage:
+    """`explicit_backward` as an `ExplicitFunction`."""
 
     def __init__(self, rebuild: Callable[[Sequence[Tensor]], PixelStage]):
         self.rebuild = rebuild
@@ -92,8 +97,9 @@ class _HandPainted:
 
 
 def _paint(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
-    """`reference.entangle` with the channels last: the pixels of all pictures are the rows of one matrix. The weights
-    have their gains inside, see `_unpack`.
+    """`reference.entangle` with channels last: the pixels of all images are the rows of one matrix.
+
+    The gains of the activations are folded into the weights, see `_unpack`.
     """
     products = outer_product(columns, rows)
     first, *others = rearrange(products, "n level b h w -> level n (h w) b")
@@ -110,23 +116,25 @@ def _paint(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
 
 
 def clamp(x: Tensor, limit: float) -> Tensor:
-    """`x` within -limit..limit. On a CPU one look at the values saves, mostly, the four passes of the operation and its
-    gradient; elsewhere a look would wait for the device.
+    """Clamp `x` to -limit..limit, differentiable twice.
+
+    On a CPU the values are read first, which mostly saves the four passes of the clamp and its gradient; elsewhere
+    reading them would wait for the device.
     """
     if may_read_values(x) and x.numel():
         values = x.detach()
         if values.ndim == 4 and not values.is_contiguous():
-            values = values.movedim(1, -1)  # channels last as they lie in memory: others would be copied first
+            values = values.movedim(1, -1)  # as stored, channels last: aminmax would copy it otherwise
         low, high = torch.aminmax(values)
-        if -limit <= low and high <= limit:  # not so if any is not a number
+        if -limit <= low and high <= limit:  # False if a value is NaN
             return x
     return _Clamp.apply(x, limit)
 
 
 class _Clamp(torch.autograd.Function):
-    """`clamp`, whose gradient is one operation and one pass through memory instead of five.
+    """`clamp`, whose gradient is one operation and one pass through memory in place of five.
 
-    Its second derivative in x is none at all, rather than zeros: that is another thing to an optimiser.
+    Its second derivative in x is None rather than zeros: an optimiser skips the former only.
     """
 
     @staticmethod
@@ -141,7 +149,7 @@ class _Clamp(torch.autograd.Function):
 
 
 class _Clamped(torch.autograd.Function):
-    """A gradient where x lies within the limits, and 0 elsewhere."""
+    """The gradient where x is within the limits, 0 elsewhere."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, x: Tensor, limit: float) -> Tensor:
@@ -155,7 +163,7 @@ class _Clamped(torch.autograd.Function):
 
 
 def _decode(feature: Tensor, decoder: Sequence[Layer]) -> Tensor:
-    """[N, P, B] -> [N, P, B]. In between one matrix: what `linear` makes of three axes is a view, which to change in
+    """[N, P, B] -> [N, P, B], as one matrix in between: `linear` of three axes returns a view, and changing a view in
     place costs autograd two copies.
     """
     shape = feature.shape
@@ -170,8 +178,8 @@ def _modulated(feature: Tensor, layer: Layer) -> Tensor:
 
 
 def _unpack(stage: PixelStage) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], PixelStage]]:
-    """The tensors of a stage, gains of the activations inside, which commute with the leaky ReLU; and the function that
-    makes a stage of such tensors.
+    """The tensors of a stage with the gains of the activations folded in (they commute with the leaky ReLU), and the
+    function that makes a stage of such tensors.
     """
     layers = [layer for decoder in stage.decoders for layer in decoder]
     layers += [stage.image, *(layer for block in stage.blocks for layer in block)]
@@ -189,7 +197,7 @@ def _unpack(stage: PixelStage) -> tuple[list[Tensor], Callable[[Sequence[Tensor]
             ACTIVATION_GAIN,
         )
     )
-    # The others stay as they are: path lengths have no gradient for some, which is not a gradient of zero to Adam.
+    # The others stay the same tensors: path lengths have no gradient for some, which to Adam is not a gradient of 0.
     return [
         next(gained) if found else x for layer, found in zip(layers, activated, strict=True) for x in layer
     ], rebuild
@@ -197,28 +205,28 @@ def _unpack(stage: PixelStage) -> tuple[list[Tensor], Callable[[Sequence[Tensor]
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, function, hand, autocast, *inputs):
-        ctx.function, ctx.hand, ctx.autocast = function, hand, autocast
+    def forward(ctx, function, explicit, autocast, *inputs):
+        ctx.function, ctx.explicit, ctx.autocast = function, explicit, autocast
         ctx.save_for_backward(*inputs)
-        return (hand.value if hand else function)(*inputs)
+        return (explicit.value if explicit else function)(*inputs)
 
     @staticmethod
     def backward(ctx, *grads):
         inputs = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
-        return None, None, None, *_Gradient.apply(ctx.function, ctx.hand, ctx.autocast, wanted, grads[0], *inputs)
+        return None, None, None, *_Gradient.apply(ctx.function, ctx.explicit, ctx.autocast, wanted, grads[0], *inputs)
 
 
 class _Gradient(torch.autograd.Function):
-    """(gradient of the output, inputs) -> gradients of the inputs; a function like any other, with a derivative."""
+    """(gradient of the output, inputs) -> gradients of the inputs; itself differentiable."""
 
     @staticmethod
-    def forward(ctx, function, hand, autocast, wanted, grad, *inputs):
+    def forward(ctx, function, explicit, autocast, wanted, grad, *inputs):
         ctx.function, ctx.autocast, ctx.wanted = function, autocast, wanted
         ctx.save_for_backward(grad, *inputs)
         ctx.set_materialize_grads(False)
-        if hand:
-            return hand.gradients(grad, wanted, *inputs)
+        if explicit:
+            return explicit.gradients(grad, wanted, *inputs)
         with torch.enable_grad():
             inputs = [x.detach().requires_grad_(needed) for x, needed in zip(inputs, wanted, strict=True)]
             return _gradients(_call(function, autocast, inputs), inputs, grad)
@@ -230,7 +238,7 @@ class _Gradient(torch.autograd.Function):
         with torch.enable_grad():
             grad = grad.detach().requires_grad_()
             inputs = [x.detach().requires_grad_(needed) for x, needed in zip(inputs, ctx.wanted, strict=True)]
-            # Path lengths use the gradients of the styles alone: those of the parameters are left out.
+            # Path lengths use the gradients of the styles alone: skip those of the parameters.
             used = [(x, gg) for x, gg in zip(inputs, grad_grads, strict=True) if gg is not None]
             output = _call(ctx.function, ctx.autocast, inputs)
             first = _gradients(output, [x for x, _ in used], grad, create_graph=True)
@@ -243,13 +251,13 @@ class _Gradient(torch.autograd.Function):
 
 
 def _call(function: Callable[..., Tensor], autocast: torch.dtype | None, inputs: Sequence[Tensor]) -> Tensor:
-    """The function in the autocast of the forward pass: backward passes run outside of it."""
+    """Call the function under the autocast of the forward pass, which backward passes run outside of."""
     with torch.amp.autocast_mode.autocast(inputs[0].device.type, autocast, enabled=autocast is not None):
         return function(*inputs)
 
 
 def _gradients(outputs, inputs: Sequence[Tensor], weights, create_graph: bool = False) -> tuple[Tensor | None, ...]:
-    """As `torch.autograd.grad`, with None for the inputs that want none or have no influence."""
+    """As `torch.autograd.grad`, with None for inputs that need no gradient or have no influence."""
     wanted = [x for x in inputs if x.requires_grad]
     found = iter(torch.autograd.grad(outputs, wanted, weights, create_graph=create_graph, allow_unused=True))
     return tuple(next(found) if x.requires_grad else None for x in inputs)

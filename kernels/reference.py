@@ -1,7 +1,7 @@
 """The per-pixel stage in plain torch: the specification that every backend is tested against.
 
-Written for reading, and differentiable twice; it holds whole feature maps, so give it a tile at a time.
-All functions take leading batch axes.
+Written for reading, and differentiable twice. It holds whole feature maps: pass a tile at a time. All functions take
+leading batch axes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CLAMP = 256.0
 
 
 def entangle(columns: Tensor, rows: Tensor, stage: PixelStage) -> Tensor:
-    """Bi-lines -> picture.
+    """Bi-lines -> image.
 
     Args:
         columns: [..., L, B, height, rank], line 0.
@@ -53,14 +53,14 @@ def linear(x: Tensor, layer: Layer) -> Tensor:
 
 
 def apply_decoder(feature: Tensor, decoder: tuple[Layer, ...]) -> Tensor:
-    """One decoder: four layers, each with a leaky ReLU times sqrt(2)."""
+    """One decoder: four layers B -> 2B -> 4B -> 2B -> B, each with a leaky ReLU times sqrt(2)."""
     for layer in decoder:
         feature = leaky_relu(linear(feature, layer))
     return feature
 
 
 def pixel_block(x: Tensor, block: PixelBlock) -> tuple[Tensor, Tensor]:
-    """One modulated block: the feature after it, and what it adds to the picture."""
+    """One modulated block: the feature after it, and its residual of the image."""
     x = leaky_relu(linear(x, block.fc0)).clamp(-CLAMP, CLAMP)
     x = leaky_relu(linear(x, block.fc1)).clamp(-CLAMP, CLAMP)
     return x, linear(x, block.to_image).clamp(-CLAMP, CLAMP)

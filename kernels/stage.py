@@ -1,4 +1,4 @@
-"""The weights of the per-pixel stage, as every backend receives them."""
+"""The per-pixel stage of arXiv 2303.14157 (CREPS) as every backend receives it: decoders, image layer, pixel blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Layer(NamedTuple):
 
 
 class PixelBlock(NamedTuple):
-    """A block modulated by the latent: two layers, and their contribution to the picture."""
+    """A block modulated by the latent: two layers, and a residual of the image."""
 
     fc0: Layer
     fc1: Layer
@@ -25,21 +25,22 @@ class PixelBlock(NamedTuple):
 
 
 class StageShape(NamedTuple):
-    """What of a stage decides how it can be computed."""
+    """The shape of a stage, as far as backends depend on it."""
 
     channels: int
     image_channels: int
 
 
 PUBLISHED = StageShape(32, 3)
+"""Of the published models."""
 
 
 @dataclass(frozen=True)
 class PixelStage:
-    """Everything between the bi-lines and the picture.
+    """Everything between the bi-lines and the image.
 
     With B bi-line channels and L levels: `decoders` are L stacks of four layers B -> 2B -> 4B -> 2B -> B, one
-    after each outer product; `image` reads the picture off the last feature; `blocks` refine it.
+    after each outer product; `image` maps the last feature to the image; `blocks` add residuals.
     """
 
     decoders: tuple[tuple[Layer, ...], ...]

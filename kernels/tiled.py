@@ -1,9 +1,9 @@
-"""The per-pixel stage in torch, a tile at a time: every device, no compiler, flat memory.
+"""The per-pixel stage in torch, a tile at a time: every device, no compiler, constant memory.
 
-Features are channel-major, [1 + channels, pixels] with a first row of ones, so that a layer is one matrix product
-with the bias as the weight's first column, written into a buffer that stays in cache, and a leaky ReLU in place.
-The gain sqrt(2) of the activation is inside the weights: leaky ReLU commutes with a positive factor. On the CPU
-each core works on its own tile with one thread, which beats several threads on one matrix product.
+Features are channel-major, [1 + channels, pixels], with a first row of ones: a layer is one matrix product with the
+bias as the weight's first column, written into a buffer that stays in cache, and a leaky ReLU in place. The gain
+sqrt(2) of the activation is folded into the weights, since leaky ReLU commutes with a positive factor. On the CPU each
+core works on a tile of its own with one thread, which beats several threads on one matrix product.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .stage import PUBLISHED, Layer, PixelStage, StageShape
 from .workers import run_parallel
 
 BUFFER_BYTES, DEVICE_BUFFER_BYTES = 48 << 20, 160 << 20
-"""What the buffers of all workers may take together, on a CPU and on a GPU."""
-_SAMPLES = 4096  # per tile: smaller tiles lose time to call overhead, larger ones fall out of the cache
-_FEWEST_SAMPLES = 2048
-_DEVICE_SAMPLES = 262144  # on a GPU, where larger products pay
+"""Most memory of the buffers of all workers together, on a CPU and on a GPU."""
+_SAMPLES = 4096  # per tile: smaller ones lose time to call overhead, larger ones fall out of the cache
+_MIN_SAMPLES = 2048
+_DEVICE_SAMPLES = 262144  # on a GPU, where larger products are faster
 _TILE_WIDTH = 512
 
 
@@ -74,24 +74,24 @@ def plan_tiles(
     device: torch.device,
     workers: int,
 ) -> tuple[int, tuple[int, int]]:
-    """Number of workers and tile (height, width) in pixels that suit the machine and fit `BUFFER_BYTES`."""
+    """Number of workers, and (height, width) of a tile in pixels, that suit the machine and fit `BUFFER_BYTES`."""
     cpu = device.type == "cpu"
     room = (BUFFER_BYTES if cpu else DEVICE_BUFFER_BYTES) // weights.bytes_per_sample
     if cpu:
-        workers = max(1, min(workers, room // _FEWEST_SAMPLES))
+        workers = max(1, min(workers, room // _MIN_SAMPLES))
         samples = max(min(_SAMPLES, room // workers), 1)
     else:
         samples = max(min(_DEVICE_SAMPLES, room), 1)
     pixels = max(1, samples // supersample**2)
     tile_width = min(width, _TILE_WIDTH if cpu else width, pixels)
     tile_height = min(height, max(1, pixels // tile_width))
-    # Small pictures: a tile for each worker.
+    # Small images: a tile for each worker.
     tile_height = min(tile_height, max(1, -(-height // workers)))
     return workers, (tile_height, tile_width)
 
 
 class TiledWeights:
-    """Weights [out, 1 + in], bias first, activation gains inside, and what is known of the clamps."""
+    """The stage of one latent: weights [out, 1 + in], bias first, activation gains folded in; clamp bounds."""
 
     def __init__(self, stage: PixelStage, dtype: torch.dtype):
         def fold(layer: Layer, gain: float = 1.0) -> Tensor:
@@ -104,7 +104,7 @@ class TiledWeights:
         ]
         self.bounds = ClampBounds(stage)
         self.widest = 4 * stage.channels
-        # The feature, two scratch buffers, their rows of ones, and the picture twice.
+        # The feature, two scratch buffers, their rows of ones, and the image twice.
         features = stage.channels + 2 * self.widest + 3 + 2 * stage.image_channels
         self.bytes_per_sample = features * dtype.itemsize
 
@@ -201,10 +201,10 @@ class _Painter:
 
 
 class ClampBounds:
-    """Proves for a tile which clamps of the pixel blocks have nothing to do, as each is a pass through memory.
+    """Proves for a tile which clamps of the pixel blocks are idle: each is a pass through memory.
 
-    A leaky ReLU does not lengthen a vector, so with features of length r a layer's outputs are at most
-    `max row length * r + max |bias|`, and their length at most `spectral norm * r + |bias|`.
+    A leaky ReLU does not lengthen a vector. So for features of length r the outputs of a layer are at most
+    `max row length * r + max |bias|`, and their length is at most `spectral norm * r + |bias|`.
     """
 
     _SLACK = 1.02  # for the rounding of half precision
@@ -214,18 +214,18 @@ class ClampBounds:
         for block in stage.blocks:
             for weight, bias in (block.fc0, block.fc1):
                 largest = ACTIVATION_GAIN * weight.norm(dim=1).max(), ACTIVATION_GAIN * bias.abs().max()
-                finite = bool(weight.isfinite().all())  # the decomposition raises on others; clamps are kept then
+                finite = bool(weight.isfinite().all())  # the decomposition raises otherwise; clamps are kept then
                 spectral = torch.linalg.matrix_norm(weight, 2) if finite else torch.tensor(math.inf)
                 length = ACTIVATION_GAIN * spectral, ACTIVATION_GAIN * bias.norm()
                 self.layers.append([float(v) for v in (*largest, *length)])
 
     def needed(self, feature: Tensor) -> Iterator[bool]:
-        """Features [B, pixels] -> for each layer of the blocks in turn, whether its clamp may do something."""
-        if feature.device.type != "cpu":  # a look would wait for the device, which has time for the clamps
+        """Features [B, pixels] -> for each layer of the blocks in turn, whether its clamp may have an effect."""
+        if feature.device.type != "cpu":  # reading a value would wait for the device; clamping costs it less
             yield from [True] * len(self.layers)
             return
         length = math.sqrt(feature.float().square().sum(0).max().item())  # several times faster than torch's norm
         for row, offset, spectral, bias in self.layers:
-            clamps = not self._SLACK * (row * length + offset) < CLAMP  # also if it is not a number
+            clamps = not self._SLACK * (row * length + offset) < CLAMP  # True for NaN
             yield clamps
             length = self._SLACK * (spectral * length + bias)

@@ -1,9 +1,9 @@
-"""What may be launched on a GPU: every case is tried in another process before it is trusted, once.
+"""Trials: a configuration of the kernel is run in a child process, once, before it is trusted.
 
-A wrong launch can end the CUDA context of its process, hang, or write wrong values without an error; which, depends on
-the versions of Triton, of ptxas, of the driver, on the card and on the configuration. So a child process paints small
-pictures with one configuration after the other (`trial_child.py`), and the first that is right is used. The verdict is
-kept in the user's cache folder under a key of everything that matters.
+A faulty launch can end the CUDA context of its process, hang, or write wrong values without an error. Which of these
+happens depends on the versions of Triton, ptxas and the driver, on the card and on the configuration. So a child
+process paints small images with one configuration after the other (`trial_child.py`), and the first one that gives the
+right values is used. The result is cached in the user's cache folder under a key of everything that it depends on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .packing import MAX_CHANNELS, KernelConfig, padded
 log = logging.getLogger("CREPS")
 
 SECONDS = 180.0
-"""A child that takes longer is ended."""
+"""Time limit of a child process."""
 _FOLDER = Path(__file__).resolve().parent
 _SOURCES = (
     "fused_kernel.py", "fused.py", "packing.py", "image.py", "backend.py", "trial.py", "trial_child.py",
@@ -46,7 +46,7 @@ run_child()
 
 
 class TrialCase(NamedTuple):
-    """What a trial is about."""
+    """What a trial decides on."""
 
     device: int  # index of the GPU
     dtype: str  # of the products, as torch prints it
@@ -55,20 +55,20 @@ class TrialCase(NamedTuple):
 
 
 class TrialResult(NamedTuple):
-    """What came of it: a configuration that is right, or the reason why there is none."""
+    """A configuration that gives the right values, or the reason why there is none."""
 
     config: KernelConfig | None
     reason: str | None
     lasting: bool = True
-    """Whether it would be the same another time."""
+    """Whether another trial would give the same result."""
 
 
 def candidate_configs(capability: int, channels: int, exact: bool) -> list[KernelConfig]:
-    """Configurations for a GPU's major compute capability, the fastest first.
+    """Configurations for a GPU's major compute capability, fastest first.
 
-    Their order was measured on compute capability 9.0 (Triton 3.6.0); elsewhere it is that of fewest spilled registers.
-    On 10 the products of 64 pixels and more go through tensor memory. Triton 3.4 and 3.6 want more of it than there is,
-    for the float32-grade ones and for wide lines, which cannot be launched; tiles of 32 pixels do without.
+    The order was measured on compute capability 9.0 (Triton 3.6.0); elsewhere those that spill fewest registers come
+    first. On 10, products of 64 pixels and more use tensor memory. For float32-grade products and for wide lines
+    Triton 3.4 and 3.6 ask for more of it than exists, and cannot launch; tiles of 32 pixels do without.
     """
     if padded(channels) > 32:
         return _configs_for_wide_lines(capability, exact)
@@ -100,7 +100,7 @@ _children: set[subprocess.Popen] = set()
 
 
 def trial_result(case: TrialCase) -> TrialResult | None:
-    """The verdict about a case; None while its trial goes on, which the first question begins in the background."""
+    """The result for a case; None while its trial runs, which the first call starts in the background."""
     with _lock:
         if case in _known:
             return _known[case]
@@ -116,12 +116,12 @@ def trial_result(case: TrialCase) -> TrialResult | None:
 
 
 def trial_running() -> bool:
-    """Whether a trial goes on."""
+    """Whether a trial is running in the background."""
     return bool(_running)
 
 
 def settle_trial(case: TrialCase) -> TrialResult:
-    """The verdict about a case; waits for its trial."""
+    """The result for a case; waits for its trial."""
     while (found := trial_result(case)) is None:
         thread = _running.get(case)
         if thread is not None:
@@ -133,7 +133,7 @@ def _decide(case: TrialCase) -> None:
     try:
         found = _try_all(case)
         kept = _write(case, found) if found.lasting else "it will be tried again at the next start"
-    except Exception as error:  # whatever it is: torch renders
+    except Exception as error:  # of any kind: torch renders
         log.debug("the trial failed", exc_info=True)
         found, kept = TrialResult(None, f"its trial failed: {type(error).__name__}: {error}", False), ""
     with _lock:
@@ -147,7 +147,7 @@ def _decide(case: TrialCase) -> None:
 
 
 def _try_all(case: TrialCase) -> TrialResult:
-    """The first configuration that is right."""
+    """Try one configuration after the other; the first that gives the right values is the result."""
     reasons, lasting = [], True
     if case.channels > MAX_CHANNELS:
         return TrialResult(None, f"it takes up to {MAX_CHANNELS} biline_channels, not {case.channels}")
@@ -160,7 +160,7 @@ def _try_all(case: TrialCase) -> TrialResult:
         reasons.append(reason)
         lasting = lasting and same
         if not same:
-            break  # what is wrong is not the configuration
+            break  # the fault is not the configuration's
     return TrialResult(None, "; ".join(dict.fromkeys(reasons)), lasting)
 
 
@@ -170,11 +170,13 @@ def try_one(
     """Try a configuration in a child process.
 
     Args:
+        case: the kernel's device, dtype and shape.
+        config: its configuration.
         command: of the child; default: Python with `trial_child.py`.
-        seconds: until the child is ended; default `SECONDS`.
+        seconds: time limit; default `SECONDS`.
 
     Returns:
-        Why it cannot be used, or None; and whether that would be the same another time.
+        Why it cannot be used, or None; and whether another trial would give the same answer.
     """
     command = command or [sys.executable, "-c", _BOOT, str(_FOLDER)]
     seconds = SECONDS if seconds is None else seconds
@@ -211,7 +213,7 @@ def try_one(
 
 
 def _answer(printed: str) -> dict[str, Any] | None:
-    """The last line that a child printed, if it is a verdict."""
+    """The last line that a child printed, if it is an answer."""
     with suppress(ValueError, IndexError):
         answer = json.loads(printed.strip().splitlines()[-1])
         if isinstance(answer, dict) and answer.get("checked") is True:
@@ -232,8 +234,8 @@ def _names(case: TrialCase) -> tuple[str, str]:
 # On disk
 
 
-def key(case: TrialCase) -> dict[str, Any]:
-    """Everything that a verdict depends on."""
+def trial_key(case: TrialCase) -> dict[str, Any]:
+    """Everything that the result of a trial depends on."""
     import triton  # pyright: ignore[reportMissingImports]
 
     sources = hashlib.sha256()
@@ -262,6 +264,7 @@ def _ptxas() -> str:
 
 
 def driver_version() -> str:
+    """Version of the NVIDIA driver; empty if it cannot be found out."""
     with suppress(OSError):
         return Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
     with suppress(Exception):
@@ -277,9 +280,9 @@ def _file(identity: dict[str, Any]) -> Path:
 
 
 def _read(case: TrialCase) -> TrialResult | None:
-    """A verdict of an earlier process; None if there is none, or what there is cannot be trusted."""
+    """The result of an earlier process; None if there is none, or it cannot be trusted."""
     try:
-        identity = key(case)
+        identity = trial_key(case)
         stored = json.loads(_file(identity).read_text())
         if stored["key"] != identity:
             return None
@@ -294,13 +297,13 @@ def _read(case: TrialCase) -> TrialResult | None:
 
 
 def _write(case: TrialCase, found: TrialResult) -> str:
-    """Keep a verdict; returns what to say about it."""
-    from ..common.files import write_json  # not at the top: the child process has this folder alone
+    """Cache a result; returns a note for the log."""
+    from ..common.files import write_json  # not at the top: the child process has this folder only
 
     try:
-        identity = key(case)
+        identity = trial_key(case)
         path = _file(identity)
         write_json(path, {"key": identity, "config": found.config, "reason": found.reason})
     except (OSError, RuntimeError) as error:
-        return f"the verdict could not be kept: {error}; it will be tried again at the next start"
+        return f"the result could not be kept: {error}; it will be tried again at the next start"
     return f"kept in {path}" if found.config is None else ""

@@ -1,6 +1,6 @@
-"""The child of a trial: paints pictures with one configuration of the kernel and compares them with the specification.
+"""The child process of a trial: paints images with one configuration of the kernel and checks them.
 
-It reads a job from its standard input and prints a verdict as its last line. It may crash or hang: `trial.py` expects
+It reads a job from its standard input and prints its answer as the last line. It may crash or hang: `trial.py` expects
 that.
 """
 
@@ -21,23 +21,27 @@ from .packing import KernelConfig, example, pack, pack_line
 from .stage import PixelStage
 
 Painter = Callable[[Tensor, Tensor, PixelStage, Tensor], bool]
-"""(columns, rows, stage, out) -> whether it overflowed; the lines are float32 [L, B, n, rank]."""
+"""(columns, rows, stage, out) -> whether the image overflowed; the lines are float32 [L, B, n, rank]."""
 
 TRIAL_IMAGES = ((1, 1, 1), (3, 11, 21), (2, 8, 16), (7, 67, 131), (7, 200, 333))
-"""Levels, height and width of the pictures; most fill no whole number of tiles."""
+"""Levels, height and width of the images; most are no whole number of tiles."""
 LAUNCHES = 20
-"""Of each: some faults come and go."""
+"""Of each image: some faults are intermittent."""
 TOLERANCES = {"torch.float32": 2e-5, "torch.float16": 1e-2, "torch.bfloat16": 8e-2}
-"""Largest error relative to the picture. An H200 gives 5.5e-6 and 5.9e-3 where all is well, 0.5 and 17 where not."""
+"""Largest error, relative to the largest value of the image. On an H200 correct configurations give 5.5e-6 (float32)
+and 5.9e-3 (float16), faulty ones 0.5 and 17."""
 
-_PASSING = ("out of memory", "busy or unavailable")  # the GPU is in use
+_TEMPORARY = ("out of memory", "busy or unavailable")  # the GPU is in use
 
 
 def find_fault(paint: Painter, dtype: str, channels: int, image_channels: int, device: torch.device) -> str | None:
-    """What is wrong with a way to paint, or None.
+    """Check a painter against the specification in float64.
 
-    Every picture is painted `LAUNCHES` times into memory that is not a number, in both dtypes that are ever stored; a
-    line that is not finite must be noticed.
+    Every image is painted `LAUNCHES` times into memory filled with NaN, and once as uint8; a line that is not finite
+    must be noticed.
+
+    Returns:
+        What is wrong with it, or None.
     """
     for number, (levels, height, width) in enumerate(TRIAL_IMAGES):
         shape = {"levels": levels, "channels": channels, "image_channels": image_channels}
@@ -67,7 +71,7 @@ def find_fault(paint: Painter, dtype: str, channels: int, image_channels: int, d
 
 
 def kernel_painter(config: KernelConfig, dtype: torch.dtype) -> Painter:
-    """The kernel in one configuration."""
+    """The kernel in one configuration, as a painter."""
 
     def paint(columns: Tensor, rows: Tensor, stage: PixelStage, out: Tensor) -> bool:
         packed = pack(stage, dtype, config)
@@ -80,13 +84,13 @@ def kernel_painter(config: KernelConfig, dtype: torch.dtype) -> Painter:
 
 
 def run_child() -> None:
-    """Answer one job."""
+    """Read one job from the standard input, answer it, and end the process."""
     job = json.loads(sys.stdin.read())
     answer(job, lambda: run(job))
 
 
 def run(job: dict) -> str | None:
-    """What is wrong with the configuration of a job, or None."""
+    """Try the configuration of a job; returns what is wrong with it, or None."""
     if not torch.cuda.is_available():
         return "this process sees no CUDA GPU"
     device = torch.device("cuda", job["device"])
@@ -98,22 +102,22 @@ def run(job: dict) -> str | None:
 
 
 def examine(work: Callable[[], str | None]) -> tuple[str | None, bool]:
-    """What `work` finds wrong, errors included, or None; and whether it would be the same another time."""
+    """What `work` finds wrong, exceptions included, or None; and whether another trial would give the same answer."""
     try:
         return work(), True
     except torch.cuda.OutOfMemoryError:
         return "the GPU had no memory left for its check", False
     except Exception as error:  # no C compiler, a driver that is too old, a configuration that does not compile, ...
         text = str(error).strip().splitlines() or [""]
-        return f"{type(error).__name__}: {text[0][:200]}", not any(sign in str(error) for sign in _PASSING)
+        return f"{type(error).__name__}: {text[0][:200]}", not any(sign in str(error) for sign in _TEMPORARY)
 
 
 def answer(job: dict, work: Callable[[], str | None]) -> None:
-    """Print the verdict of `work`. A child whose parent is gone ends itself."""
+    """Print what `work` finds, and end the process. A child whose parent is gone ends itself after the time limit."""
     timer = threading.Timer(job["seconds"] + 10, os._exit, (3,))
     timer.daemon = True
     timer.start()
     reason, lasting = examine(work)
     sys.stdout.write("\n" + json.dumps({"checked": True, "reason": reason, "lasting": lasting}) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # without the clean-up of a CUDA context that may be broken
+    os._exit(0)  # skips the clean-up of a CUDA context that may be broken

@@ -1,4 +1,4 @@
-"""Independent pieces of work on the CPU's cores."""
+"""Independent work items on the CPU's cores."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _Item = TypeVar("_Item")
 def run_parallel(
     work: Callable[[_Item], int], items: Iterable[_Item], workers: int, after: Callable[[int], None]
 ) -> None:
-    """Call `work(item)` for all items, each on one of `workers` threads; torch's threads are shared out evenly.
+    """Call `work(item)` for all items on `workers` threads, which share torch's threads evenly.
 
-    One thread of its own per core beats all threads on one operation: there is no waiting for each other, which
-    costs most when the machine has other work to do. Torch releases Python's lock while it computes.
+    One item per core beats all threads on one operation: the threads never wait for each other, which costs most when
+    the machine has other work to do. Torch releases Python's lock while it computes.
 
     Args:
         work: returns a number for `after`.
-        items: few are begun ahead, so that little is left to do when `after` raises.
-        workers: 1 works in this thread.
-        after: called in this thread after every item with its number. What it or `work` raises is raised here
-            once the items under way are done; no further item is begun.
+        items: only few are started ahead, so that little remains to be done when `after` raises.
+        workers: 1 works in the calling thread.
+        after: called in the calling thread after every item with its number. An exception from it or from `work` is
+            raised once the items under way are done; no further item is started.
     """
     if workers <= 1:
         for item in items:
             after(work(item))
         return
 
-    # The grad and inference modes belong to a thread: the workers take over those of the caller.
+    # Grad and inference modes belong to a thread: pass the caller's on.
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     def run(item: _Item) -> int:
@@ -52,4 +52,4 @@ def run_parallel(
                 running |= {pool.submit(run, item) for item in islice(waiting, 1)}
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)  # new threads of the process start with the last number set
+        torch.set_num_threads(threads)  # new threads of the process start with the number set last

@@ -193,7 +193,7 @@ def test_a_cache_that_cannot_be_written(gpu, caplog: pytest.LogCaptureFixture):
 
 @pytest.mark.parametrize("what", ["triton", "card", "torch", "source", "case"])
 def test_the_key_knows_everything_that_matters(gpu, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    before, case = trial.key(CASE), CASE
+    before, case = trial.trial_key(CASE), CASE
     if what == "triton":
         monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="9.9"))
     elif what == "card":
@@ -206,7 +206,7 @@ def test_the_key_knows_everything_that_matters(gpu, what: str, monkeypatch: pyte
         monkeypatch.setattr(trial, "_FOLDER", tmp_path)
     else:
         case = CASE._replace(channels=64)
-    assert trial._file(trial.key(case)) != trial._file(before)
+    assert trial._file(trial.trial_key(case)) != trial._file(before)
 
 
 def test_torch_renders_meanwhile(gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
