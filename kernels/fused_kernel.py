@@ -31,9 +31,7 @@ def _outer_product(columns, rows, y, x, B: tl.constexpr, RANK: tl.constexpr):
 @triton.jit
 def _activate(x):
     """Leaky ReLU, without its gain."""
-    return tl.maximum(x, (x * _LEAKY_SLOPE).to(x.dtype)).to(
-        x.dtype
-    )  # some versions give float32 for bfloat16
+    return tl.maximum(x, (x * _LEAKY_SLOPE).to(x.dtype)).to(x.dtype)  # some versions give float32 for bfloat16
 
 
 @triton.jit

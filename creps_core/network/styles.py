@@ -67,7 +67,7 @@ class Styles:
         ins = scale_in.split(self._input_sizes, 1)
         outs = iter(scale_out.split(self._output_sizes, 1))
         gained = [layer.bias for layer, gain in zip(layers, self._gains, strict=True) if gain != 1]
-        # The other biases stay themselves: path lengths have no gradient for some, which to Adam is not a gradient of 0.
+        # The other biases stay the same tensors: for some, path lengths have no gradient, which to Adam is not 0.
         biases = iter(_products(gained, ACTIVATION_GAIN))
         scaled = iter([
             ScaledLayer(

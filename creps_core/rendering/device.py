@@ -135,7 +135,7 @@ class DeviceRenderer:
         device = self.synthesis.device
         out = torch.empty((len(ws), self.synthesis.config.img_channels, side, side), device=device)
         transfer = Transfer(device)
-        image = DevicePicture(self, ws, ImageSpec(side, side), precision, transfer)
+        image = DeviceImageRenderer(self, ws, ImageSpec(side, side), precision, transfer)
         for i in range(len(ws)):
             for top, bottom, paint in image.bands(i):
                 paint(out[i, :, top:bottom])
@@ -157,7 +157,7 @@ class DeviceRenderer:
         return self._stages[key]
 
 
-class DevicePicture:
+class DeviceImageRenderer:
     """An image of each of some latents, on a GPU.
 
     Args:

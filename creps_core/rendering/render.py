@@ -21,7 +21,7 @@ from ..network import COLUMNS, RANK, ROWS, Generator, GeneratorConfig, LineStyle
 from .device import (
     BAND_SAMPLES,
     GRAPH_SAMPLES,
-    DevicePicture,
+    DeviceImageRenderer,
     precision_of,
     renderer_of,
     shape_of,
@@ -237,14 +237,14 @@ def _image_renderer(
     progress: Progress | None,
     cache: RenderCache | None,
     transfer: Transfer | None,
-) -> _CpuImageRenderer | DevicePicture:
+) -> _CpuImageRenderer | DeviceImageRenderer:
     """The renderer of an image, on a CPU or on a GPU."""
     config, k = generator.config, spec.supersample
     counter, line_work = WorkCounter(progress), _pixels_per_position(config)
     counter.total = len(ws) * (spec.height * spec.width + (spec.height + spec.width) * k * line_work)
     if transfer is not None:
         precision = precision_of(generator, spec.precision)
-        return DevicePicture(renderer_of(generator), ws, spec, precision, transfer, counter.add, line_work)
+        return DeviceImageRenderer(renderer_of(generator), ws, spec, precision, transfer, counter.add, line_work)
     dtype = kernels.resolve_precision(spec.precision)
     return _CpuImageRenderer(generator, ws, spec, dtype, counter, line_work, cache or RenderCache())
 
