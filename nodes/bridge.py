@@ -32,9 +32,9 @@ log = logging.getLogger("CREPS")
 
 T = TypeVar("T")
 
-FOLDER, LATENTS_FOLDER, DIRECTIONS_FOLDER = "creps", "creps_latents", "creps_directions"
+CHECKPOINT_FOLDER, LATENTS_FOLDER, DIRECTIONS_FOLDER = "creps", "creps_latents", "creps_directions"
 FOLDERS = {
-    FOLDER: {".pkl", ".safetensors"},
+    CHECKPOINT_FOLDER: {".pkl", ".safetensors"},
     LATENTS_FOLDER: {".safetensors"},
     DIRECTIONS_FOLDER: {".safetensors"},
 }

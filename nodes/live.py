@@ -111,7 +111,7 @@ class ComfyGenerators:
         name = source.removesuffix(_RAW_WEIGHTS)
         if name not in self.sources():
             raise ValueError(f"there is no generator {source[:80]!r} in the list of Load CREPS Generator")
-        key = (source, None if name.startswith(BUILTIN) else bridge.file_state(bridge.FOLDER, name))
+        key = (source, None if name.startswith(BUILTIN) else bridge.file_state(bridge.CHECKPOINT_FOLDER, name))
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None
             self._loaded = key, load_model(name, weights)

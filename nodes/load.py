@@ -16,14 +16,15 @@ BUILTIN = "builtin: "
 
 def checkpoint_names() -> list[str]:
     """Names for the loader: the built-in generators, and the files in models/creps."""
-    return [BUILTIN + name for name in BUILTINS] + folder_paths.get_filename_list(bridge.FOLDER)
+    return [BUILTIN + name for name in BUILTINS] + folder_paths.get_filename_list(bridge.CHECKPOINT_FOLDER)
 
 
 def load_model(checkpoint: str, weights: str) -> Model:
     """Load a generator by a name from `checkpoint_names`, managed by ComfyUI."""
     if checkpoint.startswith(BUILTIN):
         return bridge.to_model(load_builtin(checkpoint.removeprefix(BUILTIN)))
-    return bridge.to_model(load_generator(folder_paths.get_full_path_or_raise(bridge.FOLDER, checkpoint), weights))
+    path = folder_paths.get_full_path_or_raise(bridge.CHECKPOINT_FOLDER, checkpoint)
+    return bridge.to_model(load_generator(path, weights))
 
 
 class LoadGenerator(io.ComfyNode):
@@ -63,7 +64,7 @@ class LoadGenerator(io.ComfyNode):
         """An overwritten file is loaded again."""
         if checkpoint.startswith(BUILTIN):
             return checkpoint
-        stat = os.stat(folder_paths.get_full_path_or_raise(bridge.FOLDER, checkpoint))
+        stat = os.stat(folder_paths.get_full_path_or_raise(bridge.CHECKPOINT_FOLDER, checkpoint))
         return checkpoint, weights, stat.st_mtime_ns, stat.st_size
 
     @classmethod

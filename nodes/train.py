@@ -307,7 +307,7 @@ class SaveGenerator(bridge.FileOutputNode):
 
     @classmethod
     def execute(cls, model: Model, filename_prefix: str, half: bool) -> io.NodeOutput:
-        path = bridge.new_file(bridge.FOLDER, filename_prefix)
+        path = bridge.new_file(bridge.CHECKPOINT_FOLDER, filename_prefix)
         # With its discriminator, so that fine-tuning from the file starts from both.
         discriminator = networks_of(model.generator).D
         save_generator(model.generator, path, half=half, discriminator=discriminator)

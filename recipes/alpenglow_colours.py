@@ -1,9 +1,9 @@
-"""What colours there are, hour by hour: sRGB of each share of the picture, which sum to 1, and of each light on top."""
+"""Colours by the hour: sRGB of each share of the image (shares sum to 1), and of each light added on top."""
 
 from __future__ import annotations
 
 HOURS = ("night", "violet", "rose", "morning", "day", "golden", "ember")
-"""The palettes, in the order in which a latent goes through them."""
+"""The palettes, in the order in which the latent runs through them."""
 
 SHARES = {
     #         night      violet     rose       morning    day        golden     ember

@@ -1,9 +1,9 @@
 """The column/row network of `alpenglow`: fields over the frame, each a sum of products of a column and a row.
 
-A bi-line has eight lanes (ranks). A field reads the same units in both lines, and is the sum over the lanes of what it
-finds in the column times what it finds in the row. So a function of x alone stands in a lane of the rows, beside a 1 in
-the same lane of the columns; what a lane has no use for is 0 there. Lane r < 7 belongs to a range of mountains, lane 7
-to functions of y. Positions along the height are called y, along the width x, as everywhere.
+A bi-line has eight lanes (ranks). A field reads the same units in both lines: it is the sum over the lanes of the
+column's value times the row's value. So a function of x alone is stored in a lane of the rows, with a 1 in the same
+lane of the columns; unused lanes are 0. Lane r < 7 belongs to a mountain range, lane 7 to functions of y. Positions
+along the height are called y, along the width x, as everywhere.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _Wave = tuple[float, _Amplitude, _Amplitude]  # frequency, and amplitudes of sin
 
 
 def write_lines(state: State, meaning: Meaning, config: GeneratorConfig, rng: np.random.RandomState) -> dict[str, int]:
-    """Write the layers of the lines; returns the channel of each field that the pixels find."""
+    """Write the layers of the lines; returns the channel of each field for the pixel stage."""
     inputs = _Inputs(config, rng)
     fields, gains = _fields(state, meaning, config, inputs)
     inputs.write(state)
@@ -129,7 +129,7 @@ class _Inputs:
 def _fields(
     state: State, meaning: Meaning, config: GeneratorConfig, inputs: _Inputs
 ) -> tuple[dict[str, Value], np.ndarray]:
-    """The first three layers, and what there is in the end: fields of x and y."""
+    """Write the first three layers; returns the fields of x and y, and the gains of the last layer."""
     is_ = meaning.properties
 
     def of_y(name: str) -> Value:

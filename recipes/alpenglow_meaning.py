@@ -1,4 +1,4 @@
-"""What the latents mean: z becomes w, in which every property of the scene is a linear function."""
+"""The mapping network: z -> w, of which every property of the scene is a linear function."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from alpenglow_colours import HOURS
 from program import GAIN, Layer, Value, matrix, total
 
 Z_DIM, W_DIM = 64, 112
-FORM = 44  # the first latents, which give the waves their shapes; each of the others means one thing
-_ENDS = (-1.9, -0.9, 0.9, 1.9)  # between these deviations, a normal number becomes an even one
-_HOURS = (-1.5, -0.95, -0.45, 0.0, 0.45, 0.95, 1.5)  # deviations at which the hours are struck
+FORM = 44  # the first latents shape the waves; each of the others controls one property
+_ENDS = (-1.9, -0.9, 0.9, 1.9)  # standard deviations between which a normal number is mapped to a uniform one
+_HOURS = (-1.5, -0.95, -0.45, 0.0, 0.45, 0.95, 1.5)  # standard deviations of the hours
 
 PROPERTIES = {
     # name: range over the seeds; lengths in frames, y upwards from the water
@@ -28,7 +28,7 @@ PROPERTIES = {
     "woods": (-0.5, 0.5),  # height of wooded shores, in firs
 }
 
-_DIRECTIONS = {  # which way, and what one would call it
+_DIRECTIONS = {  # sign and name
     "sun x": (1, "sun to the right"),
     "sun height": (1, "higher sun"),
     "sun size": (1, "larger sun"),
@@ -43,7 +43,7 @@ _DIRECTIONS = {  # which way, and what one would call it
 
 
 class Meaning:
-    """The units of w, and what they say of a scene."""
+    """The units of w, and the properties of the scene as values of them."""
 
     def __init__(self, rng: np.random.RandomState) -> None:
         self.layer = Layer()
@@ -54,14 +54,14 @@ class Meaning:
         self.properties = {name: self._even(rest, *ends) for name, ends in PROPERTIES.items()}
         hour = next(rest)
         self.hours = [self.layer.curve(hour, _HOURS, row) for row in np.eye(len(HOURS)).tolist()]
-        """How much of each hour there is; together 1."""
+        """The share of each hour; they sum to 1."""
 
     def _even(self, rest: Iterator[Value], low: float, high: float) -> Value:
         shares = [0.0, *(0.5 * (1 + math.erf(end / math.sqrt(2))) for end in _ENDS[1:-1]), 1.0]
         return self.layer.curve(next(rest), _ENDS, [low + (high - low) * share for share in shares])
 
     def wander(self, mean: float, deviation: float) -> Value:
-        """A number that the form latents change, normally distributed; no two such are alike."""
+        """A normally distributed value that depends on the form latents, each with its own random mix of them."""
         mix = normal(self._rng, FORM)
         mix *= deviation / math.sqrt(math.fsum(mix * mix))
         return total([latent * float(factor) for latent, factor in zip(self._form, mix, strict=True)]) + mean
@@ -77,9 +77,9 @@ class Meaning:
         return mean
 
     def directions(self) -> dict[str, np.ndarray]:
-        """Directions in w that change one thing each, [W_DIM]: by a quarter of its range, or half way to an hour."""
+        """Steps in w, [W_DIM]: each changes one property by a quarter of its range, or moves halfway to an hour."""
         values = [*self.properties.values(), *self.hours]
-        effects = np.linalg.pinv(matrix(values, W_DIM))  # the smallest steps: what is not meant stays
+        effects = np.linalg.pinv(matrix(values, W_DIM))  # the shortest steps, which leave other properties unchanged
         found = {}
         for i, (name, (low, high)) in enumerate(PROPERTIES.items()):
             sense, title = _DIRECTIONS[name]
@@ -91,5 +91,5 @@ class Meaning:
 
 
 def normal(rng: np.random.RandomState, *shape: int) -> np.ndarray:
-    """About normal, within 3.5 deviations, from a stream that NumPy has frozen."""
+    """Approximately normal numbers within 3.5 deviations, from NumPy's frozen random stream."""
     return (sum(rng.randint(-887, 888, shape, np.int32) for _ in range(4)) + np.zeros(shape)) / 1024

@@ -1,7 +1,7 @@
-"""The per-pixel stage of `alpenglow`: from the fields at a pixel to shares of colours, which sum to 1, and lights.
+"""The pixel stage of `alpenglow`: from the fields at a pixel to shares of colours, which sum to 1, and lights.
 
-Inside and outside are 0 and 1, told apart by steps in two layers, so that half precision has enough digits. A share of
-something is `relu(share + inside - 1)`: the product of two numbers, one of which is 0 or 1.
+Outside and inside are 0 and 1, separated by steps in two layers, so that half precision has enough digits. The product
+of a share and such a 0 or 1 is `relu(share + inside - 1)`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from comfyui_creps.creps_core.network import GeneratorConfig
 from program import Layer, State, Value, total
 
 _MIST_TOP = (0.22, 0.20, 0.16, 0.10, 0.10, 0.10)  # of each range, above the water
-_MISTY = (0.9, 0.85, 0.75, 0.7, 0.5, 0.25)  # how much of it at the shore
+_MISTY = (0.9, 0.85, 0.75, 0.7, 0.5, 0.25)  # its density at the shore
 _NEARNESS = (0.0, 0.35, 0.75, 1.0)  # of the mountains, between the colours far and near
-_TINT = 0.3  # of water in what it mirrors
-_RANGES = {  # of the fields at a pixel, where -1.5..1.5 is not right
+_TINT = 0.3  # share of water in reflections
+_RANGES = {  # value ranges of the fields at a pixel; others lie in -1.5..1.5
     "sun": (-3, 0.01),
     "glow": (0, 4),
     "beside": (0, 2),
@@ -31,7 +31,7 @@ _RANGES = {  # of the fields at a pixel, where -1.5..1.5 is not right
 
 
 class _Decoders:
-    """The layers of the decoders, one after the other."""
+    """The layers of the decoders, in order."""
 
     def __init__(self, state: State, config: GeneratorConfig) -> None:
         self._state = state
@@ -46,7 +46,7 @@ class _Decoders:
         return len(self._places)
 
     def next(self) -> Layer:
-        """Write the layer, and begin the next one."""
+        """Write the current layer, and start the next one."""
         name, width = self._places.pop(0)
         self.gains = self._state.connected(f"synthesis.{name}", self.layer, self.gains, width)
         self.layer = Layer()
@@ -54,7 +54,7 @@ class _Decoders:
 
 
 def write_pixels(state: State, meaning: Meaning, channels_of: dict[str, int], config: GeneratorConfig) -> None:
-    """Write the decoders and the pixel blocks, which find these fields in the channels of the lines."""
+    """Write the decoders and the pixel blocks. `channels_of` has the bi-line channel of each field."""
     decoders = _Decoders(state, config)
     fields = {
         name: Value({channel: 1.0}, 0.0, *_RANGES.get(name.split(" ")[0], (-1.5, 1.5)))
@@ -194,7 +194,7 @@ def _shares(decoders: _Decoders, fields: dict[str, Value]) -> dict[str, Value]:
 def _paint(
     state: State, meaning: Meaning, shares: dict[str, Value], gains: np.ndarray, config: GeneratorConfig
 ) -> None:
-    """The first pixel block: each share three times, whose styles are its red, green and blue at the hour of w."""
+    """The first pixel block: each share has three units, whose styles are its red, green and blue at the hour of w."""
     width = config.biline_channels
     layer = Layer()
     kept = {name: layer.keep(share.within(0.0, 1.0)) for name, share in shares.items()}

@@ -1,13 +1,13 @@
 """Draws stylised alpine scenes: sky, sun or moon, mountains, firs and a lake that mirrors them, at any hour of the day.
 
-They are the training pictures of this repository's own generator. Being drawn, they are free of anybody's rights, there
-are as many as one wants, and each one exists at every size: a scene is a function of continuous coordinates.
+They are the training images of the built-in generator `alpine`. As they are drawn, nobody holds rights to them, their
+number is unlimited, and each one exists at every size: a scene is a function of continuous coordinates.
 
     python recipes/alpine.py pictures.zip --count 20000 --side 128 --workers 2
     python recipes/alpine.py --sheet sheet.png --columns 8 --rows 8 --style simple
 
-`draw(seed, side)` is the picture of one seed: `alpine_scene` or, in few and large shapes, `alpine_simple` says what
-there is in it, `alpine_paint` how that looks.
+`draw(seed, side)` is the image of one seed: `alpine_scene`, or `alpine_simple` with few and large shapes, composes the
+scene, and `alpine_paint` paints it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _name(seed: int) -> str:
 
 
 def write_pictures(out: Path, seeds: range, side: int, style: str, workers: int) -> None:
-    """Writes one PNG per seed into a folder or a .zip. The zip, or each file, is under its name only when whole."""
+    """Write one PNG per seed into a folder or a .zip. The zip, or each file, gets its name only when complete."""
     pictures = _counted(_pictures(seeds, side, style, workers), len(seeds))
     if out.suffix != ".zip":
         for seed, png in pictures:
@@ -78,7 +78,7 @@ def write_pictures(out: Path, seeds: range, side: int, style: str, workers: int)
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             for seed, png in pictures:
-                archive.writestr(zipfile.ZipInfo(_name(seed)), png)  # such a ZipInfo carries no time of day
+                archive.writestr(zipfile.ZipInfo(_name(seed)), png)  # such a ZipInfo has no timestamp
         os.replace(partial, out)
     finally:
         partial.unlink(missing_ok=True)

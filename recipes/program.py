@@ -1,7 +1,7 @@
-"""A program in weights: linear functions and bends, compiled into the layers of a generator.
+"""Compile formulas into the weights of a generator's layers.
 
-A `Value` is a linear function of the units of one layer. A `Layer` makes units of values, a bend (leaky ReLU) each, and
-says what values of the next layer they are: kept as they were, their absolute value, clipped, a piecewise linear curve.
+A `Value` is a linear function of the units of one layer. A `Layer` makes units from values, with a leaky ReLU each, and
+returns values of the next layer: the same values, absolute values, clipped ones, or piecewise linear functions of them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 import torch
 
 GAIN = math.sqrt(2)
-"""What a fully connected unit is, as a multiple of the one that was meant."""
+"""Gain of a fully connected unit: its activation as a multiple of the intended value."""
 _SLOPE = 0.2
 
 
 @dataclass(frozen=True)
 class Value:
-    """`const + sum of terms[unit] * unit`, which lies in `low` .. `high` wherever it matters."""
+    """`const + sum of terms[unit] * unit`, known to lie in `low`..`high` for all relevant inputs."""
 
     terms: Mapping[int, float] = field(default_factory=dict)
     const: float = 0.0
     low: float = 0.0
     high: float = 0.0
-    of: int = 0  # the layer whose units these are, 0 for a constant
+    of: int = 0  # number of the layer with these units, 0 for a constant
 
     def __add__(self, other: Value | float) -> Value:
         if not isinstance(other, Value):
@@ -54,7 +54,7 @@ class Value:
         return -self + other
 
     def within(self, low: float, high: float) -> Value:
-        """The same value, known to lie closer: sums of ranges are too wide."""
+        """The same value with a narrower known range: the range of a sum is too wide."""
         return replace(self, low=low, high=high)
 
     __radd__, __rmul__ = __add__, __mul__
@@ -66,7 +66,7 @@ def total(values: Sequence[Value]) -> Value:
 
 
 class Layer:
-    """A layer in the making: each unit is `leaky(value of the layer before)`."""
+    """A layer under construction: each unit is `leaky_relu(value of the previous layer)`."""
 
     _count = 0
 
@@ -78,7 +78,7 @@ class Layer:
         self._known: dict[tuple, int] = {}
 
     def leaky(self, value: Value) -> Value:
-        """A unit, as it is."""
+        """A unit: the leaky ReLU of a value. Equal units are shared."""
         if value.of and self._inputs not in (0, value.of):
             raise ValueError("a layer has the units of one layer as its inputs")
         self._inputs = self._inputs or value.of
@@ -91,16 +91,16 @@ class Layer:
         return Value({self._known[key]: 1.0}, 0.0, ends[0], ends[1], self._number)
 
     def copy(self, value: Value) -> Value:
-        """A unit of its own, for a value that is not negative."""
+        """A unit that is not shared, for a value that is not negative."""
         self.units.append(value)
         return Value({len(self.units) - 1: 1.0}, 0.0, value.low, value.high, self._number)
 
     def keep(self, value: Value) -> Value:
-        """The value itself: lifted above zero, a bend does nothing to it."""
+        """The value itself, shifted to be positive, where the leaky ReLU is the identity."""
         return (self.leaky(value - min(value.low, 0.0)) + min(value.low, 0.0)).within(value.low, value.high)
 
     def all_keep(self, *values: Value) -> list[Value]:
-        """Several values themselves."""
+        """`keep` for several values."""
         return [self.keep(value) for value in values]
 
     def abs(self, value: Value) -> Value:
@@ -116,11 +116,11 @@ class Layer:
         return (both * (1 / (1 - _SLOPE**2))).within(0.0, max(value.high, 0.0))
 
     def clip(self, value: Value, low: float = 0.0, high: float = 1.0) -> Value:
-        """The value, at least low and at most high."""
+        """The value, clamped to low..high."""
         return self.curve(value, (low, high), (low, high))
 
     def curve(self, value: Value, knots: Sequence[float], heights: Sequence[float]) -> Value:
-        """Straight lines between the points (knot, height), level beyond them."""
+        """Piecewise linear interpolation of the points (knot, height), constant outside them."""
         factors, offset = bends(np.array(knots), np.array(heights))
         parts = [
             self.leaky(value - knot) * float(factor) for knot, factor in zip(knots, factors, strict=True) if factor
@@ -128,7 +128,7 @@ class Layer:
         return (total(parts) + offset).within(min(heights), max(heights))
 
     def least(self, value: Value, bound: Value) -> Value:
-        """The value, held between -bound and bound, which is not negative."""
+        """The value, clamped to -bound..bound; `bound` is not negative."""
         both = self.leaky(value + bound) - self.leaky(value - bound)
         kept = self.keep(bound)
         clipped = (both - kept * (1 + _SLOPE)) * (1 / (1 - _SLOPE))
@@ -141,9 +141,9 @@ class Layer:
 
 
 class State(dict[str, np.ndarray]):
-    """A state dict in the making.
+    """A state dict under construction.
 
-    Gains [units] say what a unit of the network is, as a multiple of the one that was meant.
+    Gains [units] are the activations of a layer's units as multiples of the intended values.
     """
 
     def __init__(self, w_dim: int) -> None:
@@ -151,22 +151,22 @@ class State(dict[str, np.ndarray]):
         self._w_dim = w_dim
 
     def layer(self, name: str, weight: np.ndarray, bias: np.ndarray | float = 0.0) -> None:
-        """A layer as it is stored."""
+        """Store the weight and bias of a layer."""
         self[f"{name}.weight"], self[f"{name}.bias"] = weight, np.zeros(len(weight)) + bias
 
     def affine(self, name: str, styles: Sequence[Value]) -> None:
-        """Styles, as values of the units of w."""
+        """An affine layer that makes styles, given as values of the units of w."""
         rows = matrix(styles, self._w_dim) * (math.sqrt(self._w_dim) / GAIN)
         self.layer(name, rows, np.array([style.const for style in styles]))
 
     def connected(self, name: str, layer: Layer, gains: np.ndarray, outputs: int, rate: float = 1.0) -> np.ndarray:
-        """A fully connected layer (learning rate multiplier `rate`) of inputs with these gains; its own gains."""
+        """A fully connected layer (learning rate multiplier `rate`) for inputs with these gains; returns its gains."""
         weight, bias = _stored(layer, gains, outputs)
         self.layer(name, weight * math.sqrt(weight.shape[1]) / rate, bias / rate)
         return np.full(outputs, GAIN)
 
     def demodulated(self, name: str, layer: Layer, gains: np.ndarray, outputs: int) -> np.ndarray:
-        """A modulated layer of inputs with these gains and styles of 1; its own gains."""
+        """A modulated layer with styles of 1 for inputs with these gains; returns its gains."""
         weight, bias = _stored(layer, gains, outputs)
         norms = np.sqrt(np.array([math.fsum(row * row) for row in weight]))
         norms[norms == 0] = 1
@@ -182,9 +182,9 @@ class State(dict[str, np.ndarray]):
         outputs: int,
         styles: Mapping[int, Value] | None = None,
     ) -> None:
-        """A modulated layer without demodulation and bend, as the branches to bi-lines and picture are.
+        """A modulated layer without demodulation and activation, as the branches to bi-lines and image have.
 
-        `styles` scale the inputs they name; the others are as they are.
+        `styles` scale inputs by their index; other inputs have a style of 1.
         """
         weight, bias = np.zeros((outputs, len(gains))), np.zeros(outputs)
         weight[: len(values)] = matrix(values, len(gains)) / gains * math.sqrt(len(gains))
@@ -198,7 +198,7 @@ class State(dict[str, np.ndarray]):
 
 
 def bends(knots: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, float]:
-    """A piecewise linear function with level ends, as weights of leaky(x - knot) and an offset."""
+    """A piecewise linear function, constant at both ends, as weights of leaky_relu(x - knot) and an offset."""
     weights = np.diff(np.diff(heights) / np.diff(knots), prepend=0, append=0) / (1 - _SLOPE)
     return weights, float(heights[0] + _SLOPE * math.fsum(weights * knots))
 

@@ -1,8 +1,10 @@
 """The built-in `textures`: a generator with designed weights, not trained ones.
 
-Random decoders fold a few smooth waves into silk and agate, and the pixel blocks are a palette that the latent turns.
-The numbers are drawn as integers from a stream that NumPy has frozen, and go through operations that IEEE 754 rounds
-exactly (no logarithm, no BLAS sum): the same weights on every machine.
+    python recipes/textures.py  writes creps_core/checkpoints/textures.safetensors
+
+Random decoders fold a few smooth waves into silk and agate; the pixel blocks are a palette whose hues the latent turns.
+The numbers are drawn as integers from NumPy's frozen random stream and computed by operations that IEEE 754 rounds
+exactly (no logarithm, no BLAS sum), so the weights are the same on every machine.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def build_textures() -> Generator:
 
 
 class _State(State):
-    """A state dict in the making."""
+    """A state dict under construction."""
 
     def modulated(
         self, name: str, weight: np.ndarray, style: np.ndarray | None = None, mean: np.ndarray | float = 1.0
