@@ -35,6 +35,9 @@ class LruCache(Generic[K, V]):
         size_of: size of a value; by default each counts 1.
     """
 
+    limit: float
+    size: float
+
     def __init__(self, limit: float, size_of: Callable[[V], float] = lambda value: 1):
         self.limit, self.size = limit, 0.0
         self.evicted = False
@@ -89,6 +92,6 @@ class LruCache(Generic[K, V]):
 
     def _evict(self, limit: float) -> None:
         while self._values and self.size > limit:
-            self.evicted = True
+            self.evicted: bool = True
             _, oldest = self._values.popitem(last=False)
             self.size -= self._size_of(oldest)

@@ -17,7 +17,7 @@ from .evaluation.command import EVALUATE_COMMAND
 from .serving.command import EXPLORE_COMMAND
 from .training import TRAIN_COMMAND, run_training
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -104,9 +104,9 @@ class OverflowFlag:
     """Whether painted images had values that are not finite: set on the device, read once, at the end."""
 
     def __init__(self, device: torch.device):
-        self.flag = torch.zeros(1, dtype=torch.int32, device=device)
+        self.flag: Tensor = torch.zeros(1, dtype=torch.int32, device=device)
         """int32 [1], not 0 after an overflow."""
-        self.dtype = torch.float32
+        self.dtype: torch.dtype = torch.float32
         """Dtype of the products, for the advice in the message."""
 
     def clear(self) -> None:
@@ -134,6 +134,9 @@ class ResidentStage(ABC):
         dtype: of the matrix products.
         channels: of the lines, at least the stage's; further channels are 0.
     """
+
+    dtype: torch.dtype
+    channels: int
 
     replayable = False
     """Whether `fill` and `paint` only queue work on the device, so that a CUDA graph can hold them."""

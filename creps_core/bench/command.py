@@ -19,7 +19,7 @@ from typing import Any
 from ...common.command import Command
 from .tables import record_table, training_table
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 HEAP_KEPT = {
     "MALLOC_MMAP_THRESHOLD_": str(8 << 30),

@@ -37,7 +37,7 @@ class BenchCase:
 
 
 _SMALL = {"z_dim": 128, "w_dim": 128, "mapping_layers": 4, "biline_channels": 16}
-BENCH_CASES = {
+BENCH_CASES: dict[str, tuple[BenchCase, ...]] = {
     "cuda": (
         BenchCase(
             "128 pixels, 8192/96",
@@ -61,7 +61,7 @@ BENCH_CASES = {
 class TimedTrainer(Trainer):
     """A trainer that records the seconds of each phase."""
 
-    def __init__(self, *networks, **options):
+    def __init__(self, *networks: Any, **options: Any):
         super().__init__(*networks, **options)
         self.seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
         self.timing = True

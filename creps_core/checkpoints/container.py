@@ -60,15 +60,19 @@ class TensorFile:
         entries: the tensors by name.
     """
 
+    file: FileIO
+    refuse: MakeError
+    newer: MakeError
+
     def __init__(self, file: FileIO, refuse: MakeError, newer: MakeError):
         self.file, self.refuse, self.newer = file, refuse, newer
-        self.size = os.fstat(file.fileno()).st_size
+        self.size: int = os.fstat(file.fileno()).st_size
         text = self._header_text()
         try:
             header = parse_json(text.decode())
             self.metadata: dict[str, str] = _metadata(header.pop("__metadata__", {}))
-            self.data_start = 8 + len(text)
-            self.entries = _entries(header, self.size - self.data_start)
+            self.data_start: int = 8 + len(text)
+            self.entries: dict[str, Entry] = _entries(header, self.size - self.data_start)
         except ValueError as error:
             raise refuse(f"not a whole safetensors file ({error})") from error
 

@@ -40,8 +40,8 @@ class Module(Inert):
     __slots__ = ("class_name", "state")
 
     def __init__(self, class_name: str, state: dict[str, Any]):
-        self.class_name = class_name
-        self.state = state
+        self.class_name: str = class_name
+        self.state: dict[str, Any] = state
 
     def set_state(self, state: Any) -> None:
         if self.state or not isinstance(state, dict):
@@ -79,11 +79,13 @@ class _Storage:
     __slots__ = ("flat",)
 
     def __init__(self, flat: torch.Tensor):
-        self.flat = flat
+        self.flat: torch.Tensor = flat
 
 
 class Objects:
     """Everything that a file may name, each made by our own code. One instance per file, which has `size` bytes."""
+
+    text_left: int
 
     def __init__(self, interpreter: Interpreter, size: int):
         self.interpreter = interpreter

@@ -59,6 +59,9 @@ CUT_OFF = "The download was probably cut off; get the file again"
 class StreamError(ValueError):
     """What is wrong with a stream (`found`), and what to do about it (`advice`). The caller adds the file's name."""
 
+    found: str
+    advice: str
+
     def __init__(
         self,
         found: str,
@@ -77,6 +80,9 @@ def escaped(text: str) -> str:
 class BufferedFile:
     """A file of `size` bytes, read on demand. It is not mapped: truncating a mapped file would kill the process."""
 
+    file: FileIO | BytesIO
+    size: int
+
     def __init__(self, file: FileIO | BytesIO, size: int):
         self.file, self.size = file, size
         self.start, self.buffer = 0, b""
@@ -86,8 +92,8 @@ class BufferedFile:
         if start < self.start or stop > self.start + len(self.buffer):
             if stop - start >= BUFFER:
                 return bytes(self.into(start, stop))
-            self.buffer = bytes(self.into(start, min(start + BUFFER, self.size)))
-            self.start = start
+            self.buffer: bytes = bytes(self.into(start, min(start + BUFFER, self.size)))
+            self.start: int = start
         return self.buffer[start - self.start : stop - self.start]
 
     def into(self, start: int, stop: int) -> bytearray:
@@ -105,9 +111,9 @@ class Stream:
     __slots__ = ("data", "position", "stop")
 
     def __init__(self, data: BufferedFile, start: int, stop: int):
-        self.data = data
+        self.data: BufferedFile = data
         self.position = start
-        self.stop = stop
+        self.stop: int = stop
 
     @property
     def left(self) -> int:
@@ -119,7 +125,7 @@ class Stream:
         start = self.position
         if count > self.stop - start:
             raise StreamError(f"ends too early: {count} bytes should follow at byte {start}, {self.left} do", CUT_OFF)
-        self.position = start + count
+        self.position: int = start + count
         return start
 
     def window(self, count: int) -> Stream:
@@ -168,6 +174,8 @@ class Inert:
 
 class Interpreter:
     """Reads pickles of protocols 2 to 5 within one budget of instructions and copied values for all of them."""
+
+    left: int
 
     def __init__(self, limit: int):
         self.limit = limit

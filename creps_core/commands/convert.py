@@ -9,7 +9,7 @@ from pathlib import Path
 from ...common.command import Command
 from ...common.files import check_target
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

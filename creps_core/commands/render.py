@@ -20,7 +20,7 @@ from ..rendering import BITS, FITS, RENDER_PRECISIONS
 if TYPE_CHECKING:
     from ..network import Generator
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,7 @@ class Aliasing:
         Raises:
             ValueError: a size less one does not divide the largest less one, or there are fewer than two sizes.
         """
-        self.sizes = list(sizes)
+        self.sizes: list[int] = list(sizes)
         if len(self.sizes) < 2 or any((self.sizes[-1] - 1) % (n - 1) or n < 3 for n in self.sizes):
             raise ValueError(f"sizes must be two or more, each less one a divisor of the largest less one, not {sizes}")
         self._small: dict[int, Tensor] = {}

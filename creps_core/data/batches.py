@@ -60,6 +60,13 @@ class Batches:
         ValueError: an argument is outside its range.
     """
 
+    dataset: ImageDataset
+    batch: int
+    seed: int
+    pin: bool
+    cutter: WindowCutter | None
+    wait_seconds: float
+
     def __init__(
         self,
         dataset: ImageDataset,

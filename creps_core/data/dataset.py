@@ -25,11 +25,17 @@ class ImageDataset:
     left to right. Methods may be called from several threads at once.
     """
 
+    crop_spec: CropSpec
+    mirror: bool
+    resolution: int
+    channels: int
+    aspect: tuple[int, int]
+
     def __init__(self, crop_spec: CropSpec, cache_bytes: float, mirror: bool):
         self.crop_spec, self.mirror = crop_spec, mirror
         self.resolution, self.channels, self.aspect = crop_spec.resolution, crop_spec.channels, crop_spec.aspect
         self.c_dim = 0
-        self.report = DatasetReport(0, [], {})
+        self.report: DatasetReport = DatasetReport(0, [], {})
         self.names: list[str] = []
         """Of the images, without the flipped ones."""
         self.fingerprint = ""
@@ -156,7 +162,7 @@ class ImageDataset:
     def ensure_c_dim(self, c_dim: int) -> None:
         """Raise the number of classes to at least `c_dim`; no effect on label vectors."""
         if self._labels is not None and self._labels.ndim == 1:
-            self.c_dim = max(self.c_dim, c_dim)
+            self.c_dim: int = max(self.c_dim, c_dim)
 
     def close(self) -> None:
         """Close the archive, if it is still open. Images that are not in memory become unavailable."""

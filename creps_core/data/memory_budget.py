@@ -18,6 +18,9 @@ class MemoryBudget:
     A thread that holds a reservation must not make another one of the same budget: it could wait for itself.
     """
 
+    limit: int
+    free: int
+
     def __init__(self, limit: int = DECODE_BYTES):
         self.limit, self.free = limit, limit
         self._changed = threading.Condition()

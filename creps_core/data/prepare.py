@@ -30,7 +30,7 @@ from .dataset import ImageDataset
 from .labels import FROM_FILE, FROM_FOLDERS, LABELS_FILE, NO_LABELS
 from .opening import open_dataset
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 _IMAGES_PER_FOLDER = 1000
 _BATCH = 64

@@ -88,9 +88,12 @@ class WindowCutter:
         capacity: bytes that images may take on the device.
     """
 
+    dataset: ImageDataset
+    device: torch.device
+
     def __init__(self, dataset: ImageDataset, device: torch.device, capacity: int):
         self.dataset, self.device = dataset, device
-        self.resident = dataset.in_memory and dataset.stored_bytes <= capacity
+        self.resident: bool = dataset.in_memory and dataset.stored_bytes <= capacity
         if self.resident:
             self._store, self._layout = _upload(dataset, device)
 

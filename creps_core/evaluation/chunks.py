@@ -22,7 +22,7 @@ from ...common.files import replace_file
 from ...common.progress import Progress
 from ..training import Process
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 CHUNK_ROWS = 64
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .metrics import Metric
     from .sets import ImageSet, RealImages
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 _GRID = 8  # columns and rows of grid.png
 _METRICS_FILE, _DISTANCES_FILE = "metrics.json", "distances.json"

@@ -22,7 +22,7 @@ from ..network import Generator
 from .distance_table import DistanceRow, distance_table, format_distance_table, generate_images
 from .nearest import NearestImages, find_nearest
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 _SHEET_ROWS = 16  # nearest images on the sheet
 _SHEET_SIDE = 128  # smaller images are enlarged to about this side

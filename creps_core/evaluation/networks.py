@@ -55,6 +55,9 @@ class NetworkLoader:
     Its methods raise ImportError (torch-fidelity cannot be imported) and WeightsError (a file is missing or unusable).
     """
 
+    files: WeightFiles
+    device: torch.device
+
     def __init__(self, files: WeightFiles, device: torch.device):
         self.files, self.device = files, device
         self._weights: dict[str, Weights] = {}

@@ -33,6 +33,10 @@ class PatchStatistics:
     They are kept as float16: 38 KB per level of an image with three channels and 128 patches.
     """
 
+    patches_per_image: int
+    seed: int
+    count: int
+
     def __init__(self, patches_per_image: int = PATCHES, seed: int = 0):
         """
         Args:

@@ -30,6 +30,9 @@ _BATCH = 8  # pairs
 class PathSteps:
     """LPIPS of small steps between pairs of seeds."""
 
+    generated: GeneratedImages
+    epsilon: float
+
     def __init__(self, generated: GeneratedImages, lpips: Callable[[Tensor, Tensor], Tensor], epsilon: float = EPSILON):
         """
         Args:

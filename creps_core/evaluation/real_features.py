@@ -20,7 +20,7 @@ from .request import Workspace
 from .rows import FEATURE_ROWS, feature_function
 from .sets import RealImages
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 
 class RealFeatures:
@@ -62,7 +62,7 @@ class RealFeatures:
         """
         if self._reals is None:
             raise ValueError("there are no real pictures to compare with: give --data")
-        self.count = self._count_images(self._reals)
+        self.count: int = self._count_images(self._reals)
         files = {c: self._folder / f"moments-{hash_of({'column': c})}.safetensors" for c in self._moment_columns}
         if self._moments_only and all(file.is_file() for file in files.values()):
             for column, file in files.items():

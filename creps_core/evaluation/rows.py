@@ -45,8 +45,9 @@ class RowSource(ABC):
 class _FeatureRows(RowSource):
     """A row is the features of an image."""
 
-    task, images_per_row = "generated pictures", 1
-    facts: ClassVar = {}
+    task: ClassVar[str] = "generated pictures"
+    images_per_row: ClassVar[int] = 1
+    facts: ClassVar[Mapping[str, Any]] = {}
 
     def identity(self, images: ImageSet, metrics: Sequence[str], networks: FeatureNetworks) -> dict[str, Any]:
         return images.identity
@@ -62,8 +63,9 @@ class _FeatureRows(RowSource):
 class _PathRows(RowSource):
     """A row is the LPIPS distance of a small step between the latents of two seeds."""
 
-    task, images_per_row = "pairs of w", 2
-    facts: ClassVar = {"rendered_in": "float32", "bits": 32}
+    task: ClassVar[str] = "pairs of w"
+    images_per_row: ClassVar[int] = 2
+    facts: ClassVar[Mapping[str, Any]] = {"rendered_in": "float32", "bits": 32}
 
     def identity(self, images: ImageSet, metrics: Sequence[str], networks: FeatureNetworks) -> dict[str, Any]:
         return {"paths": images.identity, "lpips": networks.lpips(metrics[0]).label}

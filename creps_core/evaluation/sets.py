@@ -20,7 +20,7 @@ from ..latents import sample
 from ..network import Generator, LabelSet
 from ..rendering import probe_precision, render
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 _GREY = 127.5  # background of transparent images
 
@@ -44,6 +44,11 @@ class ImageSet(ABC):
 
 class GeneratedImages(ImageSet):
     """Images of a generator: image i is that of seed `first` + i, not truncated, the whole frame as a square."""
+
+    generator: Generator
+    side: int
+    first: int
+    precision: str
 
     def __init__(
         self,
@@ -71,7 +76,7 @@ class GeneratedImages(ImageSet):
         if generator.config.c_dim:
             drawn = "drawn by the seed, as often as in the data set" if drawn_from else "seed modulo classes"
         values = [] if drawn_from is None else [drawn_from.values.tolist(), drawn_from.counts.tolist()]
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "generator": name or fingerprint(generator),
             "side": side,
             "first": first,
@@ -79,7 +84,12 @@ class GeneratedImages(ImageSet):
             "device": generator.mapping.w_avg.device.type,
             "labels": values if generator.config.c_dim else [],
         }
-        self.facts = {"resolution": side, "rendered_in": self._precision(), "first_seed": first, "labels": drawn}
+        self.facts: dict[str, Any] = {
+            "resolution": side,
+            "rendered_in": self._precision(),
+            "first_seed": first,
+            "labels": drawn,
+        }
 
     def count(self) -> None:
         """Unlimited."""
@@ -118,6 +128,9 @@ class RealImages(ImageSet):
     The dataset is opened on first access: cached features need no images.
     """
 
+    path: Path
+    mirror: bool
+
     def __init__(
         self,
         path: Path,
@@ -151,8 +164,8 @@ class RealImages(ImageSet):
             "max_pictures": opened.options["max_pictures"] if opened else None,
         }
         self._progress, self._dataset = progress, opened
-        self.identity = {"files": opened.fingerprint if opened else stamp(path), **self._options}
-        self.facts = {"pictures_of": path.name, "resolution": side, "crop": crop}
+        self.identity: dict[str, Any] = {"files": opened.fingerprint if opened else stamp(path), **self._options}
+        self.facts: dict[str, Any] = {"pictures_of": path.name, "resolution": side, "crop": crop}
 
     def dataset(self) -> ImageDataset:
         """The dataset, opened on the first call. Raises DatasetError: no image can be used."""

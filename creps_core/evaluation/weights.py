@@ -20,7 +20,7 @@ from ...common.files import open_file
 if TYPE_CHECKING:
     from torch import Tensor
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 
 class WeightsError(ValueError):

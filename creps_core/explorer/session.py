@@ -110,10 +110,13 @@ class Session:
         linked: directions for walks of kind `linked`.
     """
 
+    generator: Generator
+    walker: Walker
+
     def __init__(self, generator: Generator, linked: Directions | None = None):
         self.generator, self.walker = generator, Walker(generator, linked)
         device = generator.mapping.w_avg.device.type
-        self.sizer = FrameSizer(1 / FRAMES_PER_SECOND.get(device, 60))
+        self.sizer: FrameSizer = FrameSizer(1 / FRAMES_PER_SECOND.get(device, 60))
         self._cache, self._tables, self._ws = RenderCache(_MAX_CACHED_POSITIONS), [], torch.empty(0)
 
     def draw(self, request: FrameRequest, check: Callable[[], None] = lambda: None) -> RenderedFrame:

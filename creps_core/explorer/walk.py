@@ -28,6 +28,9 @@ class Walker:
         linked: directions for walks of kind `linked`.
     """
 
+    generator: Generator
+    linked: Directions | None
+
     def __init__(self, generator: Generator, linked: Directions | None = None):
         self.generator, self.linked = generator, linked
         self._cache = LruCache[Hashable, Any](_CACHED)

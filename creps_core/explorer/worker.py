@@ -10,7 +10,7 @@ from functools import partial
 
 from .session import FrameRequest
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 _DRAFT_SECONDS = 1.0  # that a draft may take before a newer request cancels it
 _MAX_UNACKNOWLEDGED = 2  # frames sent to a page that has not confirmed them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Latents:
             return list(self.labels)
         return [f"seed {seed}" for seed in self.seeds] or [f"#{i}" for i in range(len(self))]
 
-    def derived(self, ws: Tensor, **fields) -> Latents:
+    def derived(self, ws: Tensor, **fields: Any) -> Latents:
         """A copy with other styles of the same generator; seeds, origin, labels and grid are dropped unless given."""
         return dataclasses.replace(
             self, **{"ws": ws, "seeds": [], "origin": None, "labels": [], "grid": None, **fields}

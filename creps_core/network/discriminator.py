@@ -89,9 +89,9 @@ class Convolution(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, size: int, *, down: bool = False, activate: bool = True):
         super().__init__()
-        self.weight = nn.Parameter(initial_normal(out_channels, in_channels, size, size))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if activate else None
-        self.weight_gain = 1 / math.sqrt(in_channels * size * size)
+        self.weight: nn.Parameter = nn.Parameter(initial_normal(out_channels, in_channels, size, size))
+        self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(out_channels)) if activate else None
+        self.weight_gain: float = 1 / math.sqrt(in_channels * size * size)
         self.down = down
         if down:
             self.register_buffer("_fir", torch.outer(_FIR, _FIR).view(1, 1, 4, 4), persistent=False)
@@ -132,9 +132,9 @@ class Block(nn.Module):
         width, out = config.channels(level), config.channels(level // 2)
         if level == config.img_resolution:
             self.fromrgb = Convolution(config.img_channels, width, 1)
-        self.conv0 = Convolution(width, width, 3)
-        self.conv1 = Convolution(width, out, 3, down=True)
-        self.skip = Convolution(width, out, 1, down=True, activate=False)
+        self.conv0: Convolution = Convolution(width, width, 3)
+        self.conv1: Convolution = Convolution(width, out, 3, down=True)
+        self.skip: Convolution = Convolution(width, out, 1, down=True, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The picture (first block) or features [N, C, H, W] -> [N, C', H/2, W/2]."""
@@ -149,10 +149,10 @@ class Epilogue(nn.Module):
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()
         width = config.channels(_LAST_LEVEL)
-        self.group_size = config.mbstd_group_size
-        self.conv = Convolution(width + 1, width, 3)
-        self.fc = FullyConnected(width * _LAST_LEVEL**2, width)
-        self.out = FullyConnected(width, width if config.c_dim else 1)
+        self.group_size: int = config.mbstd_group_size
+        self.conv: Convolution = Convolution(width + 1, width, 3)
+        self.fc: FullyConnected = FullyConnected(width * _LAST_LEVEL**2, width)
+        self.out: FullyConnected = FullyConnected(width, width if config.c_dim else 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[N, C, 4, 4] -> [N, 1] or [N, C], and the features [N, C] that this is read from."""
@@ -173,9 +173,9 @@ class Discriminator(nn.Module):
             setattr(self, f"b{level}", Block(config, level))
         self.b4 = Epilogue(config)
         if config.c_dim:
-            self.mapping = MappingStack(0, config.c_dim, config.channels(_LAST_LEVEL), _MAPPING_LAYERS)
+            self.mapping: MappingStack = MappingStack(0, config.c_dim, config.channels(_LAST_LEVEL), _MAPPING_LAYERS)
         if config.places:  # zero: a trained discriminator begins with the judgement that it has
-            self.place = FullyConnected(WINDOW_CODE, config.channels(_LAST_LEVEL))
+            self.place: FullyConnected = FullyConnected(WINDOW_CODE, config.channels(_LAST_LEVEL))
             nn.init.zeros_(self.place.weight)
 
     def forward(self, images: Tensor, c: Tensor | None = None, place: Tensor | None = None) -> Tensor:

@@ -43,13 +43,15 @@ class LineLayer(NamedTuple):
 class FourierStyle:
     """The styles of the Fourier features; see `FourierInput`."""
 
+    channels: int
+
     def __init__(self, source: FourierInput, device: torch.device):
         self._gain, self.channels = source.affine.weight_gain, source.channels
         self._affine = source.affine.weight.detach().to(device), source.affine.bias.detach().to(device)
         self._scale = rearrange(source.weight.to(device), "1 c 1 rank -> rank c") / math.sqrt(source.channels)
-        self.style = torch.empty_like(self._scale)
+        self.style: Tensor = torch.empty_like(self._scale)
         """[2 * RANK, channels], of the columns, then of the rows."""
-        self.freqs = rearrange(
+        self.freqs: Tensor = rearrange(
             source.freqs.to(device, torch.float64), "1 (wave rank) -> rank wave", rank=RANK
         ).contiguous()
         """[RANK, channels / 2] float64, in turns per unit of position."""
@@ -71,6 +73,9 @@ class LineNetwork:
         device: where to work.
     """
 
+    config: GeneratorConfig
+    device: torch.device
+
     def __init__(
         self,
         layout: SynthesisLayout,
@@ -80,14 +85,14 @@ class LineNetwork:
         device: torch.device,
     ):
         self.config, self.device = config, device
-        self.source = FourierStyle(source, device)
+        self.source: FourierStyle = FourierStyle(source, device)
         outputs = layout.lines[-1].outputs.stop
         self._norms, self._scales_out = (torch.empty(outputs, device=device) for _ in range(2))
         # The gain of the activation commutes with the leaky ReLU: sqrt(2 / n^2) = 1 / sqrt(n^2 / 2).
         self._eps = torch.full((1,), 1e-8 / ACTIVATION_GAIN**2, device=device)
         self._largest = max(slot.layer.weight.numel() for slot in layout.lines)
         scratch = torch.empty(self._largest, device=device)
-        self.layers = [
+        self.layers: list[LineLayer] = [
             LineLayer(
                 slot.layer,
                 slot.layer.weight.detach().to(device),

@@ -34,6 +34,9 @@ class FusedSynthesis:
         device: where to work.
     """
 
+    synthesis: Synthesis
+    device: torch.device
+
     def __init__(self, synthesis: Synthesis, device: torch.device):
         self.synthesis, self.config, self.device = synthesis, synthesis.config, device
         self.lock = threading.RLock()

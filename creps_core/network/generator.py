@@ -30,9 +30,9 @@ class PixelBlockWeights(nn.Module):
 
     def __init__(self, in_features: int, width: int, config: GeneratorConfig):
         super().__init__()
-        self.fc0 = ModulatedLinear(in_features, width, config.w_dim)
-        self.fc1 = ModulatedLinear(width, width, config.w_dim)
-        self.tores = ModulatedLinear(width, config.img_channels, config.w_dim, demodulate=False)
+        self.fc0: ModulatedLinear = ModulatedLinear(in_features, width, config.w_dim)
+        self.fc1: ModulatedLinear = ModulatedLinear(width, width, config.w_dim)
+        self.tores: ModulatedLinear = ModulatedLinear(width, config.img_channels, config.w_dim, demodulate=False)
 
     def modulated(self, w: Tensor) -> PixelBlock:
         """Styles [N, w_dim] -> the block's weights for these latents."""
@@ -52,9 +52,9 @@ class Synthesis(nn.Module):
             setattr(self, f"b{level}", LineBlock(config, level))
         for name in (*config.biline_levels[1:], "last"):
             setattr(self, f"decoder_{name}", _decoder(width))
-        self.decoder_img = FullyConnected(width, config.img_channels)
-        self.block0 = PixelBlockWeights(width, 4 * width, config)
-        self.block1 = PixelBlockWeights(4 * width, 2 * width, config)
+        self.decoder_img: FullyConnected = FullyConnected(width, config.img_channels)
+        self.block0: PixelBlockWeights = PixelBlockWeights(width, 4 * width, config)
+        self.block1: PixelBlockWeights = PixelBlockWeights(4 * width, 2 * width, config)
 
     def line_styles(self, ws: Tensor, dtype: torch.dtype | None = None) -> LineStyles:
         """Apply latents to the column/row network; the result serves any number of `bilines`.
@@ -139,8 +139,8 @@ class Generator(nn.Module):
         self.labels: LabelSet | None = None  # those it was trained with, as far as they are known
         self.aspect: tuple[int, int] = (1, 1)  # width and height of the pictures that its frame stands for
         self.directions: dict[str, Tensor] = {}  # [w_dim] each: ways through w that are known by a name
-        self.mapping = Mapping(config)
-        self.synthesis = Synthesis(config)
+        self.mapping: Mapping = Mapping(config)
+        self.synthesis: Synthesis = Synthesis(config)
 
     def with_training_metadata_of(self, other: Generator) -> Generator:
         """Take over what is known of the pictures that another generator was trained on; returns itself."""

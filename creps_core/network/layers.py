@@ -32,9 +32,9 @@ class FullyConnected(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, lr_multiplier: float = 1, bias_init: float = 0):
         super().__init__()
-        self.weight = nn.Parameter(initial_normal(out_features, in_features, divisor=lr_multiplier))
-        self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
-        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.weight: nn.Parameter = nn.Parameter(initial_normal(out_features, in_features, divisor=lr_multiplier))
+        self.bias: nn.Parameter = nn.Parameter(torch.full((out_features,), float(bias_init)))
+        self.weight_gain: float = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
 
     def scaled(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
@@ -76,9 +76,9 @@ class ModulatedLinear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, w_dim: int, *, demodulate: bool = True):
         super().__init__()
-        self.weight = nn.Parameter(initial_normal(out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(out_features))
-        self.affine = FullyConnected(w_dim, in_features, bias_init=1)
+        self.weight: nn.Parameter = nn.Parameter(initial_normal(out_features, in_features))
+        self.bias: nn.Parameter = nn.Parameter(torch.zeros(out_features))
+        self.affine: FullyConnected = FullyConnected(w_dim, in_features, bias_init=1)
         self.demodulate = demodulate
 
     def modulation(self, w: Tensor) -> Modulation:

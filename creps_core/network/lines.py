@@ -29,8 +29,8 @@ class FourierInput(nn.Module):
     def __init__(self, channels: int, w_dim: int):
         super().__init__()
         self.channels = channels
-        self.weight = nn.Parameter(initial_normal(1, channels, 1, 2 * RANK))
-        self.affine = FullyConnected(w_dim, channels * 2 * RANK, bias_init=1)
+        self.weight: nn.Parameter = nn.Parameter(initial_normal(1, channels, 1, 2 * RANK))
+        self.affine: FullyConnected = FullyConnected(w_dim, channels * 2 * RANK, bias_init=1)
         self.register_buffer("freqs", initial_normal(1, channels // 2 * RANK, gain=BANDWIDTH))
 
     def features(self, positions: Tensor, like: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class LineBlock(nn.Module):
             self.input = FourierInput(width, config.w_dim)
         else:
             self.fc0 = ModulatedLinear(config.channels(level // 2), width, config.w_dim)
-        self.fc1 = ModulatedLinear(width, width, config.w_dim)
+        self.fc1: ModulatedLinear = ModulatedLinear(width, width, config.w_dim)
         if level in config.biline_levels:
             self.tores = ModulatedLinear(width, config.biline_channels, config.w_dim, demodulate=False)
 

@@ -18,11 +18,15 @@ MAX_PSI = 1000
 class MappingStack(nn.Module):
     """z, labels c, or both -> w: a stack of fully connected layers. The discriminator has one for its labels."""
 
+    z_dim: int
+    c_dim: int
+    num_layers: int
+
     def __init__(self, z_dim: int, c_dim: int, w_dim: int, num_layers: int):
         super().__init__()
         self.z_dim, self.c_dim, self.num_layers = z_dim, c_dim, num_layers
         if c_dim:
-            self.embed = FullyConnected(c_dim, w_dim)
+            self.embed: FullyConnected = FullyConnected(c_dim, w_dim)
         width = z_dim + (w_dim if c_dim else 0)
         for i in range(num_layers):
             setattr(self, f"fc{i}", FullyConnected(width, w_dim, lr_multiplier=_LR_MULTIPLIER))
@@ -64,7 +68,7 @@ class Mapping(MappingStack):
 
     def __init__(self, config: GeneratorConfig):
         super().__init__(config.z_dim, config.c_dim, config.w_dim, config.mapping_layers)
-        self.num_ws = config.num_ws
+        self.num_ws: int = config.num_ws
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
     def forward(

@@ -39,6 +39,8 @@ class _ScaleConstants(NamedTuple):
 class Styles:
     """The modulated layers of a synthesis; `apply` gives them the styles of latents."""
 
+    synthesis: Synthesis
+
     def __init__(self, synthesis: Synthesis):
         self.synthesis = synthesis
         self._layout = layout_of(synthesis)

@@ -120,8 +120,8 @@ class DeviceRenderer:
 
     def __init__(self, generator: Generator, engine: RenderEngine):
         self.engine = engine
-        self.synthesis = FusedSynthesis(generator.synthesis, generator.mapping.w_avg.device)
-        self.graphs = PictureGraphs()
+        self.synthesis: FusedSynthesis = FusedSynthesis(generator.synthesis, generator.mapping.w_avg.device)
+        self.graphs: PictureGraphs = PictureGraphs()
         self._stages: dict[tuple[str, torch.dtype], ResidentStage] = {}
         self._probe: PrecisionProbe | None = None
 
@@ -170,6 +170,14 @@ class DeviceImageRenderer:
         line_work: the work of a position on a line, in pixels.
     """
 
+    renderer: DeviceRenderer
+    synthesis: FusedSynthesis
+    spec: ImageSpec
+    precision: Precision
+    line_work: int
+    y: Tensor
+    x: Tensor
+
     def __init__(
         self,
         renderer: DeviceRenderer,
@@ -183,12 +191,12 @@ class DeviceImageRenderer:
         self.renderer, self.synthesis, self.spec, self.precision = renderer, renderer.synthesis, spec, precision
         self.advance, self.line_work = advance, line_work
         device = self.synthesis.device
-        self.stage = renderer.stage(spec.backend, precision.pixels)
-        self.ws = ws.to(device, torch.float32)
+        self.stage: ResidentStage = renderer.stage(spec.backend, precision.pixels)
+        self.ws: Tensor = ws.to(device, torch.float32)
         self.y, self.x = (positions.to(device) for positions in spec.positions())
         self.transfer = transfer
         transfer.overflow.dtype = precision.pixels
-        self.queue = _LaunchQueue(device)
+        self.queue: _LaunchQueue = _LaunchQueue(device)
 
     @torch.no_grad()
     def bands(
@@ -298,6 +306,8 @@ class DeviceImageRenderer:
 
 class _LaunchQueue:
     """Keeps the queue of launches short, so that a cancelled image ends soon and progress is true."""
+
+    device: torch.device
 
     _LENGTH = 2
 

@@ -31,20 +31,30 @@ class ImageWriter(ABC):
         text: stored in the file.
     """
 
+    file: FileIO
+    text: dict[str, str]
+    height: int
+    width: int
+    channels: int
+    rows: int
+    size: int
+
     def __init__(
         self, file: FileIO, height: int, width: int, channels: int, bits: int = 8, text: Mapping[str, str] | None = None
     ):
         self.file, self.text = file, dict(text or {})
         self.height, self.width, self.channels = height, width, channels
-        self.dtype = np.dtype(f"u{bits // 8}")
+        self.dtype: np.dtype = np.dtype(f"u{bits // 8}")
         self.rows = 0
         self.size = 0
         """Bytes of the file that `rows` rows take."""
         self.parts: list[list[int]] = []
         """[end, CRC-32] of what `begin` and each block wrote, by which a later process checks that it is intact."""
         self._crc = 0
-        self.finish_work = 0.0  # approximate work of `finish` as a share of the work of rendering
-        self.pool = ThreadPoolExecutor(max(1, torch.get_num_threads()), "creps-write")  # zlib releases the GIL
+        self.finish_work: float = 0.0  # approximate work of `finish` as a share of the work of rendering
+        self.pool: ThreadPoolExecutor = ThreadPoolExecutor(
+            max(1, torch.get_num_threads()), "creps-write"
+        )  # zlib releases the GIL
 
     @classmethod  # noqa: B027
     def require(cls) -> None:

@@ -186,13 +186,16 @@ def _write_image(
 class AreaPreview:
     """Area means of an image while its rows are rendered; NaN where there are none yet."""
 
+    shape: tuple[int, int]
+    factor: int
+
     def __init__(self, height: int, width: int, channels: int, side: int = PREVIEW_SIDE):
         self.shape, self.factor = (height, width), math.ceil(max(height, width) / side)
         self.rows = 0
         self.size = 0
         """Of the file, in bytes."""
         sides = math.ceil(height / self.factor), math.ceil(width / self.factor)
-        self.image = torch.full((*sides, channels), torch.nan)
+        self.image: Tensor = torch.full((*sides, channels), torch.nan)
         """[h, w, C] float32 in -1..1."""
 
     def add(self, block: np.ndarray) -> None:
@@ -213,7 +216,7 @@ class AreaPreview:
 
     def clear(self) -> None:
         """Start again at the first row."""
-        self.rows = 0
+        self.rows: int = 0
         self.image.fill_(torch.nan)
 
 

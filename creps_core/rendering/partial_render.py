@@ -25,7 +25,7 @@ from ...common.errors import printable
 from ...common.files import PARTIAL, open_file, publish, read_json, write_json
 from ...common.locks import lock_file
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 JOURNAL = ".journal"
 _PREFIX = ".creps-"
@@ -114,9 +114,18 @@ class ResumableFile:
         OSError: no file can be created.
     """
 
+    target: Path
+    job: Any
+    picture: str
+    rows: Any
+    size: Any
+    file: FileIO
+    partial: Path
+    journal: Path
+
     def __init__(self, target: Path, job: dict[str, Any], picture: str, resume: bool, remove_others: bool = False):
         self.target, self.job, self.picture = target, json.loads(json.dumps(job)), picture
-        self.token = hashlib.sha256(json.dumps(self.job, sort_keys=True).encode()).hexdigest()[:12]
+        self.token: str = hashlib.sha256(json.dumps(self.job, sort_keys=True).encode()).hexdigest()[:12]
         self.rows = self.size = 0
         self.parts: list[list[int]] = []
         self.state: dict[str, Any] | None = None
@@ -133,7 +142,9 @@ class ResumableFile:
         else:
             self.restart()
         found = find_partial_renders(target.parent)
-        self.others = [other for other in found if other.partial != self.partial and not other.in_use]
+        self.others: list[PartialRender] = [
+            other for other in found if other.partial != self.partial and not other.in_use
+        ]
         if remove_others:
             remove_partial_renders(target.parent, keep=self.partial)
             return

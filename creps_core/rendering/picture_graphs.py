@@ -17,7 +17,7 @@ from torch import Tensor
 from ...common.cache import LruCache
 from ...kernels import Graph
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 MAX_GRAPHS = 4
 """Graphs kept for a generator: each holds the memory of one image in progress."""

@@ -20,8 +20,8 @@ class PngWriter(ImageWriter):
     writing can resume after any of them with nothing but the running checksum.
     """
 
-    checksum = 1
-    first = 0
+    checksum: int = 1
+    first: int = 0
     """Offset of the first chunk of pixels."""
 
     def begin(self) -> None:

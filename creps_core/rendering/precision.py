@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..network import Generator
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 GOOD_ENOUGH = 0.995
 """Share of 8-bit values that a faster precision must give within 1 of float32's."""

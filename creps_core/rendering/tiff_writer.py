@@ -25,12 +25,14 @@ class TiffWriter(ImageWriter):
     sizes. The pyramid is made at the end from the tiles in the file.
     """
 
+    first: int
+
     def __init__(
         self, file: FileIO, height: int, width: int, channels: int, bits: int = 8, text: Mapping[str, str] | None = None
     ):
         super().__init__(file, height, width, channels, bits, text)
-        self.finish_work = 0.04 if max(height, width) > BLOCK else 0.0
-        self.stored = self.dtype.newbyteorder("<")
+        self.finish_work: float = 0.04 if max(height, width) > BLOCK else 0.0
+        self.stored: np.dtype = self.dtype.newbyteorder("<")
         self.first = 0  # offset of the first tile
         self.sizes: list[int] = []  # of the tiles of the full image, in bytes
 

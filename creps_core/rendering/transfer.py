@@ -16,9 +16,12 @@ class Transfer:
         depth: number of copies under way, through pinned memory; 0 waits for each.
     """
 
+    device: torch.device
+    depth: int
+
     def __init__(self, device: torch.device, depth: int = 0):
         self.device, self.depth = device, depth
-        self.overflow = OverflowFlag(device)
+        self.overflow: OverflowFlag = OverflowFlag(device)
         """Set by the renderer of the images."""
         self._under_way: list[tuple[torch.cuda.Event, Tensor, Tensor]] = []
         self._pinned: list[Tensor] = []

@@ -39,7 +39,7 @@ from .render import LineEvaluator
 from .spec import QUALITIES, ImageSpec, check_ws
 from .window import Window
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 MOST_NODES = 8192
 """Largest number of intervals of a table on the longer axis: 59 MB per axis for a 512 model."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...common.command import Command
 from ...common.devices import device_of
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

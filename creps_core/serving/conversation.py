@@ -17,7 +17,7 @@ from .host import Host
 from .protocol import PROTOCOL, describe_generator, pack_frame, read_request
 from .saving import ImageSaver
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 MAX_MESSAGE = 1 << 16
 """Bytes of a message from the page; a scene with the maximum number of keyframes takes half of it."""

@@ -141,7 +141,7 @@ class Augment(nn.Module):
         super().__init__()
         if unknown := sorted(set(operations) - set(OPERATIONS)):
             raise ValueError(f"operations must be among {', '.join(OPERATIONS)}; not {', '.join(unknown)}")
-        self.operations = tuple(name for name in OPERATIONS if name in operations)
+        self.operations: tuple[str, ...] = tuple(name for name in OPERATIONS if name in operations)
         self.register_buffer("p", torch.zeros(()))
         self.register_buffer("_taps", torch.tensor(_SYM6), persistent=False)
 
@@ -356,6 +356,10 @@ class AdaptiveProbability(nn.Module):
     Every `interval` steps the probability moves up or down by a step that would lead from 0 to 1 in `kimg` thousand
     images. Nothing waits for a device.
     """
+
+    target: float
+    kimg: float
+    interval: int
 
     signs: Tensor
     """Sum and count of the signs since the last change."""

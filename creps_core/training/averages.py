@@ -50,9 +50,12 @@ class Averages:
         since: images shown before they began.
     """
 
+    widths: tuple[float, ...]
+    since: int
+
     def __init__(self, generator: Generator, since: int, widths: Sequence[float] = WIDTHS):
         self.widths, self.since = tuple(widths), since
-        self.networks = [copy.deepcopy(generator).requires_grad_(False).eval() for _ in widths]
+        self.networks: list[Generator] = [copy.deepcopy(generator).requires_grad_(False).eval() for _ in widths]
 
     @torch.no_grad()
     def update(self, current: Generator, before: int, after: int) -> None:

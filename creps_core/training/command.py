@@ -32,7 +32,7 @@ from .snapshot_metrics import SnapshotMetrics
 from .start import StartNetworks, load_networks, networks_of
 from .status import Status
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 _MOST = 10**15  # of images, and of bytes
 _LOG_SECONDS = 10  # from one line of progress to the next

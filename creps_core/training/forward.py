@@ -20,6 +20,11 @@ class ForwardPasses:
         tile_sizes: how much of the synthesis is computed at a time.
     """
 
+    augment: Augment
+    samples: int
+    autocast: torch.dtype | None
+    tile_sizes: TileSizes
+
     def __init__(
         self,
         generator: Generator,

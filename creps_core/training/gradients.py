@@ -42,6 +42,9 @@ class NetworkOptimizer:
         skips: counts the steps skipped.
     """
 
+    parameters: dict[str, nn.Parameter]
+    non_finite: str
+
     def __init__(
         self, parameters: dict[str, nn.Parameter], lr: float, interval: int, non_finite: str, device: torch.device
     ):
@@ -56,7 +59,7 @@ class NetworkOptimizer:
         """
         self.parameters, self.non_finite = parameters, non_finite
         self.adam = make_adam(parameters, lr, interval)
-        self.skips = SkipCounter(device)
+        self.skips: SkipCounter = SkipCounter(device)
 
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """Take a step with these gradients, in the order of the parameters. Whether to skip it, the device decides."""

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from ...common.errors import TrainingError
 from ...common.locks import lock_file
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 LOCK_FILE = ".lock"
 
@@ -26,7 +26,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path):
-        self.path = folder / LOCK_FILE
+        self.path: Path = folder / LOCK_FILE
         self._file: BinaryIO | None = None
         self._depth = 0
         self._made_folder = False

@@ -23,7 +23,7 @@ from .status import RunClock, Status
 from .trainer import Trainer
 from .writer import RunWriter
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 DATASET_SHARE = 1 / 8  # of a GPU's free memory, for images to cut windows from
 _MOST_LABELS = 1 << 21  # numbers, of labels that are vectors, in a checkpoint

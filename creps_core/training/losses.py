@@ -47,6 +47,10 @@ def make_phases(
 class MainLosses:
     """The adversarial losses of both networks."""
 
+    passes: ForwardPasses
+    adversarial: AdversarialLoss
+    ada: AdaptiveProbability
+
     def __init__(self, passes: ForwardPasses, adversarial: AdversarialLoss, ada: AdaptiveProbability):
         self.passes, self.adversarial, self.ada = passes, adversarial, ada
 
@@ -77,6 +81,10 @@ class MainLosses:
 class GradientPenalty:
     """R1: the squared gradient of the discriminator at real images; R2: at generated ones too, where there are any."""
 
+    passes: ForwardPasses
+    gamma: float
+    interval: int
+
     def __init__(self, passes: ForwardPasses, gamma: float, interval: int):
         self.passes, self.gamma, self.interval = passes, gamma, interval
 
@@ -106,10 +114,15 @@ class PathLength:
         mean: scalar, the running mean of the lengths.
     """
 
+    passes: ForwardPasses
+    process: Process
+    decay: float
+    scale: tuple[float, int]
+
     def __init__(self, passes: ForwardPasses, recipe: Recipe, process: Process, device: torch.device):
         self.passes, self.process = passes, process
         self.decay, self.scale = recipe.pl_decay, (recipe.pl_weight, recipe.pl_interval)
-        self.mean = torch.zeros([], device=device)
+        self.mean: Tensor = torch.zeros([], device=device)
 
     def loss(self, rows: Tensors) -> PhaseLoss:
         """`Greg`.

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...kernels import CudaGraph, Graph, static_shapes
 from .phases import Tensors
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 _T = TypeVar("_T")
 WARM_UP = 2  # eager runs of a phase before its capture, in which libraries and optimisers allocate what they need
@@ -35,6 +35,8 @@ class PhaseGraphs:
     A phase is a function of tensors that changes nothing on the host, see `kernels.graphs`. A phase that cannot be
     captured runs eagerly, and so does everything after it; the reason is logged, and kept in `refused`.
     """
+
+    refused: str
 
     def __init__(self, make_graph: Callable[[], Graph] | None, refused: str = ""):
         self._make_graph, self.refused = make_graph, refused

@@ -20,7 +20,7 @@ from .run import Run
 from .snapshots import load_state
 from .trainer import Trainer
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 
 def resume_run(

@@ -59,7 +59,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
-        self.lock = FolderLock(self.folder)
+        self.lock: FolderLock = FolderLock(self.folder)
         self.check()
 
     def check(self) -> None:

@@ -52,6 +52,8 @@ def training_grid(dataset: ImageDataset) -> np.ndarray:
 class SampleHistory:
     """A sheet of the same seeds with a row per update, the oldest on top. When it is full, every second row is kept."""
 
+    side: int
+
     def __init__(self, side: int, clock: Callable[[], float] = time.monotonic):
         """Begin with an empty sheet.
 

@@ -46,7 +46,7 @@ class RunClock:
     """Measures the rate of a run over the last half minute."""
 
     def __init__(self, num_images: int):
-        self.start = time.monotonic()
+        self.start: float = time.monotonic()
         self._marks = [(self.start, num_images)]
 
     def status(self, trainer: Trainer, stats: dict[str, float]) -> Status:

@@ -35,6 +35,13 @@ class StepInputs:
             zeros.
     """
 
+    recipe: Recipe
+    process: Process
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    augment: Augment
+    graphs: PhaseGraphs
+
     def __init__(
         self,
         recipe: Recipe,
@@ -56,7 +63,7 @@ class StepInputs:
         self.recipe, self.process = recipe, process
         self.generator, self.discriminator = generator, discriminator
         self.augment, self.graphs = augment, graphs
-        self.device = augment.p.device
+        self.device: torch.device = augment.p.device
         self.labels: Tensor | None = None
         self._rng = torch.Generator(self.device)
         self._shared: tuple[list[float], Tensor, Tensor] | None = None  # the last box shared by a batch, its y and x

@@ -59,6 +59,10 @@ class Trainer:
         graphs: runs the phases, as graphs where the device supports them.
     """
 
+    device: torch.device
+    steps: int
+    num_images: int
+
     def __init__(
         self,
         generator: Generator,
@@ -83,21 +87,23 @@ class Trainer:
         Raises:
             TrainingError: networks or recipe do not fit each other.
         """
-        self.process = process or Process()
+        self.process: Process = process or Process()
         _check_fit(generator, discriminator, recipe, self.process)
         self.recipe, self.device = recipe, torch.device(device)
-        self.G = _trainable(generator, self.device)
-        self.D = _trainable(discriminator, self.device)
+        self.G: Generator = _trainable(generator, self.device)
+        self.D: Discriminator = _trainable(discriminator, self.device)
         if self.device.type in ("cpu", "cuda"):
             self.D.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.G_ema = _trainable(generator_ema or generator, self.device).eval()
-        self.augment = Augment().to(self.device)
+        self.G_ema: Generator = _trainable(generator_ema or generator, self.device).eval()
+        self.augment: Augment = Augment().to(self.device)
         self.augment.p.fill_(recipe.augment_p if recipe.augment != "none" else 0.0)
-        self.ada = AdaptiveProbability(recipe.ada_target, recipe.ada_images / 1000, recipe.ada_interval).to(self.device)
+        self.ada: AdaptiveProbability = AdaptiveProbability(
+            recipe.ada_target, recipe.ada_images / 1000, recipe.ada_interval
+        ).to(self.device)
         self.averages: Averages | None = None
         self.steps = self.num_images = 0
         self._skipped_before = 0  # by the trainers before this one
-        self.passes = ForwardPasses(
+        self.passes: ForwardPasses = ForwardPasses(
             self.G,
             self.D,
             self.augment,
@@ -105,11 +111,13 @@ class Trainer:
             autocast=_autocast_dtype(recipe.precision, self.device),
             tile_sizes=tile_sizes_for(self.device, self.G.config),
         )
-        self.path_length = PathLength(self.passes, recipe, self.process, self.device)
-        self.phases = make_phases(recipe, self.passes, self.ada, self.path_length)
-        self.optimizers = self._make_optimizers()
-        self.graphs = PhaseGraphs(graphs_for(self.device) if make_graph is True else make_graph or None)
-        self.inputs = StepInputs(recipe, self.G.config, self.D.config, self.augment, self.graphs, self.process)
+        self.path_length: PathLength = PathLength(self.passes, recipe, self.process, self.device)
+        self.phases: dict[str, Phase] = make_phases(recipe, self.passes, self.ada, self.path_length)
+        self.optimizers: dict[str, NetworkOptimizer] = self._make_optimizers()
+        self.graphs: PhaseGraphs = PhaseGraphs(graphs_for(self.device) if make_graph is True else make_graph or None)
+        self.inputs: StepInputs = StepInputs(
+            recipe, self.G.config, self.D.config, self.augment, self.graphs, self.process
+        )
 
     def _make_optimizers(self) -> dict[str, NetworkOptimizer]:
         recipe = self.recipe
@@ -137,7 +145,7 @@ class Trainer:
         """
         batch, half = self.recipe.batch // self.process.world, self.passes.autocast is not None
         size = micro_batch_for(self.G.config, self.D.config, batch, memory, self.device, half)
-        self.recipe = dataclasses.replace(self.recipe, micro_batch=size)
+        self.recipe: Recipe = dataclasses.replace(self.recipe, micro_batch=size)
         self.passes.tile_sizes = tile_sizes_for(self.device, self.G.config, memory)
 
     @property

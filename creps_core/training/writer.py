@@ -23,7 +23,7 @@ from .stats import StatsLog, TickMeans, forget_stats_after, read_stats
 from .status import RunClock
 from .trainer import Trainer
 
-log = logging.getLogger("CREPS")
+log: logging.Logger = logging.getLogger("CREPS")
 
 GUESSING_TICKS = 5  # in a row, after which a discriminator that only guesses is reported
 _GUESSING_LOSS = 2 * math.log(2)  # loss/D of logits 0
@@ -37,6 +37,10 @@ class RunWriter:
         means: of the last tick, by name; {} before the first.
         saved: `num_images` of the last snapshot.
     """
+
+    run: Run
+    trainer: Trainer
+    clock: RunClock
 
     def __init__(self, run: Run, trainer: Trainer, dataset: ImageDataset, clock: RunClock):
         """Prepare the folder: remove leftovers, and write the description and the sheet of training images.
@@ -109,7 +113,7 @@ class RunWriter:
         run, trainer = self.run, self.trainer
         with run.writing():
             save_snapshot(trainer, run.snapshot_path(trainer.num_images), run.info)
-            self.saved = trainer.num_images
+            self.saved: int = trainer.num_images
             if not run.publishes_best or not run.generator_file.exists():
                 self._publish()
         sheet = sample_grid(trainer.G_ema, trainer.D.config.img_resolution)
