@@ -18,9 +18,7 @@ from paths import ROOT
 def test_the_public_surface_is_typed(tmp_path: Path):
     if importlib.util.find_spec("pyright") is None:
         pytest.skip("pyright is missing: pip install -e '.[test]'")
-    (tmp_path / "comfyui_creps").symlink_to(
-        ROOT, target_is_directory=True
-    )  # pyright runs no import hooks
+    (tmp_path / "comfyui_creps").symlink_to(ROOT, target_is_directory=True)  # pyright runs no import hooks
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson"]
     command += ["--verifytypes", "comfyui_creps.creps_core", "--ignoreexternal"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
