@@ -18,7 +18,7 @@ from torch import Tensor
 from ..common.files import path_of
 from ..creps_core.checkpoints import fingerprint
 from ..creps_core.data import ImageDataset, from_images, open_dataset
-from ..creps_core.training import RunRequest, Terms, fine_tuning_recipe, networks_of
+from ..creps_core.training import FINE_TUNING, RunRequest, Terms, networks_of
 from .sockets import Model
 
 RUNS_FOLDER = "creps_runs"
@@ -82,7 +82,7 @@ def training_request(model: Model, inputs: TrainInputs) -> RunRequest:
             "seed": asked.seed,
             **({"r1_gamma": asked.r1_gamma} if asked.r1_gamma else {}),
         },
-        computed=fine_tuning_recipe(asked.batch, asked.pictures),
+        computed=dict(FINE_TUNING),
         data={
             "mirror": asked.mirror,
             "max_side": 4 * (asked.resolution or config.img_resolution),

@@ -12,7 +12,7 @@ from .parallel import Process, join, leave
 from .patches import random_box
 from .phase_graphs import WARM_UP
 from .phases import PHASES, Phase, PhaseLoss, run_phase
-from .recipe import AUGMENTS, Recipe, fine_tuning_recipe, r1_gamma_for
+from .recipe import AUGMENTS, FINE_TUNING, Recipe, average_for, r1_gamma_for
 from .request import RunRequest, Terms, finished_note
 from .run import Run
 from .sheets import SampleHistory, sample_grid
@@ -27,6 +27,7 @@ from .trainer import Trainer
 
 __all__ = [
     "AUGMENTS",
+    "FINE_TUNING",
     "PHASES",
     "TRAIN_COMMAND",
     "WARM_UP",
@@ -46,9 +47,9 @@ __all__ = [
     "Terms",
     "TileSizes",
     "Trainer",
+    "average_for",
     "discriminator_config_for",
     "discriminator_for",
-    "fine_tuning_recipe",
     "finished_note",
     "join",
     "leave",

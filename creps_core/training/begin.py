@@ -14,7 +14,7 @@ from ..network import DiscriminatorConfig, GeneratorConfig
 from .identity import NEW, Identity
 from .memory import check_memory
 from .parallel import Process
-from .recipe import Recipe, r1_gamma_for
+from .recipe import Recipe, average_for, r1_gamma_for
 from .request import RunRequest, suggest_name
 from .resume import open_dataset_of, resume_run
 from .run import Run
@@ -69,7 +69,8 @@ def _begin(run: Run, request: RunRequest, device: torch.device | str, process: P
     if not request.source:
         raise ValueError(f"a new run needs pictures to learn from: give {request.terms.data}")
     seed = request.recipe.get("seed", 0)
-    recipe = Recipe(**{"r1_gamma": r1_gamma_for(resolution), **request.computed, **request.recipe})
+    given = {"r1_gamma": r1_gamma_for(resolution), **request.computed, **request.recipe}
+    recipe = Recipe(**{**average_for(given.get("batch", Recipe.batch)), **given})
     channels = request.shape.get("channels") or (start.G.config.img_channels if start else 3)
     shape = start.G.config if start else _new_config(request, resolution, channels, 0)
     smallest = dataclasses.replace(recipe, micro_batch=1) if request.memory else recipe

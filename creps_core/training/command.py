@@ -116,7 +116,7 @@ def _add_recipe_arguments(g: argparse._ArgumentGroup) -> None:
     g.add_argument("--g-lr", type=float, help="learning rate of the generator; default 0.002")
     g.add_argument("--d-lr", type=float, help="learning rate of the discriminator; default 0.002")
     g.add_argument("--path-length", type=float, dest="pl_weight", metavar="WEIGHT", help="default 2")
-    g.add_argument("--ema-images", type=float, help="half-life of the average; default batch * 10000 / 32")
+    g.add_argument("--ema-images", type=float, help="longest half-life of the average; default batch * 10000 / 32")
     g.add_argument("--augment", choices=("ada", "fixed", "none"), help="default ada")
     g.add_argument("--augment-p", type=float, help="probability at the start; default 0")
     g.add_argument("--ada-target", type=float, help="default 0.6")

@@ -18,7 +18,7 @@ _LARGEST_BATCH = 1 << 20
 _MOST_SAMPLES = 4
 
 
-FINE_TUNING = {"ema_rampup": 0.0, "ada_images": 100_000.0}
+FINE_TUNING = {"ada_images": 100_000.0}
 """Fields of a recipe that starts from a trained generator, whatever its length."""
 
 
@@ -38,7 +38,8 @@ class Recipe:
     pl_batch_shrink: int = 2
     pl_decay: float = 0.01
     ema_images: float = 0.0  # half-life of the moving average in images; 0: batch * 10,000 / 32
-    ema_rampup: float = 0.05  # half-life at most this share of num_images; 0: no ramp-up (fine-tuning)
+    ema_rampup: float = 0.05  # half-life at most this share of num_images; 0: no ramp-up
+    ema_least: float = 0.0  # with a ramp-up: half-life at least, in images; see `average_for`
     augment: str = "ada"  # ada: adapted to the discriminator's overfitting; fixed: `augment_p`; none
     augment_p: float = 0.0  # probability at the start
     ada_target: float = 0.6
@@ -84,7 +85,9 @@ class Recipe:
     def half_life(self, num_images: int) -> float:
         """Half-life of the moving average, in images, after `num_images`."""
         half_life = self.ema_images or self.batch * 10_000 / 32
-        return min(half_life, num_images * self.ema_rampup) if self.ema_rampup else half_life
+        if not self.ema_rampup:
+            return half_life
+        return min(half_life, max(num_images * self.ema_rampup, self.ema_least))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary, as stored in a snapshot."""
@@ -106,6 +109,11 @@ def r1_gamma_for(resolution: int) -> float:
     return 0.5 * (resolution / 128) ** 2
 
 
-def fine_tuning_recipe(batch: int, total: int) -> dict[str, float]:
-    """Fields of a recipe for fine-tuning `total` images: a short average without ramp-up, and fast augmentation."""
-    return {**FINE_TUNING, "ema_images": max(10.0 * batch, min(batch * 10_000 / 32, 0.05 * total))}
+def average_for(batch: int) -> dict[str, float]:
+    """Fields of `Recipe`: how the published average follows the generator, in new runs and in fine-tuning.
+
+    Its half-life is a tenth of the images shown so far, so it is about the average of power 6 (a width of 0.1 in
+    `averages`): once a run is twice as long, what it had learnt before keeps a weight of 1 %. The least half-life, ten
+    steps, keeps the average from following the first, noisy steps of a fine-tuning.
+    """
+    return {"ema_rampup": 0.1, "ema_least": 10.0 * batch}

@@ -148,7 +148,8 @@ def test_options_that_are_not_given_keep_the_values_of_the_run(tmp_path: Path, d
     begin = ["--data", str(data), "--start", str(start / "generator.safetensors"), *QUICK, *options]
     assert main([*command, *begin]) == 0
     recipe = described(tuned)["recipe"]
-    assert (recipe["ema_rampup"], recipe["ada_images"]) == (0, 100_000)
+    assert (recipe["ema_rampup"], recipe["ema_least"]) == (0.1, 10 * recipe["batch"])
+    assert recipe["ada_images"] == 100_000
     assert main([*command[:-1], "12", "--device", "cpu"]) == 0
     assert described(tuned)["recipe"] == {**recipe, "total": 12}
     assert described(tuned)["data"]["mirror"] is True

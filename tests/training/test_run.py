@@ -271,7 +271,7 @@ def test_the_command_trains_resumes_and_fine_tunes(folder: Path, tmp_path: Path,
     start = ["--start", str(out / "generator.safetensors")]
     assert main(["train", "--data", str(folder), "--out", str(tuned), *start, *SMALL, "--images", "4"]) == 0
     assert load_generator(tuned / "generator.safetensors").config.img_resolution == 16
-    assert json.loads((tuned / "run.json").read_text())["recipe"]["ema_rampup"] == 0
+    assert json.loads((tuned / "run.json").read_text())["recipe"]["ema_rampup"] == 0.1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from comfyui_creps.common.errors import TrainingError
 from comfyui_creps.creps_core.network import Discriminator, DiscriminatorConfig
 from comfyui_creps.creps_core.network import discriminator as discriminator_module
-from comfyui_creps.creps_core.training import PHASES, Recipe, Trainer, r1_gamma_for
+from comfyui_creps.creps_core.training import PHASES, Recipe, Trainer, average_for, r1_gamma_for
 from comfyui_creps.creps_core.training.gradients import clean_gradients
 from comfyui_creps.creps_core.training.trainer import NON_FINITE_LIMIT
 from fake_graph import FakeGraph
@@ -116,6 +117,19 @@ def test_the_average_follows_with_its_half_life():
     assert Recipe(ema_images=5000).half_life(1000) == 50
     assert Recipe(batch=32).half_life(10**9) == 10_000
     assert Recipe(batch=32, ema_rampup=0.0).half_life(0) == 10_000
+
+
+def test_the_published_average_leaves_its_start_within_a_thousand_pictures():
+    recipe = Recipe(batch=16, **average_for(16))
+    assert recipe.half_life(0) == recipe.half_life(1600) == 160
+    assert recipe.half_life(20_000) == 2000
+    assert recipe.half_life(10**9) == 5000
+    kept = [
+        math.prod(0.5 ** (16 / recipe.half_life(shown)) for shown in range(0, end, 16)) for end in (1088, 2000, 4000)
+    ]
+    assert kept[0] < 0.01
+    # Later it is the average of a power: what had been learnt by half of the training keeps 1 %.
+    assert kept[2] / kept[1] == pytest.approx(0.5 ** (math.log(2) / 0.1), rel=0.05)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_many_end_the_run():
