@@ -14,7 +14,7 @@ from dataclasses import replace
 import package  # noqa: F401
 import torch
 from comfyui_creps.creps_core.bench.training import BenchCase
-from comfyui_creps.creps_core.network import FOLDS_ON, Discriminator, Generator
+from comfyui_creps.creps_core.network import FOLDED_SMOOTHING, Discriminator, Generator
 from comfyui_creps.creps_core.training import PHASES, TileSizes, Trainer, discriminator_config_for, run_phase
 from comfyui_creps.kernels import static_shapes
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -79,9 +79,9 @@ def live_bytes(case: BenchCase, sizes: TileSizes) -> dict[str, int]:
 
 @contextmanager
 def _as_on_a_gpu() -> Iterator[None]:
-    FOLDS_ON.add("cpu")
+    FOLDED_SMOOTHING.add("cpu")
     try:
         with static_shapes():
             yield
     finally:
-        FOLDS_ON.discard("cpu")
+        FOLDED_SMOOTHING.discard("cpu")

@@ -19,7 +19,7 @@ from .backend import Backend, OverflowFlag, PreparedStage, ResidentStage
 from .fused import TritonBackend, missing_triton
 from .graphs import CudaGraph, Graph, may_read_values, static_shapes
 from .image import Tile, axis_order, empty_like_image, mean_of_samples, split_tiles, store_image
-from .onednn import OneDnnBackend, fused_linear
+from .onednn import OneDnnBackend, fused_bfloat16_missing, fused_linear
 from .points import (
     SINGLE_THREAD_ELEMENTS,
     TablePositions,
@@ -71,6 +71,7 @@ __all__ = [
     "entangle_at",
     "entangle_recomputed",
     "explain",
+    "fused_bfloat16_missing",
     "fused_linear",
     "leaky_relu",
     "line_table",

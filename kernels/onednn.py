@@ -70,11 +70,11 @@ def _unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"it is for the CPU, not for {device.type}"
     if dtype != torch.bfloat16:
         return f"it computes in bfloat16, not in {str(dtype).removeprefix('torch.')}"
-    return _missing()
+    return fused_bfloat16_missing()
 
 
 @functools.cache
-def _missing() -> str | None:
+def fused_bfloat16_missing() -> str | None:
     """What this machine or this torch lacks, or None; found by a trial call, since the operation is not public."""
     try:
         if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):

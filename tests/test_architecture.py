@@ -10,6 +10,7 @@ from pathlib import Path
 import comfyui_creps.creps_core
 import pytest
 import tomllib
+from comfyui_creps.kernels import BACKENDS
 from paths import ROOT
 
 LAYERS = ("common", "kernels", "creps_core", "nodes")  # each may import itself and those before it
@@ -29,6 +30,8 @@ FLOORS: dict[str, set[str]] = {
     "commands": {"kernels", "network", "checkpoints", "rendering", "latents", "training"},
 }
 """Below all of them lie `common` and `kernels`; above lies `cli.py`."""
+IMPORTED_BY_MODULE = {"creps_core.serving"}
+"""Folders without a front: `serving` needs aiohttp, which may be missing where its command is listed."""
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution"}
 SOURCES = [ROOT / "__init__.py", *(path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py")))]
 
@@ -61,6 +64,50 @@ def test_imports_point_downwards(path: Path):
         assert name.split(".")[0] not in {"nodes", "kernels", "creps_core", "common", "comfyui_creps"}, (
             f"{name} is not relative"
         )
+
+
+def folder_of(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The folder that a module belongs to, whose `__init__` others import: `kernels`, `creps_core.network`..."""
+    inner = parts[0] == "creps_core" and len(parts) > 1 and (ROOT / "creps_core" / parts[1]).is_dir()
+    return parts[: 1 + inner]
+
+
+def exported(folder: tuple[str, ...]) -> set[str]:
+    """`__all__` of a folder."""
+    tree = ast.parse(ROOT.joinpath(*folder, "__init__.py").read_text())
+    lists = (node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node))
+    return {name for found in lists for name in ast.literal_eval(found)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_folders_are_imported_through_their_init(path: Path):
+    """`kernels` and the folders of the core show what others use. A function may have the name of its module."""
+    package = path.relative_to(ROOT).parent.parts
+    own = folder_of(package) if package else ()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        base = (*package[: len(package) - (node.level - 1)], *(node.module or "").split("."))
+        for alias in node.names:
+            name = tuple(part for part in (*base, alias.name) if part)
+            folder = folder_of(name)
+            if folder in {own, ("common",)} or len(name) == len(folder) or ".".join(folder) in IMPORTED_BY_MODULE:
+                continue
+            if path.name == "cli.py" and name[-1].endswith("_COMMAND"):
+                continue  # the table of commands is made of values that each folder keeps beside its work
+            inner = ROOT.joinpath(*folder, name[len(folder)])
+            is_module = inner.is_dir() or inner.with_suffix(".py").exists()
+            shown = len(name) == len(folder) + 1 and name[-1] in exported(folder)
+            assert shown or not is_module, f"{path} imports {'.'.join(name)}, not {'.'.join(folder)}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_backends_are_chosen_by_kernels_alone(path: Path):
+    """No other folder asks which backend it was given: what differs is a method or a property of the backend."""
+    if path.is_relative_to(ROOT / "kernels"):
+        return
+    texts = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
+    assert not texts & BACKENDS.keys()
 
 
 @pytest.mark.parametrize("folder", FLOORS)

@@ -52,7 +52,7 @@ def trained_errors(device: torch.device, precisions: list[str]) -> dict[str, tup
 def untimed_reasons(device: torch.device) -> dict[str, str | None]:
     """By precision: why it is not timed on a device, or None."""
     if device.type == "cpu":
-        return {"float32": None, "bfloat16": kernels.explain(device)["bfloat16"]["onednn"]}
+        return {"float32": None, "bfloat16": kernels.fused_bfloat16_missing()}
     return {"float32": None, "float16": None}
 
 

@@ -1,11 +1,12 @@
-"""The networks: generator and discriminator, from their hyperparameters to their layers. Knows no files.
+"""The networks: generator and discriminator, from their hyperparameters to their layers. Reads and writes no files.
 
-Read `generator.py` first: latents become styles (`mapping.py`), styles and positions lines (`lines.py`), and those
-pixels (`kernels`). Parameter names are those of the official checkpoints.
+Read `generator.py` first: latents become styles (`mapping.py`), styles and positions become lines (`lines.py`), and
+lines become pixels (`kernels`). `styles.py` applies latents in few operations for training, `fused_synthesis.py` for
+rendering on a GPU; both by `layout.py`. Parameter names are those of the official checkpoints.
 """
 
 from .config import RANK, GeneratorConfig
-from .discriminator import BRANCH_GAIN, FOLDS_ON, WINDOW_CODE, Block, Discriminator, DiscriminatorConfig
+from .discriminator import BRANCH_GAIN, FOLDED_SMOOTHING, WINDOW_CODE, Block, Discriminator, DiscriminatorConfig
 from .fused_synthesis import AppliedLatent, FusedSynthesis
 from .generator import Generator, LineStyles, Synthesis
 from .labels import Label, LabelSet, label_vector
@@ -18,7 +19,7 @@ __all__ = [
     "BANDWIDTH",
     "BRANCH_GAIN",
     "COLUMNS",
-    "FOLDS_ON",
+    "FOLDED_SMOOTHING",
     "RANK",
     "ROWS",
     "WINDOW_CODE",

@@ -1,4 +1,4 @@
-"""The hyperparameters of a generator: everything that decides the shapes of its weights."""
+"""The hyperparameters of a generator: everything that the shapes of its weights depend on."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 RANK = 8
-"""Thickness of a bi-line: a channel of a pixel feature is a sum of RANK column x row products."""
+"""Rank of a bi-line: a channel of a pixel feature is a sum of RANK products of a column and a row."""
 
 FIRST_LEVEL = 4
 _LIMIT = 1 << 16
-_LIMITS = {"mapping_layers": 64}  # each layer is an object, whatever its size
+_LIMITS = {"mapping_layers": 64}  # each layer is an object, even a small one
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
     """Shape of a CREPS generator. The defaults are the published widths (`--cfg=creps`).
 
-    `levels` are named by the resolutions 4, 8, ..., `img_resolution`, a heritage of coarse-to-fine generators:
-    here every level works at every size, and `img_resolution` only counts levels and sets the size of the
-    training pictures.
+    `levels` are named by the resolutions 4, 8, ..., `img_resolution`, as in coarse-to-fine generators. Here every
+    level works at every size: `img_resolution` only sets the number of levels and the size of training images.
     """
 
     img_resolution: int  # power of two, >= 4
     img_channels: int = 3  # 1 (grey), 3 or 4
-    z_dim: int = 512  # 0 for a generator driven by its label alone
-    c_dim: int = 0  # number of classes (or length of the label vector), 0 for none
+    z_dim: int = 512  # 0 for a generator whose only input is its label
+    c_dim: int = 0  # number of classes, or length of the label vector; 0 without labels
     w_dim: int = 512
     mapping_layers: int = 8
     biline_channels: int = 32
@@ -69,12 +68,12 @@ class GeneratorConfig:
 
     @property
     def biline_levels(self) -> tuple[int, ...]:
-        """Levels that yield a bi-line: all but the first, which serves as one only when it is alone."""
+        """Levels with a bi-line: all but the first, unless it is the only one."""
         return self.levels[1:] or self.levels
 
     @property
     def num_ws(self) -> int:
-        """Number of style vectors: 1 + one per layer of the column/row network, the pixel blocks share the last."""
+        """Number of style vectors: 1, and 1 per layer of the column/row network; the pixel blocks share the last."""
         return 2 * len(self.levels) + 1
 
     def to_dict(self) -> dict[str, int]:

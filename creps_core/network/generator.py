@@ -1,4 +1,4 @@
-"""The generator: mapping, column/row network, per-pixel stage."""
+"""The generator: mapping network, column/row network, per-pixel stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .mapping import Mapping
 
 
 class LineStyles(NamedTuple):
-    """The column/row network with the styles of N latents."""
+    """The column/row network with the styles of N latents applied."""
 
     input: Tensor  # of the Fourier features, [N, 2 * RANK, channels]
     levels: list[list[StyledLayer]]
@@ -26,7 +26,7 @@ class LineStyles(NamedTuple):
 
 
 class PixelBlockWeights(nn.Module):
-    """Weights of one modulated pixel block, B_in -> width -> width, with its branch to the picture."""
+    """Weights of one modulated pixel block, B_in -> width -> width, with its branch to the image."""
 
     def __init__(self, in_features: int, width: int, config: GeneratorConfig):
         super().__init__()
@@ -40,7 +40,7 @@ class PixelBlockWeights(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Styles and positions -> picture. Parameter names are those of the official checkpoints."""
+    """Styles and positions -> image. Parameter names are those of the official checkpoints."""
 
     b4: LineBlock
 
@@ -57,7 +57,7 @@ class Synthesis(nn.Module):
         self.block1: PixelBlockWeights = PixelBlockWeights(4 * width, 2 * width, config)
 
     def line_styles(self, ws: Tensor, dtype: torch.dtype | None = None) -> LineStyles:
-        """Apply latents to the column/row network; the result serves any number of `bilines`.
+        """Apply latents to the column/row network, for any number of calls of `bilines`.
 
         Args:
             ws: [N, num_ws, w_dim], of the dtype of the weights.
@@ -65,18 +65,18 @@ class Synthesis(nn.Module):
         """
         levels = []
         for i, level in enumerate(self.config.levels):
-            # The first w belongs to the input, and the last of a block also starts the next.
+            # The first w belongs to the input; the last of a block is also the first of the next.
             styles = ws[:, max(2 * i - 1, 1) :]
             levels.append(getattr(self, f"b{level}").styled(styles, dtype))
         return LineStyles(self.b4.input.style(ws[:, 0]), levels, dtype or ws.dtype)
 
     def bilines(self, styles: LineStyles, positions: Tensor, line: int) -> Tensor:
-        """Evaluate one line of the picture.
+        """Evaluate one line of the image.
 
         Args:
             styles: from `line_styles`.
-            positions: [n] or, one line per latent, [N, n]; float64 for exactness. 0..1 across the training picture, any
-                value allowed.
+            positions: [n] or, one line per latent, [N, n]; float64 for exactness. 0..1 across the training image;
+                any value is allowed.
             line: `COLUMNS` (positions along the height) or `ROWS` (along the width).
 
         Returns:
@@ -85,7 +85,7 @@ class Synthesis(nn.Module):
         return self._line_network(styles, self.b4.input(positions, line, styles.input))
 
     def both_bilines(self, styles: LineStyles, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`bilines` of y as columns and of x as rows, in half as many operations."""
+        """`bilines` of y as columns and of x as rows, in half the number of operations."""
         inputs = [self.b4.input(y, COLUMNS, styles.input), self.b4.input(x, ROWS, styles.input)]
         columns, rows = self._line_network(styles, torch.cat(inputs, 1)).split((y.shape[-1], x.shape[-1]), -2)
         return columns, rows
@@ -112,11 +112,11 @@ class Synthesis(nn.Module):
         )
 
     def forward(self, ws: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """The plain, differentiable evaluation: whole feature maps in memory. `render` is for large pictures.
+        """The plain, differentiable evaluation, with whole feature maps in memory; for large images see `rendering`.
 
         Args:
             ws: [N, num_ws, w_dim].
-            y: [height] positions of the picture's rows of pixels, top to bottom.
+            y: [height] positions of the image's rows of pixels, top to bottom.
             x: [width] positions of its columns of pixels, left to right.
 
         Returns:
@@ -128,27 +128,28 @@ class Synthesis(nn.Module):
 
 
 class Generator(nn.Module):
-    """A CREPS generator. `config` holds its hyperparameters, `name` what it was loaded from."""
+    """A CREPS generator (arXiv 2303.14157)."""
 
     def __init__(self, config: GeneratorConfig, name: str = "generator"):
         super().__init__()
         self.config = config
-        self.name = name
+        self.name = name  # for logs and messages
         self.fingerprint = ""  # see `checkpoints.fingerprint`
         self.origin = ""  # the file it was loaded from, which may hold its discriminator as well
-        self.labels: LabelSet | None = None  # those it was trained with, as far as they are known
-        self.aspect: tuple[int, int] = (1, 1)  # width and height of the pictures that its frame stands for
-        self.directions: dict[str, Tensor] = {}  # [w_dim] each: ways through w that are known by a name
+        # Training metadata: what is known of the training images.
+        self.labels: LabelSet | None = None
+        self.aspect: tuple[int, int] = (1, 1)  # width : height of the images that its frame stands for
+        self.directions: dict[str, Tensor] = {}  # named directions in w, [w_dim] each
         self.mapping: Mapping = Mapping(config)
         self.synthesis: Synthesis = Synthesis(config)
 
     def with_training_metadata_of(self, other: Generator) -> Generator:
-        """Take over what is known of the pictures that another generator was trained on; returns itself."""
+        """Copy the training metadata of another generator; returns itself."""
         self.labels, self.aspect, self.directions = other.labels, other.aspect, other.directions
         return self
 
     def forward(self, z: Tensor, c: Tensor | None = None, *, size: int | None = None) -> Tensor:
-        """Latents [N, z_dim] -> pictures [N, img_channels, size, size] at the training size or another."""
+        """Latents [N, z_dim] -> images [N, img_channels, size, size]; `size` is the training resolution by default."""
         positions = torch.linspace(0, 1, size or self.config.img_resolution, dtype=torch.float64)
         return self.synthesis(self.mapping(z, c), positions, positions)
 

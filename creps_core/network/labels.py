@@ -1,4 +1,4 @@
-"""Which labels a conditional generator has learnt, how often it saw each, and what they are called."""
+"""Labels of a conditional generator: those of its training images, how frequent each is, and their names."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 Label = int | str | Sequence[float]
-"""A class by its number or its name, or the numbers of a label; as text also "0.5, -1"."""
-_NAMED, _SHOWN = 5, 12  # in messages
-_DRAW = 0x1ABE1  # tells the stream of labels from those of latents
+"""A class by number or name, or the numbers of a label vector, also as text: "0.5, -1"."""
+_NAMED, _LISTED = 5, 12  # in messages
+_DRAW = 0x1ABE1  # separates the random stream of labels from those of latents
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The labels of the pictures that a generator was trained on.
+    """The labels of the images that a generator was trained on.
 
     Attributes:
-        values: the different ones: classes int64 [K], or float32 [K, c_dim].
-        counts: how many pictures have each, [K].
-        names: of classes, as far as they have any.
+        values: distinct labels: classes int64 [K], or vectors float32 [K, c_dim].
+        counts: number of images of each, [K].
+        names: of classes that have one.
     """
 
     values: Tensor
@@ -32,15 +32,17 @@ class LabelSet:
     names: Mapping[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """In words, for people: the first classes with their counts."""
+        """A description for messages: the first classes with their counts."""
         if self.values.ndim > 1:
             return f"{len(self.values):,} different ones of {self.values.shape[1]} numbers"
         pairs = list(zip(self.values.tolist(), self.counts.tolist(), strict=True))
-        shown = [f"{n}{f' ({self.names[n]})' if n in self.names else ''}: {count:,.0f}" for n, count in pairs[:_SHOWN]]
-        return ", ".join(shown) + (f" and {len(pairs) - _SHOWN:,} more" if len(pairs) > _SHOWN else "")
+        listed = [
+            f"{n}{f' ({self.names[n]})' if n in self.names else ''}: {count:,.0f}" for n, count in pairs[:_LISTED]
+        ]
+        return ", ".join(listed) + (f" and {len(pairs) - _LISTED:,} more" if len(pairs) > _LISTED else "")
 
     def draw(self, seed: int, c_dim: int) -> Tensor:
-        """The label of a seed, float32 [c_dim]: each as often as among the pictures."""
+        """The label of a seed, float32 [c_dim], distributed as among the training images."""
         return self.sample(np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, _DRAW]), 1, c_dim)[0]
 
     def sample(self, rng: np.random.RandomState, count: int, c_dim: int) -> Tensor:
@@ -50,7 +52,7 @@ class LabelSet:
         return torch.stack([self.vector(row, c_dim) for row in rows.tolist()])
 
     def vector(self, row: int, c_dim: int) -> Tensor:
-        """A row of `values` as the generator takes it, float32 [c_dim]."""
+        """A row of `values` as the generator's input, float32 [c_dim]."""
         value = self.values[row]
         return one_hot(int(value), c_dim) if self.values.ndim == 1 else value.float()
 
@@ -62,7 +64,7 @@ class LabelSet:
         return torch.zeros(c_dim).index_add_(0, self.values, weights)
 
     def title(self, c: Tensor) -> str:
-        """What to call a label: the name or number of its class; empty for lists of numbers."""
+        """The title of a label c [c_dim]: the name or number of its class; empty for label vectors."""
         if self.values.ndim > 1:
             return ""
         number = int(c.argmax())
@@ -83,15 +85,15 @@ def one_hot(label: int, classes: int) -> Tensor:
 
 
 def label_vector(label: Label, c_dim: int, known: LabelSet | None) -> Tensor:
-    """A label that was asked for, as the generator takes it: float32 [c_dim].
+    """A label as a user gives it -> the generator's input, float32 [c_dim].
 
     Args:
-        label: a class, a name, or `c_dim` numbers; texts hold any of these, names first.
+        label: a class, a name, or `c_dim` numbers; text may hold any of these, and is tried as a name first.
         c_dim: of the generator.
-        known: its labels, if the checkpoint has them.
+        known: labels of the generator, if its checkpoint holds them.
 
     Raises:
-        ValueError: there is no such label; says what there is.
+        ValueError: there is no such label; names the choices.
     """
     vectors = known is not None and known.values.ndim > 1
     if isinstance(label, str):

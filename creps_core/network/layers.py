@@ -1,7 +1,7 @@
-"""The two layers that everything is built of: fully connected, and modulated by a style vector.
+"""The two kinds of layers: fully connected, and modulated by a style vector.
 
-Parameters are stored as the authors store them (unit scale, the gain applied at run time), so that official
-checkpoints load name by name. Weights follow their input to its device: ComfyUI may keep them elsewhere.
+Parameters are stored as in the official checkpoints (unit scale, the gain applied at run time), which load name by
+name. Weights follow their input to its device: ComfyUI may keep them elsewhere.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def initial_normal(*shape: int, gain: float = 1.0, divisor: float = 1.0) -> Tens
 
 
 class FullyConnected(nn.Module):
-    """`y = x @ (weight * weight_gain)^T + bias * bias_gain` on the last axis, with an equalised learning rate."""
+    """`y = x @ (weight * weight_gain)^T + bias * bias_gain` on the last axis, with equalised learning rate."""
 
     def __init__(self, in_features: int, out_features: int, *, lr_multiplier: float = 1, bias_init: float = 0):
         super().__init__()
@@ -43,7 +43,7 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        # The gain scales x: for a few latents the weight is by far the larger tensor, and stays where it lies.
+        # The gain scales x: for few latents the weight is by far the larger tensor.
         weight, bias = self.weight.to(x.device), self.bias.to(x.device) * self.bias_gain
         return F.linear(x * self.weight_gain, weight, bias)
 
@@ -52,26 +52,27 @@ class FullyConnected(nn.Module):
 
 
 class Modulation(NamedTuple):
-    """What a latent makes of a layer: `y = scale_out * (weight @ (scale_in * x)) + bias`."""
+    """The scales of a layer for latents: `y = scale_out * (weight @ (scale_in * x)) + bias`."""
 
     scale_in: Tensor  # [N, in]
     scale_out: Tensor  # [N, out]
 
 
 class StyledLayer(Protocol):
-    """A layer with the styles of some latents: features [N, P, in] -> [N, P, out].
+    """A layer with the styles of latents applied: features [N, P, in] -> [N, P, out].
 
-    Layers that demodulate end in the leaky ReLU with its gain and the clamp; the branches to a bi-line in the clamp.
+    Layers that demodulate end in the leaky ReLU with its gain and the clamp, the branches to a bi-line in the clamp.
     """
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class ModulatedLinear(nn.Module):
-    """A 1x1 layer whose weight is scaled per input feature by a style (StyleGAN2 modulation). Features come last.
+    """A 1x1 layer whose weight is scaled per input feature by a style. Features come last.
 
-    With `demodulate` each output's weights are normalised to unit length, which makes the layer independent of
-    the style's magnitude; without, the style is divided by `sqrt(in_features)` instead.
+    This is weight modulation of StyleGAN2 (arXiv 1912.04958, equation 1). With `demodulate` the scaled weights of each
+    output are normalised to unit length (equation 3), which makes the layer independent of the style's magnitude;
+    otherwise the style is divided by `sqrt(in_features)`.
     """
 
     def __init__(self, in_features: int, out_features: int, w_dim: int, *, demodulate: bool = True):
@@ -89,7 +90,7 @@ class ModulatedLinear(nn.Module):
         if not self.demodulate:
             return Modulation(style / root, style.new_ones(len(style), len(weight)))
         demodulation = (style.square() @ weight.square().mT + 1e-8).rsqrt()
-        # Both scales could stay as they are; half precision needs the sums in between to be of the size of x.
+        # A factor may move between the scales: half precision needs sums of the magnitude of x.
         balance = root * style.detach().abs().amax(1, keepdim=True) + 1e-8
         return Modulation(style / balance, demodulation * balance)
 
@@ -104,7 +105,7 @@ class ModulatedLinear(nn.Module):
         return self.styled(w)(x)
 
     def styled(self, w: Tensor, dtype: torch.dtype | None = None) -> StyledLayer:
-        """The layer for latents w [N, w_dim], to be applied to any number of features in `dtype`."""
+        """The layer for latents w [N, w_dim], for any number of features in `dtype` (that of w if None)."""
         dtype = dtype or w.dtype
         if dtype.itemsize == 2 and len(w) == 1:
             weight, bias = self.modulated(w)
@@ -125,19 +126,19 @@ class ModulatedLinear(nn.Module):
 
 @dataclass(frozen=True)
 class ScaledLayer:
-    """A `StyledLayer` that uses the weight where it lies: `y = scale_out * (weight @ (scale_in * x)) + bias`."""
+    """A `StyledLayer` that reads the weight in place: `y = scale_out * (weight @ (scale_in * x)) + bias`."""
 
     weight: Tensor  # [out, in]
-    bias: Tensor  # [out], the gain of the activation inside
+    bias: Tensor  # [out], the gain of the activation folded in
     activated: bool
     scale_in: Tensor  # [N, in]
-    scale_out: Tensor | None  # [N, out], the gain inside; None: ones
+    scale_out: Tensor | None  # [N, out], the gain folded in; None: ones
     dtype: torch.dtype
 
     def __call__(self, x: Tensor) -> Tensor:
         bias, differentiable = self.bias.to(x), torch.is_grad_enabled()
         if differentiable and x.shape[1] >= len(self.weight):
-            # A weight per latent: what autograd keeps and goes through again are the larger features.
+            # Scale the weight, one per latent: autograd would keep the larger features otherwise.
             y = torch.baddbmm(bias, x, self.weight_of_latents().to(x).mT)
             return clamp(F.leaky_relu(y, LEAKY_SLOPE) if self.activated else y, CLAMP)
         scale_in = self.scale_in.to(self.dtype).unsqueeze(1)
@@ -146,17 +147,17 @@ class ScaledLayer:
         if differentiable:
             y = bias + y if scale_out is None else torch.addcmul(bias, y, scale_out)
             return clamp(F.leaky_relu(y, LEAKY_SLOPE) if self.activated else y, CLAMP)
-        # In place: features are the largest tensors there are.
+        # In place: features are the largest tensors.
         y = y.add_(bias) if scale_out is None else torch.addcmul(bias, y, scale_out, out=y)
         return (F.leaky_relu_(y, LEAKY_SLOPE) if self.activated else y).clamp_(-CLAMP, CLAMP)
 
     def weight_of_latents(self) -> Tensor:
-        """[N, out, in], both scales inside."""
+        """The weight with both scales folded in, [N, out, in]."""
         weight = self.weight * self.scale_in[:, None]
         return weight if self.scale_out is None else weight * self.scale_out[..., None]
 
     def of(self, tensors: Iterator[Tensor]) -> ScaledLayer:
-        """The same layer of other tensors, the next ones: weight, bias, and one or both scales."""
+        """The same layer with the next tensors of an iterator: weight, bias, and one or both scales."""
         weight, bias, scale_in = next(tensors), next(tensors), next(tensors)
         scale_out = None if self.scale_out is None else next(tensors)
         return ScaledLayer(weight, bias, self.activated, scale_in, scale_out, self.dtype)
@@ -164,9 +165,9 @@ class ScaledLayer:
 
 @dataclass(frozen=True)
 class PackedLayer:
-    """A `StyledLayer` of one latent for half precision: one weight, so that each feature is rounded once a layer."""
+    """A `StyledLayer` of one latent for half precision: one weight, so that a layer rounds each feature once."""
 
-    weight: Tensor  # [out, in], gains inside
+    weight: Tensor  # [out, in], gains folded in
     bias: Tensor  # [out]
     activated: bool
 

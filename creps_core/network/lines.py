@@ -1,8 +1,9 @@
 """Column and row encodings (bi-lines): why any size works.
 
-A coordinate becomes Fourier features, which a network of 1x1 layers turns into a thick code per position and
-level. Positions never see each other, so a line can be evaluated at any coordinates, in any order, in pieces.
-Line 0, `columns`, runs along the height of a picture; line 1, `rows`, along its width (paper section 3.1).
+A coordinate becomes Fourier features, which a network of 1x1 layers turns into a code of rank `RANK` per position and
+level. Positions are independent of each other, so a line can be evaluated at any coordinates, in any order and in
+chunks. Line 0, `columns`, runs along the height of an image; line 1, `rows`, along its width (arXiv 2303.14157,
+section 3.1).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from .layers import FullyConnected, ModulatedLinear, StyledLayer, initial_normal
 
 COLUMNS, ROWS = 0, 1
 BANDWIDTH = 10.0
+"""Standard deviation of the Fourier frequencies, in turns across the training image."""
 
 
 class FourierInput(nn.Module):
-    """Coordinates -> modulated Fourier features. Both lines share the frequencies, not the weights."""
+    """Coordinates -> modulated Fourier features. The lines share the frequencies, but not the weights."""
 
     freqs: Tensor
 
@@ -34,10 +36,10 @@ class FourierInput(nn.Module):
         self.register_buffer("freqs", initial_normal(1, channels // 2 * RANK, gain=BANDWIDTH))
 
     def features(self, positions: Tensor, like: Tensor) -> Tensor:
-        """Sine (first half of the channels) and cosine of the phase, [..., n, RANK, channels], of `like`'s type.
+        """Sine (first half of the channels) and cosine of the phase, [..., n, RANK, channels], of `like`'s dtype.
 
-        The phase reaches hundreds of radians: whole turns are taken off in float64, so that it is exact to
-        float32 at any distance and zoom.
+        The phase reaches hundreds of radians: whole turns are subtracted in float64, which makes it exact to float32
+        at any distance and zoom.
         """
         exact = torch.device("cpu") if like.device.type == "mps" else like.device  # MPS has no float64
         freqs = rearrange(self.freqs.to(exact, torch.float64), "1 (wave rank) -> rank wave", rank=RANK)
@@ -46,7 +48,7 @@ class FourierInput(nn.Module):
         return torch.cat([phase.sin(), phase.cos()], -1)
 
     def style(self, w: Tensor) -> Tensor:
-        """Styles [N, w_dim] -> weight of every feature, [N, 2 * RANK, channels]."""
+        """Styles [N, w_dim] -> factor of every feature, [N, 2 * RANK, channels]."""
         affine = rearrange(self.affine(w), "n (c rank) -> n rank c", c=self.channels)
         weight = rearrange(self.weight.to(w.device), "1 c 1 rank -> rank c")
         return affine * weight / math.sqrt(self.channels)
@@ -59,7 +61,7 @@ class FourierInput(nn.Module):
 class LineBlock(nn.Module):
     """One level of the column/row network: up to two modulated layers, and the branch to the bi-line.
 
-    The first level starts from the Fourier features instead of a layer, and has no branch unless it is alone.
+    The first level starts from the Fourier features instead of a layer, and has no branch unless it is the only one.
     """
 
     input: FourierInput
@@ -78,7 +80,7 @@ class LineBlock(nn.Module):
             self.tores = ModulatedLinear(width, config.biline_channels, config.w_dim, demodulate=False)
 
     def styled(self, ws: Tensor, dtype: torch.dtype | None = None) -> list[StyledLayer]:
-        """The block's layers for latents, from their styles ws [N, layers, w_dim]."""
+        """The block's layers for latents, by their styles ws [N, layers, w_dim]."""
         layers = [module for module in self.children() if isinstance(module, ModulatedLinear)]
         return [layer.styled(ws[:, i], dtype) for i, layer in enumerate(layers)]
 

@@ -12,11 +12,11 @@ from .layers import FullyConnected
 
 _LR_MULTIPLIER = 0.01
 MAX_PSI = 1000
-"""Either way: styles so far out have no picture, and do not overflow yet."""
+"""Largest |psi|; beyond it styles are meaningless and may overflow."""
 
 
 class MappingStack(nn.Module):
-    """z, labels c, or both -> w: a stack of fully connected layers. The discriminator has one for its labels."""
+    """z, labels c, or both -> w: a stack of fully connected layers. The discriminator uses one for labels."""
 
     z_dim: int
     c_dim: int
@@ -36,7 +36,7 @@ class MappingStack(nn.Module):
         """z [N, z_dim] and c [N, c_dim], each None when the network has none -> w [N, w_dim].
 
         Raises:
-            ValueError: shapes that do not fit the network, or a label that is missing or not expected.
+            ValueError: shapes that do not fit the network, or a label that is missing or unexpected.
         """
         parts = []
         if self.z_dim:
@@ -57,12 +57,12 @@ class MappingStack(nn.Module):
         return x
 
     def embedded(self, c: Tensor) -> Tensor:
-        """Labels [N, c_dim], of the dtype of the weights -> [N, w_dim], what the first layer gets of them."""
+        """Labels [N, c_dim], of the dtype of the weights -> [N, w_dim], their input of the first layer."""
         return _normalise(self.embed(c))
 
 
 class Mapping(MappingStack):
-    """z (and c) -> w, repeated for every layer of the synthesis."""
+    """The mapping network: z (and c) -> w, repeated for every layer of the synthesis."""
 
     w_avg: Tensor
 
@@ -83,16 +83,15 @@ class Mapping(MappingStack):
 
         Args:
             z: [N, z_dim], normally distributed, any float dtype.
-            c: [N, c_dim] labels (one-hot or a vector); needed exactly when the network has classes.
-            truncation_psi: 1 leaves w as it is, 0 gives the average w, between them variety for quality.
-            truncation_cutoff: truncate only the first so many of the `num_ws` styles; None for all.
+            c: [N, c_dim] labels (one-hot or a vector); required if and only if the network has classes.
+            truncation_psi: 1 leaves w unchanged, 0 gives the average w; values between trade variety for quality.
+            truncation_cutoff: number of the `num_ws` styles to truncate, from the first; None for all.
 
         Returns:
             ws [N, num_ws, w_dim] in the dtype of the weights, float32 unless they were converted.
 
         Raises:
-            ValueError: shapes that do not fit the network, a label that is missing or not expected, or psi is beyond
-                all use.
+            ValueError: shapes that do not fit the network, a label that is missing or unexpected, or psi out of range.
         """
         x = self.stack(z, c, self.w_avg.dtype)
         ws = repeat(x, "n w -> n layer w", layer=self.num_ws).contiguous()
@@ -100,7 +99,7 @@ class Mapping(MappingStack):
 
 
 def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-    """Move the first `cutoff` styles (None: all) of ws [N, num_ws, w_dim] towards w_avg [w_dim]: psi 1 not at all.
+    """Truncation: `w_avg + psi * (w - w_avg)` for the first `cutoff` styles (None: all) of ws [N, num_ws, w_dim].
 
     Raises:
         ValueError: psi is not a number from -1000 to 1000.

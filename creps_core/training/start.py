@@ -75,7 +75,8 @@ def discriminator_for(networks: StartNetworks, target: DiscriminatorConfig, seed
     if found is None:
         return new_discriminator(target, seed)
     shape = {name: getattr(target, name) for name in ("img_resolution", "img_channels", "c_dim")}
-    config = dataclasses.replace(found.config, **shape, places=max(found.config.places, target.places))
+    conditioning = max(found.config.window_conditioning, target.window_conditioning)
+    config = dataclasses.replace(found.config, **shape, window_conditioning=conditioning)
     if config == found.config:
         return found
     if config.img_channels != found.config.img_channels:  # first, at its own resolution

@@ -95,7 +95,7 @@ class StepInputs:
         y, x = self._positions(step, boxes)
         latents = self.draw(step)
         real_inputs = {"real": self.upload(real), "real_c": self.upload(labels)}
-        window = {"window": self.upload(window_code(boxes))} if self.discriminator.places else {}
+        window = {"window": self.upload(window_code(boxes))} if self.discriminator.window_conditioning else {}
 
         def latent_inputs(phase: str) -> Tensors:
             own = latents[phase]

@@ -139,7 +139,9 @@ def test_a_backend_that_cannot_run_says_why():
 
 
 def test_without_the_private_operation_bfloat16_still_runs(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(onednn, "_missing", lambda: "this CPU has neither AMX nor AVX-512 bfloat16 instructions")
+    monkeypatch.setattr(
+        onednn, "fused_bfloat16_missing", lambda: "this CPU has neither AMX nor AVX-512 bfloat16 instructions"
+    )
     assert kernels.choose("auto", CPU, torch.bfloat16).name == "tiled"
     x, weight, bias = torch.randn(5, 8), torch.randn(3, 8), torch.randn(3)
     found = onednn.fused_linear(*(t.bfloat16() for t in (x, weight, bias)))

@@ -34,7 +34,8 @@ def load(name: str, dtype: torch.dtype) -> tuple[Discriminator, dict[str, torch.
 @pytest.fixture(params=["smoothing folded", "smoothing apart"])
 def either_way(request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to smooth before halving."""
-    monkeypatch.setattr(discriminator_module, "FOLDS_ON", {"cpu"} if request.param == "smoothing folded" else set())
+    devices = {"cpu"} if request.param == "smoothing folded" else set()
+    monkeypatch.setattr(discriminator_module, "FOLDED_SMOOTHING", devices)
 
 
 @pytest.mark.usefixtures("either_way")

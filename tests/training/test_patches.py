@@ -64,7 +64,7 @@ def test_a_discriminator_that_is_told_begins_as_it_was():
     generator = make_generator(img_resolution=SIDE)
     torch.manual_seed(3)
     old = Discriminator(DiscriminatorConfig(SIDE, channel_base=128, channel_max=8))
-    wanted = dataclasses.replace(old.config, places=1)
+    wanted = dataclasses.replace(old.config, window_conditioning=1)
     new = discriminator_for(StartNetworks(generator, generator, old), wanted, 0)
     images, place = torch.randn(4, 3, SIDE, SIDE), torch.randn(4, WINDOW_CODE)
     assert new.config == wanted
@@ -81,7 +81,7 @@ def test_it_is_trained_and_kept(make_graph, tmp_path):
     """Places and samples in every phase, as graphs, in parts, and on from a snapshot bit for bit."""
     made = make_trainer()
     torch.manual_seed(3)
-    judge = Discriminator(DiscriminatorConfig(SIDE, channel_base=128, channel_max=8, places=1))
+    judge = Discriminator(DiscriminatorConfig(SIDE, channel_base=128, channel_max=8, window_conditioning=1))
     recipe = Recipe(**{**RECIPE, "samples": 2, "micro_batch": 2, "r1_interval": 2})
 
     def step(trainer: Trainer) -> None:
@@ -95,7 +95,7 @@ def test_it_is_trained_and_kept(make_graph, tmp_path):
         step(half)
     save_snapshot(half, tmp_path / "half.safetensors")
     half = load_snapshot(tmp_path / "half.safetensors", make_graph=make_graph)
-    assert half.D.config.places == 1
+    assert half.D.config.window_conditioning == 1
     for _ in range(3):
         step(half)
     assert whole.D.place.weight.abs().max() > 0

@@ -143,7 +143,7 @@ def test_other_shapes_are_other_graphs():
 
 def test_the_operations_of_a_step(monkeypatch):
     """Of the 128-pixel network of the bench, as a GPU takes them; version 0.2 began with 2436, 4382, 1629 and 708."""
-    monkeypatch.setattr(discriminator_module, "FOLDS_ON", {"cpu"})
+    monkeypatch.setattr(discriminator_module, "FOLDED_SMOOTHING", {"cpu"})
     case, found = BENCH_CASES["cuda"][0], {}
     recipe = dataclasses.replace(case.recipe, batch=2, pl_weight=2.0, precision="bfloat16")
     trainer = Trainer(Generator(case.generator), Discriminator(case.discriminator), recipe, make_graph=False)

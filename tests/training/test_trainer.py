@@ -27,7 +27,7 @@ def replay(request) -> Iterator[GoldenTrainer]:
     """Two steps of the published run, in every way that a device may take them."""
     make_graph, folds_on = WAYS[request.param]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discriminator_module, "FOLDS_ON", folds_on)
+        patch.setattr(discriminator_module, "FOLDED_SMOOTHING", folds_on)
         trainer = golden_steps("cpu", "float32", make_graph)
         assert trainer.graphs.active == (request.param == "graph")
         yield trainer
