@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from ...common.errors import DatasetError
 from .file_types import mask_unprintable, normalize_name
+from .labels_file import iterate_labels_file
 from .sources import ImageSource, UnusableFile
 
 LABELS_FILE = "dataset.json"
@@ -50,11 +52,16 @@ def is_labels_file(name: str) -> bool:
 def has_labels_file(files: ImageSource) -> bool:
     """Whether there is a `dataset.json` with labels, or one that cannot be read."""
     for name in filter(is_labels_file, files.names):
+        named = False
         try:
-            content = json.loads(files.read(name, _MAX_LABELS_FILE))
+            for key, is_entry, value in iterate_labels_file(files.read(name, _MAX_LABELS_FILE)):
+                if key == "labels":
+                    named = True
+                    if is_entry or value:
+                        return True
         except (UnusableFile, ValueError, RecursionError):
             return True
-        if not isinstance(content, dict) or content.get("labels", True):
+        if not named:
             return True
     return False
 
@@ -108,17 +115,31 @@ def read_labels(files: ImageSource, names: Collection[str]) -> Labels:
         )
     folder = folders[0]
     where = f"{files.path.name}: {folder}{LABELS_FILE}"
+    content: dict[str, Any] = {}
+
+    def entries() -> Iterable[Any]:
+        for key, is_entry, value in iterate_labels_file(files.read(folder + LABELS_FILE, _MAX_LABELS_FILE)):
+            if is_entry:
+                yield value
+            elif key in ("labels", "classes"):
+                if key == "labels" and content.get(key) is not None:
+                    raise ValueError('two lists of "labels"')
+                content[key] = value
+
     try:
-        content = json.loads(files.read(folder + LABELS_FILE, _MAX_LABELS_FILE))
+        # Unusable images may have labels too.
+        labels = _parse_labels(entries(), folder, [*names, *(name for name, _ in files.skipped)], where)
+    except DatasetError:
+        raise
     except (UnusableFile, ValueError, RecursionError) as error:
         raise DatasetError(f"{where} cannot be read: {error}") from error
-    entries = content.get("labels") if isinstance(content, dict) else None
-    if entries is None:
+    found = content.get("labels")
+    if found is None:
         raise DatasetError(f"{where} has no labels; it should be {_EXAMPLE}")
-    if not isinstance(entries, list):
-        raise DatasetError(f"{where}: its labels are {_quote_json(entries)}, not a list; it should be {_EXAMPLE}")
-    # Unusable images may have labels too.
-    labels = _parse_labels(entries, folder, [*names, *(name for name, _ in files.skipped)], where)
+    if not isinstance(found, list):
+        raise DatasetError(f"{where}: its labels are {_quote_json(found)}, not a list; it should be {_EXAMPLE}")
+    if labels is None:
+        raise DatasetError(f"{where} has no labels; give one to each picture, or train without labels")
     return Labels(labels.rows, labels.values, labels.c_dim, _class_names(content, labels))
 
 
@@ -143,14 +164,16 @@ def _common_folder(names: Collection[str]) -> str:
     return "".join(f"{part}/" for part in common)
 
 
-def _parse_labels(entries: Sequence[Any], folder: str, names: Sequence[str], where: str) -> Labels:
+def _parse_labels(entries: Iterable[Any], folder: str, names: Sequence[str], where: str) -> Labels | None:
+    """The labels of images; None: no image has one."""
     known = set(names)
     # The name in the file and that on the disk may differ in Unicode normalization.
     spellings = Counter(normalize_name(name) for name in known)
     by_canonical = {normalize_name(name): name for name in known if spellings[normalize_name(name)] == 1}
     rows: dict[str, int] = {}
     classes: list[int] = []
-    vectors: list[np.ndarray] = []
+    vectors, length = array("f"), 0
+    seen: set[str] = set()
     for entry in entries:
         if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
             raise DatasetError(f"{where}: {_quote_json(entry)} is not a name with a label, [name, label]")
@@ -164,8 +187,9 @@ def _parse_labels(entries: Sequence[Any], folder: str, names: Sequence[str], whe
                 f"{where}: a label for {_quote_json(entry[0])}, but there is no such picture; names are relative to "
                 f"{LABELS_FILE}, with / between folders"
             )
-        if name in rows:
+        if name in seen:
             raise DatasetError(f"{where}: two labels for {_quote_json(entry[0])}; leave one of them out")
+        seen.add(name)
         if label is None:
             continue
         rows[name] = len(rows)
@@ -179,22 +203,22 @@ def _parse_labels(entries: Sequence[Any], folder: str, names: Sequence[str], whe
         elif not all(_is_number(value) for value in label):
             raise DatasetError(f"{where}: the label of {_quote_json(entry)} has values that are not finite numbers")
         else:
-            length = len(vectors[0]) if vectors else len(label)
-            if len(label) != length or not 1 <= length <= MAX_CLASSES:
-                expected = length if vectors else f"1 to {MAX_CLASSES}"
+            if len(label) != (length or len(label)) or not 1 <= len(label) <= MAX_CLASSES:
+                expected = length or f"1 to {MAX_CLASSES}"
                 raise DatasetError(
                     f"{where}: the label of {_quote_json(entry)} has {len(label)} numbers, not {expected}"
                 )
-            vectors.append(np.array(label, np.float32))
+            length = len(label)
+            vectors.extend(label)
         if classes and vectors:
             raise DatasetError(
                 f"{where}: class numbers and lists of numbers are mixed, the first time in {_quote_json(entry)}"
             )
     if not rows:
-        raise DatasetError(f"{where} has no labels; give one to each picture, or train without labels")
+        return None
     if classes:
         return Labels(rows, np.array(classes, np.int64), max(classes) + 1)
-    return Labels(rows, np.stack(vectors), len(vectors[0]))
+    return Labels(rows, np.frombuffer(vectors, np.float32).reshape(len(rows), length), length)
 
 
 def _is_number(value: object) -> bool:

@@ -133,3 +133,21 @@ def test_a_progressive_jpeg_of_many_passes_is_left_out(tmp_path: Path):
     with closing(open_dataset(tmp_path, resolution=16)) as pictures:
         assert pictures.names == ["b.png"]
         assert "passes" in str(pictures.report)
+
+
+@LINUX
+@pytest.mark.parametrize("use_labels", [False, True])
+@pytest.mark.parametrize(
+    "content",
+    ['{"labels":[' + "[]," * 20_000_000 + "[]]}", '{"classes":[' + "[]," * 20_000_000 + "[]]}"],
+    ids=["labels", "classes"],
+)
+def test_a_labels_file_of_millions_of_empty_lists_takes_no_memory(tmp_path: Path, content: str, use_labels: bool):
+    """20 million lists are 1.4 GB once parsed, of a zip of 60 kB."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", encoded(np.full((16, 16, 3), 99, np.uint8)))
+        archive.writestr("dataset.json", content)
+    call = partial(open_dataset, tmp_path / "a.zip", resolution=16, use_labels=use_labels)
+    (outcome,) = harness.isolated([("labels", call)], seconds=60)
+    assert outcome.kind == ("refused" if use_labels else "loaded"), outcome
+    assert outcome.megabytes < 250, outcome
