@@ -19,7 +19,12 @@ class Pace:
 
 
 def duration(seconds: float) -> str:
-    """Format finite `seconds` as `"2 min 05 s"` or `"24 h 07 min"`."""
+    """Format finite `seconds` as `"2 min 05 s"`, `"24 h 07 min"`, `"12 days"` or `"3.1 years"`."""
+    days = seconds / 86400
+    if days >= 2 * 365:
+        return f"{days / 365.25:,.1f} years"
+    if days >= 3:
+        return f"{round(days)} days"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -31,6 +30,8 @@ from .run import Run
 from .snapshot_metrics import SnapshotMetrics
 from .start import StartNetworks, load_networks, networks_of
 from .status import Status
+from .stopping import StopSignals
+from .trial_phase import estimate_step_seconds, time_note
 
 log: logging.Logger = logging.getLogger("CREPS")
 
@@ -171,13 +172,13 @@ def run_training(args: argparse.Namespace, make_metrics: MetricsMaker | None = N
     """
     run = Run(args.out)
     with (
-        _stop_signals() as signals,
+        StopSignals() as stop,
         _process_and_device(args) as (process, device),
         run.lock if process.is_first else nullcontext(),
     ):
         _set_intervals(run, args)
         run.metrics = make_metrics(args, run, device) if make_metrics else None
-        request = request_from_arguments(args, stopped=lambda: bool(signals))
+        request = request_from_arguments(args, stopped=stop)
         opened = open_run(run, request, device=device, process=process)
         trainer = opened.trainer
         log.info("%s", opened.dataset.report)
@@ -185,8 +186,12 @@ def run_training(args: argparse.Namespace, make_metrics: MetricsMaker | None = N
             log.warning("%s", note)
         if opened.finished:
             log.info("%s", finished_note(run, trainer, request.terms))
-        train(run, trainer, opened.dataset, progress=_progress_log(), stop=lambda: bool(signals))
-    if signals and not opened.finished:
+        elif process.world == 1 and device.type == "cpu":
+            stop.step_seconds = estimate_step_seconds(trainer)
+            log.info("%s", time_note(trainer, stop.step_seconds))
+        stop.step_begins()
+        train(run, trainer, opened.dataset, progress=_progress_log(stop), stop=stop)
+    if stop() and trainer.num_images < trainer.recipe.total:
         log.info("stopped after %s pictures; the same command resumes the run", f"{trainer.num_images:,}")
         raise KeyboardInterrupt
     log.info("the generator is %s", run.generator_file)
@@ -195,20 +200,6 @@ def run_training(args: argparse.Namespace, make_metrics: MetricsMaker | None = N
 TRAIN_COMMAND = Command(
     "train", "train a generator, or fine-tune one on your images", _add_arguments, lambda args: run_training(args)
 )
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Within, SIGINT and SIGTERM are collected instead of ending the process."""
-    found: list[int] = []
-    previous = {
-        s: signal.signal(s, lambda number, frame: found.append(number)) for s in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield found
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -233,12 +224,13 @@ def _process_and_device(args: argparse.Namespace) -> Iterator[tuple[Process, tor
         leave()
 
 
-def _progress_log() -> Callable[[Status], None]:
-    """Logs the status every few seconds."""
+def _progress_log(stop: StopSignals) -> Callable[[Status], None]:
+    """Logs the status every few seconds, and measures steps."""
     last = 0.0
 
     def progress(status: Status) -> None:
         nonlocal last
+        stop.step_done()
         if time.monotonic() - last > _LOG_SECONDS:
             last = time.monotonic()
             log.info("%s", status)
