@@ -3,7 +3,7 @@
 generator = load_generator("creps-ffhq-512x512.pkl")
 images = render(generator, sample(generator, [2]), height=1080, width=1920)
 
-`__all__` is the public interface; docs/api.md of the repository has examples. Comparison, datasets, evaluation and
+`__all__` is the public interface; the documentation has examples. Comparison, datasets, evaluation and
 training are imported on first use, since they import much more of torch.
 """
 

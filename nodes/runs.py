@@ -16,6 +16,7 @@ import folder_paths
 from torch import Tensor
 
 from ..common.files import path_of
+from ..common.links import DOCS
 from ..creps_core.checkpoints import fingerprint
 from ..creps_core.data import ImageDataset, from_images, open_dataset
 from ..creps_core.training import FINE_TUNING, RunRequest, Terms, networks_of
@@ -149,7 +150,7 @@ def opener(images: Tensor | None, c_dim: int) -> Callable[..., ImageDataset]:
         if labels != "none":
             raise ValueError(
                 f"labels from {labels} are wanted, and linked images have none: give a folder or zip with a "
-                "dataset.json, as docs/training.md explains, or choose none"
+                f"dataset.json, as {DOCS}/training.md explains, or choose none"
             )
         for name in ("seed", "max_pictures"):
             options.pop(name, None)

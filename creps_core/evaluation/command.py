@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...common.command import Command
 from ...common.duration import duration
 from ...common.files import check_target, read_json, write_json, write_png
+from ...common.links import DOCS
 from ..rendering import RENDER_PRECISIONS
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the metrics of the papers."""
     m = parser.add_argument_group(
-        "metrics of the papers", "Their weights are not part of this package; docs/evaluation.md."
+        "metrics of the papers", f"Their weights are not part of this package: {DOCS}/evaluation.md."
     )
     m.add_argument("--inception", type=Path, metavar="FILE", help="torch-fidelity's Inception, for fid, kid, prc, isc")
     m.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's VGG-16, for prc as in the papers, and ppl")

@@ -17,6 +17,7 @@ from ...common.command import Command
 from ...common.devices import device_of
 from ...common.errors import printable
 from ...common.files import path_of
+from ...common.links import DOCS
 from ..checkpoints import BUILTINS, load_builtin
 from ..data import ImageDataset, open_dataset
 from .allocator import keep_freed_memory
@@ -154,7 +155,9 @@ def _add_metrics_arguments(m: argparse._ArgumentGroup) -> None:
         help="folder or zip of pictures to measure against, which are not trained on; the generator is then that of "
         "the best snapshot. Default: the training pictures",
     )
-    m.add_argument("--inception", type=Path, metavar="FILE", help="weights for fid, kid, prc, isc; docs/evaluation.md")
+    m.add_argument(
+        "--inception", type=Path, metavar="FILE", help=f"weights for fid, kid, prc, isc: {DOCS}/evaluation.md"
+    )
     m.add_argument("--vgg", type=Path, metavar="FILE", help="weights for prc as in the papers, and ppl")
     m.add_argument("--lpips", type=Path, metavar="FILE", help="weights for ppl")
     m.add_argument("--download", action="store_true", help="fetch missing weights from where they are published")
