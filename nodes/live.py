@@ -21,8 +21,8 @@ from server import PromptServer
 
 from ..creps_core.latents import Directions
 from ..creps_core.rendering import release_renderers
-from ..creps_core.serving.conversation import converse
-from ..creps_core.serving.guard import refuse_origin
+from ..creps_core.serving.conversation import converse, reject_if_full
+from ..creps_core.serving.guard import log_refusal, refuse_comfyui_origin
 from ..creps_core.serving.host import Check, Lease, Notify, hold_lock
 from . import bridge
 from .load import BUILTIN, checkpoint_names, load_model
@@ -152,13 +152,20 @@ GENERATORS = ComfyGenerators()
 def register_route() -> None:
     """Add the WebSocket of CREPS Explorer to the server."""
 
-    def is_own_name(name: str) -> bool:
-        """Whether a host name may be ours: not if the server listens on loopback only, where a foreign name means DNS
-        rebinding."""
-        return not set(args.listen.split(",")) <= {"127.0.0.1", "::1", "localhost"}
+    def check_origin(request: web.Request) -> None:
+        loopback = set(args.listen.split(",")) <= {"127.0.0.1", "::1", "localhost"}
+        if reason := refuse_comfyui_origin(request, loopback=loopback, port=args.port, cors=args.enable_cors_header):
+            log_refusal(reason)
+            raise web.HTTPForbidden(text=reason)
 
     @PromptServer.instance.routes.get(ROUTE)
     async def socket(request: web.Request) -> web.StreamResponse:
-        if reason := refuse_origin(request, is_own_name):
-            raise web.HTTPForbidden(text=reason)
+        check_origin(request)
         return await converse(request, GENERATORS)
+
+    @PromptServer.instance.routes.post(ROUTE)
+    async def explain(request: web.Request) -> web.StreamResponse:
+        """Tell a page why it gets no socket, which browsers do not."""
+        check_origin(request)
+        reject_if_full()
+        return web.Response(status=204)

@@ -36,8 +36,7 @@ async def converse(
         host: leases the generators.
         make_saver: makes the page's `ImageSaver` from its `notify`; None where images cannot be saved.
     """
-    if len(_conversations) >= MAX_CONVERSATIONS:
-        raise web.HTTPServiceUnavailable(text=f"{MAX_CONVERSATIONS} explorers are open: close one")
+    reject_if_full()
     socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, heartbeat=30, compress=False)
     await socket.prepare(request)
     conversation = Conversation(host, asyncio.get_running_loop(), make_saver)
@@ -58,6 +57,12 @@ async def converse(
         conversation.close()
         sender.cancel()
     return socket
+
+
+def reject_if_full() -> None:
+    """Raise 503 if there is no place for one more page."""
+    if len(_conversations) >= MAX_CONVERSATIONS:
+        raise web.HTTPServiceUnavailable(text=f"close an explorer: {MAX_CONVERSATIONS} are open")
 
 
 class Conversation:

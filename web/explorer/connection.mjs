@@ -16,7 +16,7 @@ const RECONNECT_MS = [300, 1000, 2000, 4000];
 /**
  * @typedef {object} Handlers
  * @property {() => void} open
- * @property {() => void} close
+ * @property {(reason: string) => void} close the reason is empty if none is known
  * @property {(message: any) => void} message
  * @property {(header: FrameHeader, jpeg: Blob) => void} frame
  */
@@ -27,6 +27,7 @@ export class Connection {
         this.url = url;
         this.handlers = handlers;
         this.attempts = 0;
+        this.reason = ""; // why there is no socket
         this.closed = false;
         /** @type {ReturnType<typeof setTimeout> | undefined} */
         this.timer = undefined;
@@ -37,8 +38,11 @@ export class Connection {
     open() {
         const socket = (this.socket = new WebSocket(this.url));
         socket.binaryType = "arraybuffer";
+        let opened = false;
         socket.onopen = () => {
+            opened = true;
             this.attempts = 0;
+            this.reason = "";
             this.handlers.open();
         };
         socket.onmessage = ({ data }) => {
@@ -55,11 +59,29 @@ export class Connection {
         };
         socket.onclose = () => {
             if (this.closed) return;
-            this.handlers.close();
+            this.handlers.close(this.reason);
+            if (!opened) this.explain();
             const pause = RECONNECT_MS[Math.min(this.attempts++, RECONNECT_MS.length - 1)];
             this.timer = setTimeout(() => this.open(), pause);
         };
         return socket;
+    }
+
+    /** Ask why there is no socket, which a browser does not tell: the same request by POST, whose answer can be read. */
+    async explain() {
+        let reason = "";
+        try {
+            const answer = await fetch(this.url.replace(/^ws/, "http"), { method: "POST" });
+            const text = (await answer.text()).slice(0, 400).trim();
+            if (answer.ok) reason = "no WebSocket gets through: let the proxy pass Upgrade and Connection";
+            else if (answer.status === 404) reason = "this server has no explorer: restart it, or correct the proxy";
+            else reason = text && !text.startsWith("<") ? text : `the server refuses this page (${answer.status})`;
+        } catch {
+            // no server: it may come back
+        }
+        if (this.closed || this.ready) return;
+        this.reason = reason;
+        if (reason) this.handlers.close(reason);
     }
 
     get ready() {

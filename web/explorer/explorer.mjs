@@ -74,7 +74,7 @@ export class Explorer {
         this.show();
         this.connection = new Connection(socket, {
             open: () => this.showStatus(""),
-            close: () => this.showStatus("connecting\u2026"),
+            close: (reason) => this.showStatus(reason || "connecting\u2026", reason ? "error" : ""),
             message: (message) => this.onMessage(message),
             frame: (header, jpeg) => this.requester.receive(header, jpeg),
         });

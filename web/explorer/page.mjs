@@ -13,7 +13,7 @@ const stored = () => {
 };
 const { scene = { width: 1536, height: 864, seed: 42 }, source = "" } = stored();
 const socket = new URL("socket", location.href);
-socket.protocol = "ws:";
+socket.protocol = location.protocol.replace("http", "ws");
 const host = /** @type {HTMLElement} */ (document.getElementById("explorer"));
 const explorer = new Explorer(host, {
     socket: socket.href, scene, source,
