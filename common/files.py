@@ -6,10 +6,12 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from io import BytesIO, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PARTIAL = ".partial"
+_PARTIAL_NAME = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}\.partial", re.DOTALL)
 _NAME_LIMIT = 255  # bytes, of most file systems
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -41,6 +44,48 @@ def open_file(path: Path_) -> FileIO:
         file.close()
         raise OSError(errno.EINVAL, "not a file")
     return file
+
+
+def open_own_file(path: Path_) -> FileIO:
+    """Open or create a file of our own under a predictable name, for reading and writing, unbuffered.
+
+    In a folder that others may write to, somebody may have put another file there: a link would have that one
+    overwritten.
+
+    Raises:
+        OSError: it is a link, has a second name (a hard link), is not a regular file, or belongs to another user.
+    """
+    flags = os.O_RDWR | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+        flags |= getattr(os, name, 0)
+    file = FileIO(os.open(path, flags, 0o666), "r+b")
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid != _user(found):
+        file.close()
+        raise OSError(errno.EPERM, "it is a link, or belongs to somebody else")
+    return file
+
+
+def is_own_file(path: Path_) -> bool:
+    """Whether there is nothing at `path`, or a regular file, not a link, of the user of this process."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(found.st_mode) and found.st_uid == _user(found)
+
+
+def is_at(file: BinaryIO | FileIO, path: Path_) -> bool:
+    """Whether `path` itself, not a link there, names this open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    except (OSError, ValueError):  # a closed file
+        return False
+
+
+def _user(found: os.stat_result) -> int:
+    """The user of this process; on Windows, which has none, the owner of the file."""
+    return os.geteuid() if hasattr(os, "geteuid") else found.st_uid
 
 
 def read_exactly(file: FileIO | BytesIO, buffer: bytearray | memoryview) -> bool:
@@ -139,34 +184,104 @@ def partial_of(path: Path, token: str, kind: str = PARTIAL) -> Path:
     return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:room])}{ending}")
 
 
-def replace_file(path: Path_, write: Callable[[BinaryIO], object]) -> None:
+def replace_file(path: Path_, write: Callable[[BinaryIO], object], *, follow_links: bool = True) -> None:
     """Create or replace `path` atomically: `write(file)` fills a new file next to it, which is then renamed.
 
     Several threads and processes may write to one path: each has its own temporary file, and the last one wins. Missing
     folders are created; the mode follows the umask. Once this returns, the file survives a power failure.
 
+    Args:
+        path: of the file; a link to another file stays one, and that file is replaced.
+        write: fills the new file.
+        follow_links: False replaces the link itself.
+
     Raises:
         OSError: the file cannot be written; one sentence that says why. An existing file stays unchanged. Other errors
             of `write` pass through.
     """
-    target = check_target(path)
-    partial = partial_of(target, f"{os.getpid()}.{secrets.token_hex(4)}")
+    target = check_target(path) if follow_links else Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, "xb") as file:
-                lock_file(file)
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-                if os.name == "nt":
-                    file.close()  # Windows renames no open file
-                publish(partial, target)
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+        remove_dead_partials(target.parent, target)
+        while not _replace(target, write):
+            pass
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _replace(target: Path, write: Callable[[BinaryIO], object]) -> bool:
+    """`replace_file` with one partial file; False if another process took it for that of a dead one."""
+    partial = partial_of(target, f"{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with open(partial, "xb") as file:
+            if not lock_file(file) or not is_at(file, partial):
+                return False  # swept between its creation and its lock
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            if os.name == "nt":
+                file.close()  # Windows renames no open file
+            publish(partial, target)
+            return True
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class PartialFile:
+    """What a process that writes a file leaves next to it if it is killed: `replace_file` removes it otherwise."""
+
+    path: Path
+    target: str
+    """Name of the file that it was to become."""
+    size: int
+    """In bytes."""
+    in_use: bool
+    """A process is writing it, or the file system has no locks, so that nobody knows."""
+
+    def __str__(self) -> str:
+        state = "being written" if self.in_use else "nothing to resume from"
+        return f"{printable(self.target, 120)}: {state}, {self.size / 1e6:.1f} MB"
+
+
+def find_partial_files(folder: Path, target: Path | None = None) -> list[PartialFile]:
+    """The partial files of `replace_file` in a folder; those of one target only, if it is given."""
+    return _partial_files(folder, target, remove=False)
+
+
+def remove_dead_partials(folder: Path, target: Path | None = None) -> list[PartialFile]:
+    """Remove the partial files of processes that no longer run, which the system has unlocked; returns them."""
+    return _partial_files(folder, target, remove=True)
+
+
+def _partial_files(folder: Path, target: Path | None, remove: bool) -> list[PartialFile]:
+    stem = None if target is None else _PARTIAL_NAME.fullmatch(partial_of(target, "0.00000000").name)
+    found = []
+    names: list[str] = []
+    with suppress(OSError):
+        names = sorted(os.listdir(folder))
+    for name in names:
+        match = _PARTIAL_NAME.fullmatch(name)
+        path = folder / name
+        if not match or (stem and match[1] != stem[1]):
+            continue
+        unsupported: list[bool] = []
+        with suppress(OSError):
+            if not is_own_file(path):
+                continue
+            with open_file(path) as file:
+                locked = lock_file(file, unsupported=lambda flags=unsupported: flags.append(True))
+                in_use = not locked or bool(unsupported)
+                if remove and (in_use or not is_at(file, path)):
+                    continue
+                size = os.fstat(file.fileno()).st_size
+                if remove:
+                    if os.name == "nt":  # Windows removes no open file
+                        file.close()
+                    path.unlink()
+                found.append(PartialFile(path, match[1], size, in_use))
+    return found
 
 
 def publish(partial: Path, target: Path) -> None:
@@ -217,9 +332,10 @@ def parse_json(text: str) -> dict[str, Any]:
     return value
 
 
-def write_json(path: Path_, value: dict[str, Any]) -> None:
-    """Create or replace a JSON file atomically."""
-    replace_file(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+def write_json(path: Path_, value: dict[str, Any], *, follow_links: bool = True) -> None:
+    """Create or replace a JSON file atomically; `follow_links` as for `replace_file`."""
+    text = json.dumps(value, indent=2) + "\n"
+    replace_file(path, lambda file: file.write(text.encode()), follow_links=follow_links)
 
 
 def write_png(path: Path_, pixels: np.ndarray) -> None:

@@ -39,6 +39,9 @@ class ImageWriter(ABC):
     rows: int
     size: int
 
+    layout = ""
+    """Changes when files that an earlier version began cannot be resumed."""
+
     def __init__(
         self, file: FileIO, height: int, width: int, channels: int, bits: int = 8, text: Mapping[str, str] | None = None
     ):
@@ -124,9 +127,9 @@ class ImageWriter(ABC):
 
 
 def state_number(state: Mapping[str, Any], name: str) -> int:
-    """A whole number of a journal; raises ValueError if it is none."""
+    """A number of bytes, or a checksum, of a journal; raises ValueError if it is neither."""
     value = state.get(name)
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < 1 << 62:
         raise ValueError("its journal is damaged")
     return value
 

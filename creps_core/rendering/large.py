@@ -28,7 +28,7 @@ from ..checkpoints import digest
 from ..network import Generator
 from .device import precision_of
 from .image_writer import BLOCK, ImageWriter
-from .partial_render import PartialRender, ResumableFile
+from .partial_render import DAMAGE, PartialRender, ResumableFile
 from .render import render_image_bands
 from .spec import ImageOptions, ImageSpec
 from .writers import writer_for
@@ -129,7 +129,7 @@ def _job(
         "latent": hashlib.sha256(ws.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest(),
         "picture": [spec.height, spec.width, bits, spec.supersample, *spec.fitted_window],
         "precision": precision_of(generator, spec.precision).name,
-        "format": writer_class.__name__,
+        "format": f"{writer_class.__name__}{writer_class.layout}",
     }
 
 
@@ -156,8 +156,8 @@ def _resume_or_begin(file: ResumableFile, writer: ImageWriter, preview: AreaPrev
                 preview.add(block)
             preview.size = writer.size
             return
-        except ValueError as error:
-            file.restart(str(error))
+        except DAMAGE as error:
+            file.restart(str(error) or type(error).__name__)
             writer.reset()
     preview.clear()
     writer.begin()

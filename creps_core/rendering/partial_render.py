@@ -10,6 +10,7 @@ lists what is in a folder; only `remove_partial_renders` removes it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import printable
-from ...common.files import PARTIAL, open_file, publish, read_json, write_json
+from ...common.files import PARTIAL, is_at, is_own_file, open_file, open_own_file, publish, read_json, write_json
 from ...common.locks import lock_file
 
 log: logging.Logger = logging.getLogger("CREPS")
@@ -32,6 +33,9 @@ _PREFIX = ".creps-"
 _SLOTS = 64  # simultaneous renders of one image to one folder
 _READ = 1 << 20  # bytes at a time
 _LOCK_PATIENCE = 0.2  # seconds; `find_partial_renders` locks a file for an instant
+_FOREIGN = {errno.EPERM, errno.EACCES, errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO}
+DAMAGE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, MemoryError, zlib.error)
+"""What reading a damaged partial render may raise."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ def find_partial_renders(folder: Path) -> list[PartialRender]:
         journal = partial.with_suffix(JOURNAL)
         if not partial.name.startswith(_PREFIX) and not journal.exists():
             continue  # the partial file of something else
+        if not is_own_file(partial):
+            continue
         picture, rows = "", (0, 0)
         with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             entries = read_json(journal)
@@ -126,18 +132,17 @@ class ResumableFile:
     def __init__(self, target: Path, job: dict[str, Any], picture: str, resume: bool, remove_others: bool = False):
         self.target, self.job, self.picture = target, json.loads(json.dumps(job)), picture
         self.token: str = hashlib.sha256(json.dumps(self.job, sort_keys=True).encode()).hexdigest()[:12]
-        self.rows = self.size = 0
+        self.rows = self.size = self._kept = 0
         self.parts: list[list[int]] = []
         self.state: dict[str, Any] | None = None
         target.parent.mkdir(parents=True, exist_ok=True)
         self.file, self.partial, self.journal = self._take()
-        if resume:
+        if resume and os.fstat(self.file.fileno()).st_size:
             try:
                 self._load()
             except FileNotFoundError:
-                if os.fstat(self.file.fileno()).st_size:
-                    self.restart("it has no journal")
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                self.restart("it has no journal")
+            except DAMAGE as error:
                 self.restart(str(error))
         else:
             self.restart()
@@ -166,7 +171,7 @@ class ResumableFile:
                 self.target,
                 printable(reason, 100),
             )
-        self.rows, self.size, self.parts, self.state = 0, 0, [], None
+        self.rows, self.size, self._kept, self.parts, self.state = 0, 0, 0, [], None
         self.journal.unlink(missing_ok=True)
         self.file.truncate(0)
         self.file.seek(0)
@@ -181,30 +186,37 @@ class ResumableFile:
         """
         os.fsync(self.file.fileno())
         entries = {"picture": self.picture, "rows": rows, "size": size, "parts": parts, "state": state}
-        write_json(self.journal, {"job": self.job, **entries})
+        self._kept = size
+        write_json(self.journal, {"job": self.job, **entries}, follow_links=False)
         self.rows, self.size = rows, size
 
     def stop(self) -> None:
-        """Keep what another process can resume from, and unlock it."""
-        if self.size:
-            self.file.truncate(self.size)
+        """Keep what another process can resume from, and unlock it. A file that `commit` has moved stays untouched."""
+        if not is_at(self.file, self.partial):  # whatever came after the renaming: the file is complete
+            with suppress(OSError):
+                self.journal.unlink(missing_ok=True)
+        elif self.size or self.journal.exists():
+            with suppress(OSError):  # more than the journal counts does no harm
+                self.file.truncate(self._kept)
         else:
             self.discard()
         self.close()
 
     def discard(self) -> None:
-        """Remove both files."""
-        self.partial.unlink(missing_ok=True)
-        self.journal.unlink(missing_ok=True)
+        """Remove both files, as far as the system lets us."""
+        for path in (self.partial, self.journal):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def commit(self) -> int:
-        """Move the file to its target; returns its size in bytes."""
+        """Move the file to its target; returns its size in bytes. Nothing touches the file after that."""
         os.fsync(self.file.fileno())
         size = os.fstat(self.file.fileno()).st_size
         if os.name == "nt":  # Windows renames no open file
             self.close()
         publish(self.partial, self.target)
-        self.journal.unlink(missing_ok=True)
+        with suppress(OSError):  # a journal that stays is removed by the next render
+            self.journal.unlink(missing_ok=True)
         self.close()
         return size
 
@@ -218,12 +230,13 @@ class ResumableFile:
             token = self.token if slot == 0 else f"{self.token}-{slot}"
             partial, journal = (self.target.with_name(f"{_PREFIX}{token}{kind}") for kind in (PARTIAL, JOURNAL))
             for _ in range(_SLOTS):
-                partial.touch()
-                file = partial.open("r+b", buffering=0)
+                file = _open_slot(partial, journal)
+                if file is None:
+                    break
                 if not lock_file(file, patience=_LOCK_PATIENCE):
                     file.close()
                     break
-                if _is_at(file, partial):
+                if is_at(file, partial):
                     return file, partial, journal
                 file.close()  # its process has just moved it to its target
         raise OSError(f"{_SLOTS} processes are rendering this picture in this folder: wait for one of them")
@@ -240,12 +253,19 @@ class ResumableFile:
         self.rows, self.size, self.parts, self.state = rows, size, parts, state
 
 
-def _is_at(file: FileIO, path: Path) -> bool:
-    """Whether `path` still names this open file."""
+def _open_slot(partial: Path, journal: Path) -> FileIO | None:
+    """The partial file, created if it does not exist; None, and logged, if it or the journal is not ours."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
+        file = open_own_file(partial)
+    except OSError as error:
+        if not os.path.lexists(partial) or error.errno not in _FOREIGN:
+            raise
+    else:
+        if is_own_file(journal):
+            return file
+        file.close()
+    log.warning("%s: left alone: it or its journal is a link, or belongs to somebody else", partial)
+    return None
 
 
 def _check_parts(file: FileIO, parts: Any, size: int) -> None:

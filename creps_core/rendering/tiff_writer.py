@@ -6,7 +6,7 @@ import math
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from io import FileIO
+from io import BytesIO, FileIO
 from itertools import pairwise
 from typing import Any
 
@@ -14,11 +14,10 @@ import numpy as np
 
 from .image_writer import BLOCK, ZLIB_LEVEL, ImageWriter, deflate_bound, state_number
 
-_READ = 1 << 20  # bytes at a time
-
 
 class TiffWriter(ImageWriter):
-    """Tiled, compressed BigTIFF with a pyramid of halved images as SubIFDs.
+    """Tiled, compressed BigTIFF with a pyramid: after the image, each halved one is a directory of its own, marked as
+    reduced (NewSubfileType 1). Readers of slides and maps (OpenSlide, GDAL) find levels there, and not in SubIFDs.
 
     The library tifffile writes the directories first, with empty tiles. Tiles are appended as they are rendered, and
     their offsets filled in at the end: there is no second copy of the data, and resuming needs no more than the tiles'
@@ -26,6 +25,8 @@ class TiffWriter(ImageWriter):
     """
 
     first: int
+
+    layout = " 2"  # 0.2.0 had SubIFDs
 
     def __init__(
         self, file: FileIO, height: int, width: int, channels: int, bits: int = 8, text: Mapping[str, str] | None = None
@@ -43,7 +44,8 @@ class TiffWriter(ImageWriter):
     def begin(self) -> None:
         text = "\n".join(f"{key}: {value}" for key, value in self.text.items()).encode()
         levels = pyramid_sizes(self.height, self.width)
-        with _tifffile().TiffWriter(self.file.name, bigtiff=True, byteorder="<") as tiff:
+        head = BytesIO()
+        with _tifffile().TiffWriter(head, bigtiff=True, byteorder="<") as tiff:
             for i, (height, width) in enumerate(levels):
                 tiff.write(
                     iter([b""] * (math.ceil(height / BLOCK) * math.ceil(width / BLOCK))),
@@ -54,21 +56,18 @@ class TiffWriter(ImageWriter):
                     extrasamples=["unassalpha"] if self.channels == 4 else None,
                     compression="zlib",
                     predictor=2,
-                    subifds=0 if i else len(levels) - 1,
                     subfiletype=1 if i else 0,
                     description=None if i else text or None,
                     software="creps",
                     metadata=None,
                 )
-        self.file.seek(0)
-        while data := self.file.read(_READ):
-            self._crc = zlib.crc32(data, self._crc)
+        self.append(head.getvalue())
         self.first = self.file.tell()
         self._end_part(0)
 
     def restore(self, rows: int, size: int, parts: list[list[int]], state: Mapping[str, Any]) -> None:
         super().restore(rows, size, parts, state)
-        self.first, self.sizes = state_number(state, "first"), state["sizes"]
+        self.first, self.sizes = state_number(state, "first"), state.get("sizes", [])
         wanted = math.ceil(rows / BLOCK) * math.ceil(self.width / BLOCK)
         if not isinstance(self.sizes, list) or not all(type(n) is int and n > 0 for n in self.sizes):
             raise ValueError("its tiles are damaged")
@@ -102,12 +101,14 @@ class TiffWriter(ImageWriter):
     def finish(self, after: Callable[[int], None]) -> None:
         first = [self.first, *(self.first + np.cumsum(self.sizes[:-1])).tolist()]
         tiles = [(first, self.sizes), *((level.offsets, level.sizes) for level in self._append_pyramid(after))]
-        with _tifffile().TiffFile(self.file.name, mode="r+b") as tiff:
-            page: Any = tiff.pages[0]
-            directories: list[Any] = [page, *(page.pages or [])]
-            for directory, (offsets, sizes) in zip(directories, tiles, strict=True):
+        self.file.seek(0)
+        head = BytesIO(self.file.read(self.first))
+        with _tifffile().TiffFile(head) as tiff:
+            for directory, (offsets, sizes) in zip(tiff.pages, tiles, strict=True):
                 directory.tags["TileOffsets"].overwrite(offsets)
                 directory.tags["TileByteCounts"].overwrite(sizes)
+        self.file.seek(0)
+        self.append(head.getvalue())
 
     @classmethod
     def max_bytes(cls, height: int, width: int, channels: int, bits: int) -> int:
@@ -130,8 +131,12 @@ class TiffWriter(ImageWriter):
         return zlib.compress(differences.tobytes(), ZLIB_LEVEL)
 
     def _decompress(self, data: bytes | memoryview) -> np.ndarray:
-        differences = np.frombuffer(zlib.decompress(data), self.stored).reshape(BLOCK, BLOCK, self.channels)
+        differences = np.frombuffer(self._inflate(data), self.stored).reshape(BLOCK, BLOCK, self.channels)
         return np.cumsum(differences, 1, dtype=self.dtype)
+
+    def _inflate(self, data: bytes | memoryview) -> bytes:
+        """Decompress a tile, at most its size."""
+        return zlib.decompressobj().decompress(data, BLOCK * BLOCK * self.channels * self.dtype.itemsize + 1)
 
     def _append_pyramid(self, after: Callable[[int], None]) -> list[_PyramidLevel]:
         levels = [_PyramidLevel(*size, self.channels) for size in pyramid_sizes(self.height, self.width)[1:]]

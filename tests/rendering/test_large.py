@@ -187,6 +187,22 @@ def test_noise_fits_into_the_estimate(tmp_path: Path):
         assert 0.8 * most < size < most + 4000
 
 
+def test_slide_viewers_see_every_level(tmp_path: Path):
+    """OpenSlide (and GDAL) take top-level directories with NewSubfileType 1 for levels, and see no SubIFDs."""
+    openslide = pytest.importorskip("openslide", reason="pip install -e '.[test]'")
+    render_to_file(GENERATOR, WS, tmp_path / "p.tif", height=777, width=1090)
+    sizes = [(1090, 777), (545, 389), (273, 195), (137, 98)]
+    with tifffile.TiffFile(tmp_path / "p.tif") as tiff:
+        levels = [page.asarray() for page in tiff.pages]
+        assert [(page.subfiletype, page.subifds) for page in tiff.pages] == [(0, None)] + [(1, None)] * 3
+        assert [(level.shape[1], level.shape[0]) for level in levels] == sizes
+    with openslide.OpenSlide(tmp_path / "p.tif") as slide:
+        assert slide.level_dimensions == tuple(sizes)
+        for number, size in enumerate(sizes):
+            seen = np.asarray(slide.read_region((0, 0), number, size))
+            assert np.array_equal(seen[..., :3], levels[number])
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_pyramid_levels_are_area_means(bits: int, tmp_path: Path):
     render_to_file(GENERATOR, WS, tmp_path / "p.tif", height=777, width=1090, bits=bits)

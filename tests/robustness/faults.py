@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from comfyui_creps.creps_core.rendering import partial_render
+
 KINDS = (errno.ENOSPC, errno.EIO)
 
 
@@ -32,6 +34,31 @@ class Faults:
         if self.at and self.steps >= self.at:
             raise OSError(self.number, os.strerror(self.number))
 
+    def step_done(self) -> None:
+        """A call of the system has returned."""
+
+
+class Ends(Faults):
+    """Ends the work once, before or after a call of the system: by an exception, or by the end of the process.
+
+    Args:
+        folder, at: as for `Faults`; every call that changes something counts twice, before and after it.
+        error: the exception; None ends the process, as `kill -9` does.
+    """
+
+    def __init__(self, folder: Path, at: int, error: type[BaseException] | None):
+        super().__init__(folder, at)
+        self.error = error
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self.at:
+            if self.error is None:
+                os._exit(9)
+            raise self.error
+
+    step_done = step
+
 
 class _File:
     """An open file whose writes are steps."""
@@ -41,7 +68,13 @@ class _File:
 
     def write(self, data: Any) -> int:
         self._faults.step()
-        return self._file.write(data)
+        count = self._file.write(data)
+        self._faults.step_done()
+        return count
+
+    def truncate(self, size: int) -> int:
+        self._faults.step()
+        return self._file.truncate(size)
 
     def __enter__(self) -> _File:
         return self
@@ -56,7 +89,8 @@ class _File:
 @contextmanager
 def injected(faults: Faults):
     """Files are opened, written, synced and renamed through `faults`."""
-    real = {"open": builtins.open, "io_open": io.open, "fsync": os.fsync, "replace": os.replace}
+    real = {"open": builtins.open, "io_open": io.open, "fsync": os.fsync, "replace": os.replace, "unlink": os.unlink}
+    real_own = partial_render.open_own_file
 
     def opened(real_open: Callable[..., Any]) -> Callable[..., Any]:
         def open_(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
@@ -70,13 +104,28 @@ def injected(faults: Faults):
     def fsync(file: Any) -> None:
         faults.step()
         real["fsync"](file)
+        faults.step_done()
 
     def replace(source: Any, target: Any) -> None:
         faults.step()
         real["replace"](source, target)
+        faults.step_done()
+
+    def unlink(path: Any, **options: Any) -> None:
+        if str(path).startswith(faults.folder):
+            faults.step()
+        real["unlink"](path, **options)
+        if str(path).startswith(faults.folder):
+            faults.step_done()
+
+    def own(path: Any) -> Any:
+        faults.step()
+        return _File(real_own(path), faults)
 
     builtins.open, io.open, os.fsync, os.replace = opened(real["open"]), opened(real["io_open"]), fsync, replace
+    os.unlink, partial_render.open_own_file = unlink, own
     try:
         yield faults
     finally:
-        builtins.open, io.open, os.fsync, os.replace = real.values()
+        builtins.open, io.open, os.fsync, os.replace, os.unlink = real.values()
+        partial_render.open_own_file = real_own

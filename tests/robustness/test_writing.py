@@ -15,7 +15,7 @@ from comfyui_creps.common.files import check_target, open_file, write_json
 from comfyui_creps.creps_core import cli, save_generator
 from comfyui_creps.creps_core.latents import sample_latents, save_latents
 from comfyui_creps.creps_core.rendering import large, render_to_file
-from faults import KINDS, Faults, injected
+from faults import KINDS, Ends, Faults, injected
 from networks import make_generator, make_ws
 from PIL import Image
 from torch.overrides import TorchFunctionMode
@@ -84,6 +84,109 @@ def test_a_fault_at_any_step(name: str, number: int, tmp_path: Path, monkeypatch
         write(path)
         assert path.read_bytes() == good
         assert [file.name for file in path.parent.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, None], ids=["interrupted", "killed"])
+def test_an_end_at_every_step(name: str, error: type[BaseException] | None, tmp_path: Path, monkeypatch):
+    """Ctrl-C or a kill before and after every call that changes a file: the final name has the old file or the new
+    one, all of it, and the same call then leaves just the new one."""
+    monkeypatch.setattr(large, "JOURNAL_SECONDS", 0)
+    write, path = WRITERS[name], tmp_path / "out" / name
+    write(path)
+    good, published = path.read_bytes(), 0
+    with injected(Ends(tmp_path, 0, error)) as counted:
+        write(path)
+    assert counted.steps >= 8
+    for at in range(1, counted.steps + 1):
+        path.write_bytes(b"old")
+        with injected(Ends(tmp_path, at, error)):
+            if error is not None:
+                with pytest.raises(error):
+                    write(path)
+            elif (child := os.fork()) == 0:
+                try:
+                    write(path)
+                finally:
+                    os._exit(1)  # not reached
+            else:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        assert path.read_bytes() in (b"old", good), at
+        published += path.read_bytes() == good
+        write(path)
+        assert path.read_bytes() == good
+        assert [file.name for file in path.parent.iterdir()] == [name], at
+    assert published >= 2
+
+
+@pytest.mark.parametrize("kind", ["partial", "journal"])
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_link_under_the_name_of_a_partial(ending: str, link: Callable[..., None], kind: str, tmp_path: Path, caplog):
+    """The names are predictable: somebody may have placed a link there. The file it leads to stays as it is."""
+    path = tmp_path / f"p.{ending}"
+
+    def stop(done: int, total: int) -> None:
+        raise Stop
+
+    picture(path)
+    good = path.read_bytes()
+    path.unlink()
+    names = []
+    with pytest.raises(Stop):
+        render_to_file(GENERATOR, WS, path, progress=lambda *_: (names.extend(tmp_path.iterdir()), stop(0, 0)), **SIZE)
+    place = names[0].with_suffix(f".{kind}")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious" * 99)
+    link(victim, place)
+    picture(path)
+    assert path.read_bytes() == good
+    assert victim.read_bytes() == b"precious" * 99
+    assert ("left alone" in caplog.text) == (link is os.symlink or kind == "partial")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root gives files away")
+def test_a_partial_of_another_user_is_left_alone(tmp_path: Path):
+    names = []
+    path = tmp_path / "p.png"
+    render_to_file(GENERATOR, WS, path, progress=lambda *_: names.extend(tmp_path.iterdir()), **SIZE)
+    names[0].write_bytes(b"theirs")
+    os.chown(names[0], 12345, 12345)
+    picture(path)
+    assert names[0].read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_damaged_journal_begins_anew(ending: str, tmp_path: Path, monkeypatch, caplog):
+    """Whatever a journal says: the render starts over, says so, and the file is right."""
+    monkeypatch.setattr(large, "JOURNAL_SECONDS", 0)
+    path = tmp_path / f"p.{ending}"
+    picture(path)
+    good = path.read_bytes()
+
+    def stop(done: int, total: int) -> None:
+        if done > 0.9 * total:
+            raise Stop
+
+    values = [10**30, -1, 1.5, None, [], {}, "x", [10**30], [-1, 2], True]
+    fields = ["rows", "size", "parts", "state", "job", "first", "sizes" if ending == "tif" else "checksum"]
+    with pytest.raises(Stop):
+        render_to_file(GENERATOR, WS, path, progress=stop, **SIZE)
+    (journal,), (partial,) = tmp_path.glob(".*.journal"), tmp_path.glob(".*.partial")
+    text, data = journal.read_text(), partial.read_bytes()
+    for field in fields:
+        for value in [KeyError, *values]:
+            entries = json.loads(text)
+            place = entries if field in entries else entries["state"]
+            place.pop(field) if value is KeyError else place.update({field: value})
+            journal.write_text(json.dumps(entries))
+            partial.write_bytes(data)
+            caplog.clear()
+            file = render_to_file(GENERATOR, WS, path, **SIZE)
+            assert file.resumed_row == 0, (field, value)
+            assert "starting over" in caplog.text
+            assert path.read_bytes() == good
+            assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
 class _Short(TorchFunctionMode):
