@@ -1,12 +1,12 @@
-"""What versions of Triton make of the kernel, for GPUs that are not here; needs no GPU.
+"""Compiles the kernel by several versions of Triton for GPUs that this machine lacks.
 
     python benchmarks/compile_kernel.py
     python benchmarks/compile_kernel.py --triton 3.6.0 --arch 90 --channels 32 --configs 2 --folder /tmp/triton
 
 Each version gets an environment of its own from PyPI (about 700 MB), in which `tests/helpers/kernel_compiler.py`
-compiles the first candidates of `kernels/trial.py` in a process each. Prints a Markdown table: registers and bytes of
-stack per thread (what is spilled lies on the stack), shared and tensor memory per program, seconds of a processor core:
-2 to 20, some 200 times. Ends with status 1 if something does not compile, or needs more than a program may have.
+compiles the first candidates of `kernels/trial.py`, each in a process. Prints a Markdown table: registers and bytes of
+stack per thread (spilled registers lie on the stack), shared and tensor memory per program, and processor time: 2 to
+20 s, about 200 times. Exits with status 1 if something does not compile or exceeds the resources of a program.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COLUMNS += ("registers", "stack", "shared KB", "tensor columns", "seconds")
 
 
 def environment(version: str, folder: Path) -> Path:
-    """A Python that has this version of Triton, made if it is not there."""
+    """A Python with this version of Triton, created if it does not exist."""
     home = folder / f"triton-{version}"
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
@@ -46,7 +46,7 @@ def environment(version: str, folder: Path) -> Path:
 
 
 def jobs(architectures: Iterable[int], dtypes: Iterable[str], channels: Iterable[int], configs: int) -> list[list]:
-    """What `kernel_compiler` is asked; for more than 32 channels the first candidate only."""
+    """Jobs for `kernel_compiler`; for more than 32 channels the first candidate only."""
     return [
         [arch, dtype, "fp32", count, config]
         for count, arch, dtype in itertools.product(channels, architectures, dtypes)
@@ -55,7 +55,7 @@ def jobs(architectures: Iterable[int], dtypes: Iterable[str], channels: Iterable
 
 
 def compiled(python: Path, job: list) -> dict[str, Any]:
-    """The answer to a job; an `error` in it if the compiler raised or died."""
+    """The answer to a job; holds an `error` if the compiler raised or died."""
     with tempfile.TemporaryDirectory() as cache:
         result = subprocess.run(
             [str(python), str(COMPILER)],
@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--dtype", nargs="+", default=DTYPES, choices=DTYPES)
     parser.add_argument("--channels", nargs="+", type=int, default=[32, 64], choices=[16, 32, 64])
     parser.add_argument("--configs", type=int, default=2, help="how many candidates")
-    parser.add_argument("--folder", type=Path, help="for the environments; default: one that is removed in the end")
+    parser.add_argument("--folder", type=Path, help="for the environments; default: one that is removed at the end")
     args = parser.parse_args()
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:

@@ -17,7 +17,7 @@ from .layout import SynthesisLayout
 from .lines import FourierInput
 
 LAYER_BYTES = 64 << 20
-"""Most memory of the features of one layer; longer lines are evaluated in pieces."""
+"""Most memory of the features of one layer; longer lines are evaluated in chunks."""
 _FOURIER_POSITIONS = 512  # whose phases are computed at a time, in float64
 
 
@@ -132,13 +132,13 @@ class LineNetwork:
         """See `AppliedLatent.lines`."""
         positions = torch.cat([y, x]) if len(y) and len(x) else (y if len(y) else x)
         widest = max(self.config.channels(level) for level in self.config.levels)
-        piece = max(1, min(len(positions), LAYER_BYTES // (RANK * widest * dtype.itemsize)))
+        size = max(1, min(len(positions), LAYER_BYTES // (RANK * widest * dtype.itemsize)))
         program = None
-        for start in range(0, len(positions), piece):
-            part = positions[start : start + piece]
-            if program is None or program.count != len(part):
-                program = _LineProgram(self, len(part), dtype)
-            program.run(part, min(max(len(y) - start, 0), len(part)), out[:, start : start + piece])
+        for start in range(0, len(positions), size):
+            chunk = positions[start : start + size]
+            if program is None or program.count != len(chunk):
+                program = _LineProgram(self, len(chunk), dtype)
+            program.run(chunk, min(max(len(y) - start, 0), len(chunk)), out[:, start : start + size])
 
 
 class _LineProgram:
@@ -182,13 +182,13 @@ class _LineProgram:
         """The modulated Fourier features, [n, RANK, channels]; see `FourierInput`."""
         freqs, start = self.network.source.freqs, 0
         waves = sine = cosine = out[:0]
-        parts = zip(positions[:, None, None].split(_FOURIER_POSITIONS), out.split(_FOURIER_POSITIONS), strict=True)
-        for part, features in parts:
-            count = len(part)
+        chunks = zip(positions[:, None, None].split(_FOURIER_POSITIONS), out.split(_FOURIER_POSITIONS), strict=True)
+        for chunk, features in chunks:
+            count = len(chunk)
             if start == 0 or count < _FOURIER_POSITIONS:
                 waves = torch.empty_like(features, dtype=torch.float32)
                 sine, cosine = waves.chunk(2, -1)
-            turns = part * freqs
+            turns = chunk * freqs
             phase = turns.frac_().mul_(2 * math.pi).float()
             torch.sin(phase, out=sine)
             torch.cos(phase, out=cosine)

@@ -11,7 +11,7 @@ from .layers import ModulatedLinear
 
 
 class LayerSlot(NamedTuple):
-    """A layer, and its place among all layers."""
+    """A layer, and its slices of vectors over all layers."""
 
     layer: ModulatedLinear
     w: int  # index of its style vector in ws [num_ws, w_dim]

@@ -1,6 +1,6 @@
-"""The Triton kernel's launch in plain torch: what it would paint, for tests without a GPU and without the interpreter.
+"""A launch of the Triton kernel in plain torch, for tests without a GPU and without Triton's interpreter.
 
-It reads the packed weights and lines that the kernel reads, so that packing is tested too; see `TritonBackend.launch`.
+It reads the packed weights and lines that the kernel reads, which tests packing too; see `TritonBackend.launch`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from torch import Tensor
 
 
 def launch(columns: Tensor, rows: Tensor, stage: PackedWeights, out: Tensor, overflow: Tensor) -> None:
-    """As `TritonBackend.launch`. The number of bi-line channels must be one that needs no padding: 16, 32 or 64."""
+    """As `TritonBackend.launch`. The number of bi-line channels must need no padding: 16, 32 or 64."""
     levels, b, c = len(columns), columns.shape[-1], len(out)
     unpacked = unpack(stage, levels, b, c)
     lines = (rearrange(line.float(), "l n rank b -> l b n rank") for line in (columns * 2, rows))
-    picture = reference.entangle(*lines, unpacked)
-    overflow.logical_or_(torch.isfinite(picture).all().logical_not())
+    image = reference.entangle(*lines, unpacked)
+    overflow.logical_or_(torch.isfinite(image).all().logical_not())
     if out.dtype == torch.uint8:
-        picture = (picture * 127.5 + 128).clamp(0, 255)
-    out.copy_(picture)
+        image = (image * 127.5 + 128).clamp(0, 255)
+    out.copy_(image)
 
 
 def unpack(stage: PackedWeights, levels: int, b: int, c: int) -> PixelStage:
-    """The weights that were packed."""
+    """The stage that was packed, in float32."""
     layout = _layout(levels, b, c, stage.config.parts, stage.biases.device)
     weights = stage.blocks.float()
     if stage.dtype == torch.float32:

@@ -1,16 +1,16 @@
 """CUDA graphs, emulated on a CPU.
 
     graph = FakeGraph()
-    outputs = graph.capture(function)   # records the operations that torch dispatches; changes nothing
-    graph.replay()                      # does them again, on the tensors of the capture; outputs hold the results
+    outputs = graph.capture(function)   # records the operations that torch dispatches; has no effect
+    graph.replay()                      # repeats them on the tensors of the capture; outputs hold the results
 
 It has the two methods of `kernels.graphs.CudaGraph` and its rules:
 
-- a capture does nothing: tensors from outside that the function changes are as before, what it returns is not a number
-  until a replay;
+- a capture has no effect: tensors from outside that the function changes are restored, and its results are NaN until a
+  replay;
 - a replay reads from the same tensors as the capture did (the same addresses), runs no Python of the function, and
   writes into the same outputs;
-- HostRead, a RuntimeError, is raised by what a real capture cannot do: reading a value on the host (`item`, `bool`,
+- whatever a real capture cannot hold raises HostRead, a RuntimeError: reading a value on the host (`item`, `bool`,
   `nonzero`, `equal`, `x[mask]`), making a tensor of host values (`torch.tensor`), random numbers from a default
   generator. Values that Python takes from a CPU tensor without an operation (`numpy`) cannot be seen; `tolist` can (it
   is refused).
@@ -35,7 +35,7 @@ REFUSED = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_sele
 
 
 class HostRead(RuntimeError):
-    """What a CUDA graph cannot hold."""
+    """An operation that a CUDA graph cannot hold."""
 
 
 class FakeGraph:
@@ -65,7 +65,7 @@ class FakeGraph:
         return outputs
 
     def replay(self) -> None:
-        """Do what was recorded."""
+        """Repeat the recorded operations."""
         assert self._recorder is not None, "nothing has been captured"
         self._recorder.replay()
 
@@ -142,7 +142,7 @@ def _written(func, args: tuple, kwargs: dict) -> list[Tensor]:
 
 @contextlib.contextmanager
 def counted():
-    """Counts the operations that torch dispatches within: `with counted() as count: ...; count[0]`, views left out."""
+    """Counts the operations that torch dispatches, except views: `with counted() as count: ...; count[0]`."""
     count = [0]
 
     class Counter(TorchDispatchMode):

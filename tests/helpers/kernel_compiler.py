@@ -1,9 +1,9 @@
-"""Compiles the Triton kernel for GPUs that are not here, and says what of a GPU it takes.
+"""Compiles the Triton kernel for GPUs that this machine lacks, and reports the resources that it takes.
 
     python tests/helpers/kernel_compiler.py < job.json
 
-answers a job of `benchmarks/compile_kernel.py`, in an interpreter that has one version of Triton and nothing else:
-so this file imports neither torch nor this package.
+answers a job of `benchmarks/compile_kernel.py` in a Python that has one version of Triton and no other package, so this
+file imports neither torch nor this package.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ SOURCE = Path(__file__).resolve().parents[2] / "kernels" / "fused_kernel.py"
 
 
 SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
-"""What a program may have, by compute capability (CUDA C++ Programming Guide, technical specifications)."""
+"""Most shared memory of a program, by compute capability (CUDA C++ Programming Guide, technical specifications)."""
 TENSOR_COLUMNS = 512
-"""What a program may have, where there is tensor memory."""
+"""Most columns of tensor memory of a program, where there is any."""
 
 
 class Resources(NamedTuple):
-    """What a compiled kernel takes."""
+    """The resources of a compiled kernel."""
 
     registers: int  # per thread
-    stack: int  # bytes per thread; what is spilled lies there
+    stack: int  # bytes per thread; spilled registers lie there
     shared: int  # bytes per program
     tensor: int  # columns of tensor memory per program, where a GPU has that: compute capability 10
 
@@ -55,7 +55,7 @@ def compile_for(arch: int, dtype: str, stored: str, channels: int, config) -> An
 
     Args:
         dtype: of the products, as Triton writes it: fp16, bf16, or fp32 for the float32-grade products of float16.
-        stored: dtype of the picture: fp32 or u8.
+        stored: dtype of the image: fp32 or u8.
         channels: of the bi-lines: 16, 32 or 64.
         config: the fields of a `packing.KernelConfig`.
     """
@@ -99,7 +99,7 @@ def compile_for(arch: int, dtype: str, stored: str, channels: int, config) -> An
 
 
 def resources(kernel: Any) -> Resources:
-    """What a compiled kernel takes, as cuobjdump reads it in the machine code."""
+    """The resources of a compiled kernel, read from the machine code by cuobjdump."""
     from triton import knobs
 
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ def resources(kernel: Any) -> Resources:
 def check(arch: int, used: Resources) -> None:
     """Raise MemoryError if a kernel compiled but could not be launched.
 
-    Triton refuses to, as it should: what it makes of a kernel that needs too much tensor memory is a trap.
+    Triton refuses it as well; code that it makes of a kernel that needs too much tensor memory ends in a trap.
     """
     if used.shared > SHARED_BYTES[arch]:
         raise MemoryError(f"{used.shared >> 10} KB of shared memory, of {SHARED_BYTES[arch] >> 10}")
@@ -123,7 +123,7 @@ def check(arch: int, used: Resources) -> None:
 
 
 def ptxas_version(arch: int) -> str:
-    """Of the assembler that Triton takes for an architecture, such as 12.8."""
+    """Version of the assembler that Triton uses for an architecture, such as 12.8."""
     from triton.backends.nvidia.compiler import get_ptxas
 
     asked = [arch] if inspect.signature(get_ptxas).parameters else []  # Triton 3.4 has one for all
@@ -140,14 +140,14 @@ def main() -> None:
         used = resources(compile_for(arch, *rest))
         answer |= used._asdict()
         check(arch, used)
-    except Exception as error:  # whatever a version finds wrong: that is what is asked
+    except Exception as error:  # of any kind: errors of a version are the answer
         answer["error"] = f"{type(error).__name__}: {error}"
     answer["seconds"] = _seconds() - began
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
 
 
 def _seconds() -> float:
-    """Of a processor core, in this process and its children."""
+    """Processor time of this process and its children."""
     return sum(os.times()[:4])
 
 

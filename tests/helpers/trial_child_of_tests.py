@@ -1,4 +1,4 @@
-"""The child of a trial, with a kernel that ends its process as the argument says."""
+"""A trial's child process whose kernel ends the process in the way that the argument names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton kernel: its errors under Triton's interpreter and on a GPU, its registers on GPUs that are not here.
+"""The Triton kernel: its errors under Triton's interpreter and on a GPU, its registers on GPUs that this machine lacks.
 
 The interpreter is chosen for a whole process, so its tests run in one of their own, which `test_under_the_interpreter`
 starts: `TRITON_INTERPRET=1 pytest tests/test_fused.py` shows them one by one.
@@ -25,7 +25,7 @@ BACKEND = TritonBackend()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreter = pytest.mark.skipif(not INTERPRETED, reason="test_under_the_interpreter runs it in a process of its own")
 HALF, EXACT = torch.float16, torch.float32
-# Errors relative to the largest value of the picture, against float64, and in 8-bit levels of a picture of -1..1. Half
+# Errors relative to the largest value of the image, against float64, and in 8-bit levels of an image of -1..1. Half
 # precision rounds where the hardware, or the interpreter's BLAS, sums in another order: an H200 gave 5.9e-3 and 0.65
 # levels at the worst of many blocks, NumPy on other processors up to 0.62; bfloat16 has eight times the error. A kernel
 # that is wrong is so by far more.
@@ -33,7 +33,7 @@ RELATIVE = {HALF: 1e-2, torch.bfloat16: 8e-2, EXACT: 1e-5}
 LEVELS = {HALF: 1.0, torch.bfloat16: 10, EXACT: 1e-2}
 
 
-# Stages and pictures
+# Stages and images
 
 
 def make_case(size: tuple[int, int], **shape: int) -> tuple[Tensor, Tensor, PixelStage]:
@@ -55,10 +55,10 @@ def convert(stage: PixelStage, scale: float = 1, **to) -> PixelStage:
 
 
 def specification(columns: Tensor, rows: Tensor, stage: PixelStage, supersample: int = 1) -> Tensor:
-    picture = reference.entangle(columns, rows, stage)
+    image = reference.entangle(columns, rows, stage)
     if supersample > 1:
-        picture = picture.unflatten(1, (-1, supersample)).unflatten(3, (-1, supersample)).mean((2, 4))
-    return picture
+        image = image.unflatten(1, (-1, supersample)).unflatten(3, (-1, supersample)).mean((2, 4))
+    return image
 
 
 def paint(columns, rows, stage, out: Tensor, dtype: torch.dtype, *, supersample=1, tile=None, device=None) -> list[int]:
@@ -71,8 +71,8 @@ def paint(columns, rows, stage, out: Tensor, dtype: torch.dtype, *, supersample=
     return painted
 
 
-def check(picture: Tensor, expected: Tensor, dtype: torch.dtype, levels: bool = True) -> None:
-    error = (picture.double().cpu() - expected).abs().max().item()
+def check(image: Tensor, expected: Tensor, dtype: torch.dtype, levels: bool = True) -> None:
+    error = (image.double().cpu() - expected).abs().max().item()
     print(f"relative {error / expected.abs().max().item():.1e}, {127.5 * error:.2e} levels")
     assert error <= RELATIVE[dtype] * expected.abs().max().item()
     assert not levels or 127.5 * error <= LEVELS[dtype]
@@ -85,7 +85,7 @@ def poisoned(*size, dtype: torch.dtype = torch.float32, device=None) -> Tensor:
 
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that the kernel should have written is not a number."""
+    """Memory that the kernel should write is NaN at first."""
     monkeypatch.setattr(torch, "empty", poisoned)
 
 
@@ -152,8 +152,8 @@ class TestInterpreted:
         else:
             check(out, expected, torch.bfloat16 if stored == torch.bfloat16 else HALF)
 
-    def test_pieces_and_strides(self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
-        """Tiles, and launches of few pixels, make one picture; nothing else is written."""
+    def test_blocks_and_strides(self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+        """Tiles, and launches of few pixels, add up to one image; nothing outside is written."""
         case = make_case((9, 21))
         whole = poisoned(3, 9, 21)
         assert paint(*case, whole, dtype) == [9 * 21]
@@ -162,9 +162,9 @@ class TestInterpreted:
         check(frame[1:4, 1:, :-1], whole.double(), dtype)
         assert frame.count_nonzero() == whole.numel()
         monkeypatch.setattr(fused, "LAUNCH_PIXELS", 100)
-        pieces = poisoned(3, 9, 21)
-        assert len(paint(*case, pieces, dtype)) > 1
-        check(pieces, whole.double(), dtype)
+        blocks = poisoned(3, 9, 21)
+        assert len(paint(*case, blocks, dtype)) > 1
+        check(blocks, whole.double(), dtype)
 
     def test_beyond_2_to_31(self, dtype: torch.dtype):
         """A row, and a channel, that lie further than 32 bits count."""
@@ -268,12 +268,12 @@ def test_importing_it_does_not_import_triton():
     subprocess.run([sys.executable, "-c", code], cwd=TESTS, check=True)
 
 
-# On GPUs that are not here
+# On GPUs that this machine lacks
 
 STACK_LIMITS = {80: 64, 90: 256, 100: 0, 120: 64}  # on an H200 what spills 232 bytes is the fastest
 SHARED_LIMIT = 96 << 10
 COMPILED = [(arch, dtype, "fp32") for arch in STACK_LIMITS for dtype in ("fp16", "fp32")]
-COMPILED += [(90, "bf16", "fp32"), (90, "fp16", "u8")]  # dtype of the products, of the picture
+COMPILED += [(90, "bf16", "fp32"), (90, "fp16", "u8")]  # dtype of the products, of the image
 
 
 @pytest.mark.skipif(INTERPRETED, reason="compiles nothing")
@@ -301,7 +301,7 @@ def test_the_compiler_answers_jobs(stored: str, found: str):
 
 
 @pytest.mark.parametrize(("shared", "tensor"), [(100 << 10, 0), (0, 513)])
-def test_what_could_not_be_launched_is_an_error(shared: int, tensor: int):
+def test_a_kernel_that_could_not_be_launched_is_an_error(shared: int, tensor: int):
     with pytest.raises(MemoryError):
         kernel_compiler.check(89, kernel_compiler.Resources(255, 0, shared, tensor))
 
@@ -319,16 +319,16 @@ class TestGpu:
 
     @pytest.mark.parametrize("size", [(1, 1), (13, 45), (257, 515), (1024, 1024), (8192, 8192)], ids=str)
     def test_sizes(self, size: tuple[int, int], dtype: torch.dtype):
-        """Blocks of the picture, its corners among them, against the specification; in both dtypes, on both devices."""
+        """Blocks of the image, its corners among them, against the specification; in both dtypes, on both devices."""
         columns, rows, stage = make_case(size, levels=7)
         expected = {}
-        for stored, place in (
+        for stored, target in (
             (torch.float32, "cuda"),
             (torch.uint8, "cuda"),
             (torch.float32, "cpu"),
             (torch.uint8, "cpu"),
         ):
-            out = poisoned(3, *size, dtype=stored, device=place)
+            out = poisoned(3, *size, dtype=stored, device=target)
             paint(columns, rows, stage, out, dtype)
             assert not stored.is_floating_point or torch.isfinite(out).all()
             for top in sorted({0, size[0] // 3, max(0, size[0] - 24)}):
@@ -337,13 +337,13 @@ class TestGpu:
                     if (top, left) not in expected:
                         lines = columns[:, :, block[0]], rows[:, :, block[1]]
                         expected[top, left] = specification(*lines, stage)
-                    exact, picture = expected[top, left], out[:, block[0], block[1]].cpu()
+                    exact, image = expected[top, left], out[:, block[0], block[1]].cpu()
                     if stored == torch.uint8:
                         exact = (exact * 127.5 + 128).clamp(0, 255)
                         slack = RELATIVE[dtype] * 127.5 * 8
-                        assert (picture.double() + 0.5 - exact).abs().max() <= 0.5 + slack
+                        assert (image.double() + 0.5 - exact).abs().max() <= 0.5 + slack
                     else:
-                        check(picture, exact, dtype, levels=False)
+                        check(image, exact, dtype, levels=False)
 
     def test_shapes(self, dtype: torch.dtype):
         for channels, image_channels in ((8, 1), (16, 4), (24, 20), (64, 3)):

@@ -49,7 +49,7 @@ def test_a_replay_follows_its_inputs_and_changes_what_the_function_changes():
         lambda x: x[x > 0],
     ],
 )
-def test_what_no_graph_can_hold_is_refused(read):
+def test_operations_that_no_graph_can_hold_are_refused(read):
     x = torch.randn(2, 2)
     before = x.clone()
 
@@ -69,7 +69,7 @@ def test_operations_are_counted_without_views():
     assert count[0] == 3  # a copy, a sum, a product
 
 
-def test_looks_are_for_the_cpu_alone_and_not_within_static_shapes():
+def test_values_are_read_on_a_cpu_only_and_not_within_static_shapes():
     x = torch.zeros(1)
     assert may_read_values(x)
     assert not may_read_values(x.to("meta"))

@@ -21,16 +21,16 @@ def network(dtype: torch.dtype = torch.float64):
 
 
 def path_gradients(synthesis, image: torch.Tensor, ws: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Gradients of a path-length penalty, which differentiates the picture twice."""
+    """Gradients of a path-length penalty, which differentiates the image twice."""
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(4)).to(image)
     (gradient,) = torch.autograd.grad((image * noise).sum(), ws, create_graph=True)
     penalty = (gradient.square().sum(2).mean(1).sqrt() - 1).square().mean()
     return torch.autograd.grad(penalty, list(synthesis.parameters()), allow_unused=True)
 
 
-@pytest.fixture(params=["autograd", "by hand", "by hand, clamped"])
+@pytest.fixture(params=["autograd", "explicit", "explicit, clamped"])
 def way(request, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Small pictures are left to autograd, larger ones are not."""
+    """Small images use autograd, larger ones the explicit backward pass."""
     if request.param != "autograd":
         monkeypatch.setattr(explicit_backward, "MIN_PIXELS", 1)
         monkeypatch.setattr(explicit_backward, "BAND_PIXELS", 30)  # some rows, and fewer in the last tile
@@ -41,7 +41,7 @@ def way(request, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("limit", [1 << 20, 8])
 def test_gradients_are_the_plain_ones(order: int, limit: int, way: str):
     synthesis, found = network(), []
-    if way == "by hand, clamped":
+    if way == "explicit, clamped":
         for layer in (synthesis.block0.fc0, synthesis.block0.tores, synthesis.block1.fc1):
             layer.bias.data.uniform_(-300, 300, generator=torch.Generator().manual_seed(6))
     for draw in (synthesis, lambda ws, y, x: synthesize(synthesis, ws, y, x, line_positions=limit)):
@@ -87,7 +87,7 @@ def test_windows_of_their_own():
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("order", [1, 2])
 def test_gradients_of_windows_of_their_own(order: int):
-    """In pieces of 3 positions."""
+    """In chunks of 3 positions."""
     y, x = box_positions(torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 0.75]]), 8, 16)
     synthesis = network()
 
@@ -107,16 +107,16 @@ def test_gradients_of_windows_of_their_own(order: int):
         assert (gradient - value).abs().max() <= 1e-9 * max(1.0, value.abs().max())
 
 
-def test_wide_networks_are_evaluated_in_pieces(monkeypatch):
+def test_wide_networks_are_evaluated_in_chunks(monkeypatch):
     """The wider, the shorter."""
     calls = []
     monkeypatch.setattr(training_synthesis, "recompute", lambda function, *inputs: calls.append(1) or function(*inputs))
     monkeypatch.setattr(training_synthesis, "LINE_FEATURES", 32 * 8)  # 8 positions of a network of 32 channels
     synthesis, ws = network(torch.float32), make_ws(GENERATOR, 2)
-    for side, pieces in ((4, 0), (5, 2), (9, 3)):
+    for side, chunks in ((4, 0), (5, 2), (9, 3)):
         calls.clear()
         synthesize(synthesis, ws, torch.zeros(side).double(), torch.zeros(side).double())
-        assert len(calls) == 2 * pieces
+        assert len(calls) == 2 * chunks
 
 
 def test_a_whole_picture_is_sampled_where_it_was_trained():
@@ -212,7 +212,7 @@ def test_a_clamp_is_left_out_only_where_it_does_nothing(largest: float):
     assert torch.equal(found.grad[finite], expected.grad[finite])
 
 
-def test_clamping_without_a_look_has_the_derivatives_of_a_clamp():
+def test_clamping_without_reading_values_has_the_derivatives_of_a_clamp():
     """As on a GPU: first and second, by the factor and by what is clamped."""
     values, factor = torch.linspace(-3, 3, 12, dtype=torch.float64), torch.tensor(1.1, dtype=torch.float64)
     found = []
@@ -226,7 +226,7 @@ def test_clamping_without_a_look_has_the_derivatives_of_a_clamp():
         assert (a - b).abs().max() <= 1e-12
 
 
-def test_what_is_not_finite_stays_so_by_hand(monkeypatch: pytest.MonkeyPatch):
+def test_nan_passes_through_the_explicit_backward(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(explicit_backward, "MIN_PIXELS", 1)
     synthesis = network(torch.float32)
     synthesis.block0.fc0.bias.data[0] = float("nan")
@@ -237,7 +237,7 @@ def test_what_is_not_finite_stays_so_by_hand(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("wanted", ["lines", "weights"])
-def test_gradients_that_are_not_wanted_are_left_out_by_hand(wanted: str, monkeypatch: pytest.MonkeyPatch):
+def test_the_explicit_backward_skips_gradients_that_are_not_needed(wanted: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(explicit_backward, "MIN_PIXELS", 1)
     synthesis, ws = network().requires_grad_(wanted == "weights"), make_ws(GENERATOR, 2).double()
     ws.requires_grad_(wanted == "lines")

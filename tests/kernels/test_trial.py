@@ -1,4 +1,4 @@
-"""A kernel is tried in another process before it is launched; whatever happens there, torch renders and says why."""
+"""A kernel is tried in another process before it is launched; if it fails there in any way, torch renders."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_child_finds_its_way_alone():
     assert reason == "this process sees no CUDA GPU"
 
 
-# Verdicts
+# Results
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_failure_is_kept_too(gpu):
     assert len(gpu.tried) == tried
 
 
-def test_what_may_pass_is_tried_again(gpu):
+def test_a_temporary_failure_is_tried_again(gpu):
     gpu.answers += [("the GPU had no memory left", False)]
     assert "no memory" in (trial.settle_trial(CASE).reason or "")
     assert len(gpu.tried) == 1, "another configuration would not help"
@@ -172,7 +172,7 @@ def test_a_damaged_cache_is_written_anew(gpu, content: bytes):
     assert json.loads(file.read_text())["config"]
 
 
-def test_a_configuration_that_nobody_proposes_is_not_believed(gpu):
+def test_a_cached_configuration_must_be_a_candidate(gpu):
     gpu.answers += [(None, True)]
     trial.settle_trial(CASE)
     (file,) = gpu.cache.glob("kernel-*.json")
@@ -192,7 +192,7 @@ def test_a_cache_that_cannot_be_written(gpu, caplog: pytest.LogCaptureFixture):
 
 
 @pytest.mark.parametrize("what", ["triton", "card", "torch", "source", "case"])
-def test_the_key_knows_everything_that_matters(gpu, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_key_depends_on_everything_that_matters(gpu, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     before, case = trial.trial_key(CASE), CASE
     if what == "triton":
         monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="9.9"))
@@ -210,12 +210,12 @@ def test_the_key_knows_everything_that_matters(gpu, what: str, monkeypatch: pyte
 
 
 def test_torch_renders_meanwhile(gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    """The first question begins the trial in the background; whoever waits is not told otherwise."""
-    begun, go_on = threading.Event(), threading.Event()
+    """The first question starts the trial in the background; who waits gets its result."""
+    begun, resume = threading.Event(), threading.Event()
 
     def slow(case, config):
         begun.set()
-        assert go_on.wait(60)
+        assert resume.wait(60)
         return None, True
 
     monkeypatch.setattr(trial, "try_one", slow)
@@ -226,14 +226,14 @@ def test_torch_renders_meanwhile(gpu, monkeypatch: pytest.MonkeyPatch, caplog: p
         assert kernels.trial_running()
         assert "being checked" in (kernels.BACKENDS["triton"].refuses(device, torch.float16, PUBLISHED) or "")
         assert kernels.choose("auto", device, torch.float16).name == "tiled"
-        go_on.set()
+        resume.set()
         assert kernels.choose("triton", device, torch.float16).name == "triton", "who asks for it by name waits"
     assert kernels.choose("auto", device, torch.float16).name == "triton"
     assert not kernels.trial_running()
     assert caplog.text.count("checking the fast kernel") == 1
 
 
-def test_the_reason_is_said_once(gpu, caplog: pytest.LogCaptureFixture):
+def test_the_reason_is_logged_once(gpu, caplog: pytest.LogCaptureFixture):
     gpu.answers += [("it is wrong by 5.0e-01", True)]
     device = torch.device("cuda", 0)
     with caplog.at_level("INFO", "CREPS"):

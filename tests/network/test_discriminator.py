@@ -92,12 +92,12 @@ def test_halving_is_a_convolution_of_the_smoothed_picture(size: int):
 
 
 def test_pictures_of_a_group_are_compared_with_each_other():
-    """Groups of 2 among 4: picture i belongs to group i mod 2. The spread of (0, 2) is 1, of (0, 6) is 3."""
+    """Groups of 2 among 4: image i belongs to group i mod 2. The spread of (0, 2) is 1, of (0, 6) is 3."""
     x = torch.tensor([0.0, 0.0, 2.0, 6.0]).view(4, 1, 1, 1).expand(4, 3, 2, 2)
     spread = minibatch_std(x, 2)
     assert spread.shape == (4, 1, 2, 2)
     assert torch.allclose(spread[:, 0, 0, 0], torch.tensor([1.0, 3.0, 1.0, 3.0]), atol=1e-4)
-    assert minibatch_std(x[:3], 2).abs().max() < 1e-3  # 3 is not divisible by 2: each picture is alone
+    assert minibatch_std(x[:3], 2).abs().max() < 1e-3  # 3 is not divisible by 2: each image is alone
 
 
 def test_layers_are_counted_from_the_picture():
@@ -129,21 +129,21 @@ def test_a_config_is_stored_as_plain_numbers():
 
 
 @pytest.mark.parametrize("doublings", [1, 2])
-@pytest.mark.parametrize(("base", "most"), [(512, 64), (2048, 16)])  # narrower at the picture than within; as wide
-def test_a_larger_one_begins_as_a_judge_of_the_reduced_picture(base: int, most: int, doublings: int):
+@pytest.mark.parametrize(("base", "most"), [(512, 64), (2048, 16)])  # narrower at the image than within; as wide
+def test_a_larger_discriminator_starts_with_the_logits_of_the_reduced_image(base: int, most: int, doublings: int):
     torch.manual_seed(5)
     small = Discriminator(DiscriminatorConfig(16, channel_base=base, channel_max=most))
     grown = Discriminator(DiscriminatorConfig(16 << doublings, channel_base=base, channel_max=most))
     for parameter in small.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)  # biases too
     transfer_to_larger(small, grown)
-    # Smooth pictures, which all sizes show alike.
+    # Smooth images, which all sizes show alike.
     waves = torch.randn(64, 3, 4, 4).clamp(-1, 1)
-    pictures = [F.interpolate(waves, size=(side, side), mode="bilinear") for side in (16, 16 << doublings)]
+    images = [F.interpolate(waves, size=(side, side), mode="bilinear") for side in (16, 16 << doublings)]
     with torch.no_grad():
-        wanted, found = small(pictures[0]).flatten(), grown(pictures[1]).flatten()
+        wanted, found = small(images[0]).flatten(), grown(images[1]).flatten()
     assert torch.corrcoef(torch.stack([wanted, found]))[0, 1] > 0.9
     assert (wanted - found).abs().mean() < 0.4 * (wanted - wanted.mean()).abs().mean()
-    # The new branches take part in the training at once.
-    grown(pictures[1]).mean().backward()
+    # The new branches train from the first step.
+    grown(images[1]).mean().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in grown.b32.conv1.parameters())

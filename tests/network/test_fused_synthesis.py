@@ -1,4 +1,4 @@
-"""The synthesis as few large operations gives the numbers of the one that is written for reading."""
+"""The synthesis as few large operations against the plain one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def reference_lines(generator, ws):
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 5e-6), (torch.float16, 5e-3)], ids=str)
 @pytest.mark.parametrize("layer_bytes", [1 << 26, 4000])
 def test_lines(shape: dict, dtype: torch.dtype, limit: float, layer_bytes: int, monkeypatch: pytest.MonkeyPatch):
-    """Whole and in pieces, of one latent after another; channels that are padding stay as they are."""
+    """Whole and in chunks, of one latent after another; padding channels stay unchanged."""
     monkeypatch.setattr("comfyui_creps.creps_core.network.fused_lines.LAYER_BYTES", layer_bytes)
     monkeypatch.setattr("comfyui_creps.creps_core.network.fused_lines._FOURIER_POSITIONS", 16)
     generator = make_generator(**shape)
@@ -92,7 +92,7 @@ def flat(stage):
     return [part for layer in layers for part in layer]
 
 
-def test_it_knows_when_weights_change():
+def test_changed_weights_are_noticed():
     generator = make_generator()
     fused = FusedSynthesis(generator.synthesis, CPU)
     assert fused.current

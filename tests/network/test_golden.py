@@ -108,8 +108,8 @@ def test_render_gives_the_same_pictures(golden: Golden):
     """The tiled path, at the sizes whose coordinates are those of a whole frame."""
     for tag in set(golden.meta["coord_tags"]) - {"window", "outside"}:
         n = len(golden.positions(tag)[0])
-        picture = render(golden.generator, golden["out.ws"], height=n, width=n)
-        assert_close(picture, golden[f"out.img_{tag}"])
+        image = render(golden.generator, golden["out.ws"], height=n, width=n)
+        assert_close(image, golden[f"out.img_{tag}"])
 
 
 @pytest.mark.parametrize(("name", "key"), golden_keys("out.img_u8_s1"))
@@ -142,7 +142,7 @@ def test_nearer_to_float64_than_the_published_code(golden: Golden):
 @torch.no_grad()
 def test_intermediate_values_of_the_lines(golden: Golden):
     if not golden.keys("mid."):
-        pytest.skip("this file holds pictures only; the others hold intermediate values")
+        pytest.skip("this file holds images only; the others hold intermediate values")
     synthesis, seen = golden.generator.synthesis, {}
 
     def keep(name: str):
@@ -229,7 +229,7 @@ def test_float64_run_gives_the_float64_numbers(golden: Golden):
 
 
 def test_double_backward_through_the_specification():
-    """Path-length regularisation differentiates the picture twice."""
+    """Path-length regularisation differentiates the image twice."""
     golden = Golden("g4_edge")
     ws = golden["out.ws"][:1, :, :].double().requires_grad_()
     generator = copy.deepcopy(golden.generator).double()

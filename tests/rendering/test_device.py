@@ -1,4 +1,4 @@
-"""Rendering on a GPU, on an imaginary one: the same pictures by few operations, graphs, precision by looking."""
+"""Rendering on an imaginary GPU: the same images in few operations, CUDA graphs, the precision of `auto`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from networks import make_generator, make_ws
 
 WINDOW = (-0.2, 0.0, 1.0, 1.3)
 MOST_OPERATIONS = 250
-"""A picture may take: each costs a GPU's host 6 to 12 microseconds, more than most of them cost the GPU."""
+"""Most operations of an image: each costs a GPU's host 6 to 12 microseconds, more than most of them cost the GPU."""
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +48,9 @@ def exact(generator: Generator, ws: torch.Tensor, height: int, width: int) -> to
     """The specification in float64."""
     y = torch.linspace(WINDOW[0], WINDOW[2], height, dtype=torch.float64)
     x = torch.linspace(WINDOW[1], WINDOW[3], width, dtype=torch.float64)
-    picture = generator.double().synthesis(ws.double(), y, x)
+    image = generator.double().synthesis(ws.double(), y, x)
     generator.float()
-    return picture
+    return image
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, limit: float) -> bool:
@@ -61,7 +61,7 @@ def close(found: torch.Tensor, expected: torch.Tensor, limit: float) -> bool:
 @pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("float16", 1e-2)])
 @pytest.mark.parametrize("shape", [{}, {"img_channels": 4, "img_resolution": 8}, {"img_channels": 1}], ids=str)
 def test_pictures(shape: dict, precision: str, limit: float, backend: str):
-    """The first time as they are, the third time replayed; with the latents of a batch one after the other."""
+    """Eager at first, replayed the third time; the latents of a batch one after the other."""
     generator, ws = generator_of(**shape)
     expected = exact(generator, ws, 13, 17)
     for _ in range(2):
@@ -72,20 +72,20 @@ def test_pictures(shape: dict, precision: str, limit: float, backend: str):
 
 @pytest.mark.parametrize("supersample", [2, 3])
 def test_supersampling(supersample: int, monkeypatch: pytest.MonkeyPatch):
-    """As on the CPU to rounding; also in pieces."""
+    """As on the CPU, up to rounding; also in small launches."""
     generator, ws = generator_of()
     options = {"height": 9, "width": 14, "window": WINDOW, "supersample": supersample, "precision": "float32"}
     found = render(generator, ws, **options)
     monkeypatch.setattr("comfyui_creps.kernels.fused.LAUNCH_PIXELS", 60)
     release_renderers()
-    pieces = render(generator, ws, **options)
-    assert close(pieces, found.double(), 1e-6)
+    blocks = render(generator, ws, **options)
+    assert close(blocks, found.double(), 1e-6)
     on_cpu = make_generator(biline_channels=16)
     assert close(found, render(on_cpu, ws, **options).double(), 1e-5)
 
 
 def test_memory_of_any_kind():
-    """NHWC, 8 bits, a part of a larger tensor; parts that belong to nobody stay as they are."""
+    """NHWC, 8 bits, a slice of a larger tensor, of which the rest stays unchanged."""
     generator, ws = generator_of()
     expected = exact(generator, ws, 13, 17)
     for _ in range(3):
@@ -99,7 +99,7 @@ def test_memory_of_any_kind():
         assert (frame == 9).sum() >= frame.numel() - 3 * 3 * 13 * 17
 
 
-def test_bands_and_lines_too_long_to_be_kept(monkeypatch: pytest.MonkeyPatch):
+def test_bands_and_long_lines(monkeypatch: pytest.MonkeyPatch):
     generator, ws = generator_of()
     expected, found, rows = exact(generator, ws[:1], 13, 17), [], 0
     options = {"height": 13, "width": 17, "window": WINDOW, "precision": "float32"}
@@ -181,7 +181,7 @@ def test_a_replayed_picture_takes_a_handful(monkeypatch: pytest.MonkeyPatch):
 # Captured images
 
 
-def test_recordings_are_few_and_follow_the_weights():
+def test_graphs_are_few_and_follow_the_weights():
     generator, ws = generator_of()
     for size in range(4, 12):
         for _ in range(2):
@@ -195,7 +195,7 @@ def test_recordings_are_few_and_follow_the_weights():
     assert close(found, expected, 1e-5)
 
 
-def test_memory_is_let_go():
+def test_memory_is_released():
     generator, ws = generator_of()
     for _ in range(3):
         render(generator, ws, height=9, width=9, precision="float32")
@@ -261,7 +261,7 @@ def test_graphs_can_be_switched_off(how: str):
 
 
 def test_overflow_is_noticed_and_forgotten():
-    """Also in a replay, and not in the picture after it."""
+    """Also in a replay, and not in the image after it."""
     generator, ws = generator_of()
     huge = ws * 1e18
     for _ in range(3):
@@ -303,7 +303,7 @@ def test_films_and_turned_views():
 
 
 def test_a_transfer_keeps_the_order_of_pictures(monkeypatch: pytest.MonkeyPatch):
-    """With copies under way in pinned memory, emulated: a source that is written anew does not spoil one."""
+    """With copies under way in emulated pinned memory: overwriting the source does not change them."""
 
     class Event:
         def record(self) -> None:
@@ -315,7 +315,7 @@ def test_a_transfer_keeps_the_order_of_pictures(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     strided = torch.empty_strided
     monkeypatch.setattr(torch, "empty_strided", lambda *a, pin_memory, **k: strided(*a, **k))
-    monkeypatch.setattr(Transfer, "send", away_from_here(Transfer.send))
+    monkeypatch.setattr(Transfer, "send", on_another_device(Transfer.send))
     transfer = Transfer(torch.device("cpu"), 2)
     source, film = torch.empty(3, 4, 5), torch.zeros(7, 3, 4, 5)
     for i in range(7):
@@ -327,19 +327,19 @@ def test_a_transfer_keeps_the_order_of_pictures(monkeypatch: pytest.MonkeyPatch)
     assert len(transfer._pinned) == 2
 
 
-def away_from_here(send):
-    """`Transfer.send` of a picture that seems to lie on another device."""
+def on_another_device(send):
+    """`Transfer.send` of an image that seems to lie on another device."""
 
     class Away(torch.Tensor):
         device = torch.device("meta")
 
-    return lambda self, picture, out: send(self, picture, out.as_subclass(Away))
+    return lambda self, image, out: send(self, image, out.as_subclass(Away))
 
 
 # Precision
 
 
-def test_precision_is_decided_by_looking():
+def test_precision_is_decided_by_a_probe():
     alpine, textures = (on_imaginary_gpu(load_builtin(name)) for name in ("alpine", "textures"))
     found = probe_precision(alpine)
     assert found.precision == HALF
@@ -349,7 +349,7 @@ def test_precision_is_decided_by_looking():
     assert found.share < 0.9
 
 
-def test_auto_is_what_was_found(monkeypatch: pytest.MonkeyPatch):
+def test_auto_is_the_probed_precision(monkeypatch: pytest.MonkeyPatch):
     generator, ws = generator_of()
     half = render(generator, ws, height=9, width=9, precision="float16")
     assert torch.equal(render(generator, ws, height=9, width=9), half)
@@ -360,7 +360,7 @@ def test_auto_is_what_was_found(monkeypatch: pytest.MonkeyPatch):
     assert torch.allclose(render(generator, ws, height=9, width=9), full, atol=1e-6)
 
 
-def test_a_generator_with_classes_is_looked_at():
+def test_a_generator_with_classes_is_probed():
     generator = on_imaginary_gpu(make_generator(biline_channels=16, c_dim=3))
     assert probe_precision(generator).share > 0.9
     ws = sample(generator, [1], label=2)
