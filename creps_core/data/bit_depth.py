@@ -155,6 +155,17 @@ def strip_metadata(data: bytes) -> bytes | None:
     return b"".join(kept) if dropped else None
 
 
+def largest_chunk(data: bytes) -> int:
+    """Bytes of the largest chunk of a PNG file, without its pixels."""
+    offset, largest = len(_PNG), 0
+    while offset + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, offset)
+        if data[offset + 4 : offset + 8] not in (b"IDAT", b"fdAT"):
+            largest = max(largest, min(length, len(data) - offset))
+        offset += 12 + length
+    return largest
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Types and contents of the chunks of a PNG file, up to the first incomplete one."""
     offset = len(_PNG)

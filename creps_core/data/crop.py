@@ -17,6 +17,7 @@ MIN_SIDE = 8
 CROPS = ("center", "resize")
 MAX_ASPECT = 8
 """Largest ratio of the longer side to the shorter one."""
+_BAND = 2048  # rows
 LANCZOS_SUPPORT = 3  # pixels of the result on either side
 
 CropWindow = tuple[float, float, float, float]
@@ -75,6 +76,15 @@ class CropSpec:
         """The side of the stored square of an image with this extent."""
         return max(self.resolution, min(extent, self.max_side or self.resolution))
 
+    def output_memory(self, width: int, height: int) -> int:
+        """Bytes that resizing an image of this size and storing the square take."""
+        across, down = self.cropped_size(width, height) if self.crop == "center" else (width, height)
+        side = self.stored_side(self.extent(width, height))
+        if across == down == side:
+            return self.channels * side * side
+        pixel = 1 if self.channels == 1 else 4  # of Pillow
+        return side * (down * pixel + side * (pixel + self.channels))
+
 
 def crop_to_square(
     image: Image.Image, spec: CropSpec, notes: list[str], original_size: tuple[int, int] | None = None
@@ -108,7 +118,12 @@ def crop_to_square(
     side = spec.stored_side(extent)
     if image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.LANCZOS)
-    return np.array(_channels_first(np.asarray(image)), order="C")
+    stored = np.empty((spec.channels, *reversed(image.size)), np.uint8)
+    for top in range(0, image.height, _BAND):  # in bands, to bound memory
+        bottom = min(top + _BAND, image.height)
+        rows = image.crop((0, top, image.width, bottom)) if image.height > _BAND else image
+        stored[:, top:bottom] = _channels_first(np.asarray(rows))
+    return stored
 
 
 def check_window(window: CropWindow) -> CropWindow:

@@ -10,19 +10,19 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from .bit_depth import load_16_bit, strip_metadata, to_8_bit
 from .crop import CropSpec, crop_to_square
+from .decoder_memory import decoding_memory, opening_memory
 from .file_types import HEAD, describe_non_image, readable_formats
-from .memory_budget import MemoryBudget
+from .memory_budget import BudgetTaken, MemoryBudget, Reservation
 from .sources import UnusableFile
 
 MAX_PIXELS = 1 << 27
-"""Of one image. `memory_budget.DECODE_BYTES` may allow fewer: a third for transparent ones. Pillow's own limit is
+"""Of one image. `memory_budget.DECODE_BYTES` may allow fewer, by format (`decoder_memory`). Pillow's own limit is
 178 956 970; it belongs to the whole program and is left alone."""
 MAX_PASSES = 100
 """Scans of a progressive JPEG: each one goes over all pixels, and a few bytes are enough for one."""
 EMPTY_FILE = "empty file"
 NOT_READ = "not a picture that can be read, or cut off"
-# Pixels; bytes of files. Threads reserve of the second one, then of the first one: never the other way round.
-_pixel_budget, _file_budget = MemoryBudget(), MemoryBudget()
+_budget = MemoryBudget()  # of files and pixels together
 _ANIMATIONS = {"GIF", "WEBP", "PNG", "AVIF"}
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNS = {
@@ -56,22 +56,30 @@ def decode_image(read: Callable[[], bytes], size: int, spec: CropSpec) -> tuple[
     """
     if size == 0:
         raise UnusableFile(EMPTY_FILE)
-    with _file_budget.reserve(size, f"a file of {size} bytes"):
-        data = read()
-        if not data:
-            raise UnusableFile(EMPTY_FILE)
+    needed = size
+    while True:
         try:
-            return _decode(data, spec)
-        except _TooMuchMetadata:
-            pixels, notes = _decode(strip_metadata(data) or b"", spec)
-            return pixels, [*notes, "long texts or a long profile in the file, ignored"]
+            with _budget.reserve(needed, f"a file of {size} bytes") as held:
+                data = read()
+                if not data:
+                    raise UnusableFile(EMPTY_FILE)
+                try:
+                    return _decode(data, spec, held, size)
+                except _TooMuchMetadata:
+                    pixels, notes = _decode(strip_metadata(data) or b"", spec, held, 2 * size)
+                    return pixels, [*notes, "long texts or a long profile in the file, ignored"]
+        except BudgetTaken as taken:
+            data, needed = b"", taken.needed
 
 
 class _TooMuchMetadata(Exception):
     """Text or profile chunks beyond the size that Pillow unpacks."""
 
 
-def _decode(data: bytes, spec: CropSpec) -> tuple[np.ndarray, list[str]]:
+def _decode(data: bytes, spec: CropSpec, held: Reservation, held_by_files: int) -> tuple[np.ndarray, list[str]]:
+    """Decode an image in memory; the reservation grows by what that takes beyond the bytes of files."""
+    opening = held_by_files + opening_memory(data)
+    held.grow(opening, f"a file of {len(data)} bytes")
     file = _StrictFile(data)
     try:
         with Image.open(file, formats=readable_formats()) as image:
@@ -80,10 +88,10 @@ def _decode(data: bytes, spec: CropSpec) -> tuple[np.ndarray, list[str]]:
                 raise UnusableFile(f"{width} x {height} pixels, more than {MAX_PIXELS}")
             notes: list[str] = []
             _use_reduced_decoding(image, spec, data)
-            memory = _decoding_memory(image, width * height)
-            with _pixel_budget.reserve(memory, f"{width} x {height} pixels of {image.mode}"):
-                return crop_to_square(_load(image, file, notes), spec, notes, (width, height)), notes
-    except UnusableFile:
+            memory = opening + decoding_memory(image, width * height, data) + spec.output_memory(*image.size)
+            held.grow(memory, f"{width} x {height} pixels of {image.mode} to {spec.resolution}")
+            return crop_to_square(_load(image, file, notes), spec, notes, (width, height)), notes
+    except (UnusableFile, BudgetTaken):
         raise
     except UnidentifiedImageError:
         raise NotAnImage(describe_non_image(data[:HEAD]) or NOT_READ) from None
@@ -110,22 +118,6 @@ def _use_reduced_decoding(image: Image.Image, spec: CropSpec, data: bytes) -> No
             image.draft(None, (image.width // factor, image.height // factor))
     elif image.format == "JPEG2000" and extent >= 4 * side:
         image.reduce = max(n for n in (1, 2, 3) if extent >= 2 * side << n)  # type: ignore[method-assign]
-
-
-def _decoding_memory(image: Image.Image, pixels: int) -> int:
-    """Upper estimate of the bytes that decoding and cropping take, from the copies that Pillow makes.
-
-    Args:
-        image: opened, to be decoded at `image.size`.
-        pixels: of the file, before any reduced decoding.
-    """
-    deep = image.mode.startswith(("I", "F")) or ";16" in str(getattr(image, "tile", ""))
-    layers = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    bytes_each = 24 if deep else 20 if layers else 2 if image.mode in ("1", "L") else 8
-    if image.info.get("icc_profile"):
-        bytes_each += 8
-    coefficients = 6 * pixels if image.info.get("progressive") else 0  # of the full size
-    return image.width * image.height * bytes_each + coefficients
 
 
 class _StrictFile(BytesIO):

@@ -26,22 +26,57 @@ class MemoryBudget:
         self._changed = threading.Condition()
 
     @contextmanager
-    def reserve(self, count: int, purpose: str) -> Iterator[None]:
+    def reserve(self, count: int, purpose: str) -> Iterator[Reservation]:
         """Hold `count` bytes inside the `with` block.
 
         Raises:
             UnusableFile: `purpose` needs more than the whole budget.
         """
+        self.check(count, purpose)
+        with self._changed:
+            self._changed.wait_for(lambda: count <= self.free)
+            self.free -= count
+        held = Reservation(self, count)
+        try:
+            yield held
+        finally:
+            with self._changed:
+                self.free += held.count
+                self._changed.notify_all()
+
+    def check(self, count: int, purpose: str) -> None:
+        """Raise UnusableFile if `purpose` needs more than the whole budget."""
         if count > self.limit:
             raise UnusableFile(
                 f"{purpose} takes about {count / 1e9:.1f} GB to decode, more than {self.limit / 1e9:.1f} GB"
             )
-        with self._changed:
-            self._changed.wait_for(lambda: count <= self.free)
-            self.free -= count
-        try:
-            yield
-        finally:
-            with self._changed:
-                self.free += count
-                self._changed.notify_all()
+
+
+class Reservation:
+    """Bytes held of a budget."""
+
+    def __init__(self, budget: MemoryBudget, count: int):
+        self.count, self._budget = count, budget
+
+    def grow(self, count: int, purpose: str) -> None:
+        """Hold at least `count` bytes in all, without waiting: who waits while holding could wait for ever.
+
+        Raises:
+            BudgetTaken: others hold too much of the budget now.
+            UnusableFile: `purpose` needs more than the whole budget.
+        """
+        self._budget.check(count, purpose)
+        with self._budget._changed:
+            more = max(0, count - self.count)
+            if more > self._budget.free:
+                raise BudgetTaken(count)
+            self._budget.free -= more
+            self.count += more
+
+
+class BudgetTaken(Exception):
+    """Others hold too much of the budget: release all, then reserve `needed` bytes at once."""
+
+    def __init__(self, needed: int):
+        super().__init__(needed)
+        self.needed = needed

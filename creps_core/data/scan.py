@@ -96,7 +96,7 @@ def file_decoder(source: ImageSource, spec: CropSpec, cache: LruCache[str, np.nd
         try:
             stored, notes = decode_image(read, source.size(name), spec)
         except UnusableFile as error:
-            return ScannedFile(error=error)
+            return ScannedFile(error=type(error)(str(error)))  # without its traceback, whose frames hold kilobytes
         cache.put(name, stored)
         return ScannedFile(stored.shape[1], notes, digest)
 

@@ -24,7 +24,8 @@ MAX_FILE = 1 << 29
 """Largest file that is read, in bytes, unpacked."""
 _MAX_TOTAL = 1 << 40  # bytes of all files of an archive together, unpacked
 _MAX_ENTRIES = 2_000_000
-_LISTED_EMPTY = 1000  # empty entries that are reported one by one
+_LISTED_EMPTY = 1000  # empty or short entries that are reported one by one
+_MIN_FILE = 12  # bytes; no format describes MIN_SIDE x MIN_SIDE pixels in fewer
 # Deflate reaches 1032:1 on pure repetition: zip bombs, but also night skies and line drawings. Single files of a high
 # ratio are unpacked like any other; together they may not exceed _MAX_INFLATED bytes.
 _MAX_RATIO, _RATIO_FROM, _MAX_INFLATED = 200, 1 << 20, 1 << 33
@@ -208,10 +209,12 @@ class _Zip(ImageSource):
             raise DatasetError(
                 f"{self.path.name}: {len(entries)} entries, at most {_MAX_ENTRIES} are read; use a folder"
             )
-        empty = [entry for entry in entries if not entry.file_size and not _is_folder(entry)]
-        if len(empty) > _LISTED_EMPTY:  # a small archive may have millions
-            self.skipped.append((f"{len(empty):,} entries", "empty file"))
-            entries = [entry for entry in entries if entry.file_size]
+        for size, reason in ((0, "empty file"), (_MIN_FILE - 1, "too short to be a picture")):
+            short = [entry for entry in entries if entry.file_size <= size and not _is_folder(entry)]
+            if len(short) > _LISTED_EMPTY:  # a small archive may have millions
+                self.skipped.append((f"{len(short):,} entries", reason))
+                entries = [entry for entry in entries if entry.file_size > size or _is_folder(entry)]
+            del short
         files = [(entry, _entry_name(entry)) for entry in entries if not _is_folder(entry)]
         runs = _run_folders(name for _, name in files)
         self.skipped += [(f"{run}/", "folder of a training run, no data") for run in sorted(runs) if run]
@@ -274,7 +277,9 @@ class _Zip(ImageSource):
                 )
 
     def size(self, name: str) -> int:
-        return self._entries[name].file_size
+        entry = self._entries[name]
+        packed = entry.compress_size if entry.compress_type == zipfile.ZIP_DEFLATED else 0
+        return entry.file_size and entry.file_size + packed  # both are in memory while unpacking
 
     def read(self, name: str, limit: int = MAX_FILE) -> bytes:
         entry = self._entries[name]

@@ -7,6 +7,8 @@ import os
 import struct
 import threading
 import zipfile
+import zlib
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -151,3 +153,49 @@ def test_a_labels_file_of_millions_of_empty_lists_takes_no_memory(tmp_path: Path
     (outcome,) = harness.isolated([("labels", call)], seconds=60)
     assert outcome.kind == ("refused" if use_labels else "loaded"), outcome
     assert outcome.megabytes < 250, outcome
+
+
+def _jpeg2000() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (7000, 7000)).save(file, "JPEG2000")
+    return file.getvalue()
+
+
+def _webp() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8000, 8000)).save(file, "WEBP", lossless=True, quality=0, method=0)
+    return file.getvalue()
+
+
+def _long_chunk() -> bytes:
+    """A PNG with a chunk of 300 MB, which Pillow reads whole."""
+    good, content = encoded(np.full((16, 16, 3), 99, np.uint8), "PNG"), bytes(300 << 20)
+    chunk = b"juNk" + content
+    return good[:33] + struct.pack(">I", len(content)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + good[33:]
+
+
+@LINUX
+@pytest.mark.parametrize("make", [_webp, _jpeg2000, _long_chunk])
+@pytest.mark.parametrize("side", [16, 4096])
+def test_no_format_takes_more_than_the_budget(tmp_path: Path, make: Callable[[], bytes], side: int):
+    """The promise of SECURITY.md, by the growth of the process; several threads want the same at once."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("good.png", encoded(np.full((16, 16, 3), 99, np.uint8)))
+        data = make()
+        for number in range(2):
+            archive.writestr(f"folder/{number}.{make.__name__}", data)
+        del data
+    call = partial(open_dataset, tmp_path / "a.zip", resolution=side, workers=4)
+    (outcome,) = harness.isolated([(make.__name__, call)], seconds=120)
+    assert outcome.kind == "loaded", outcome
+    assert outcome.megabytes < 1074 + 3 * (side * side * 3) / 1e6, outcome  # what is kept of them is apart
+
+
+def test_many_short_entries_are_counted(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("good.png", encoded(np.full((16, 16, 3), 99, np.uint8)))
+        for number in range(1500):
+            archive.writestr(f"{number}.png", b"x")
+    with closing(open_dataset(tmp_path / "a.zip", resolution=16)) as pictures:
+        assert "1,500 entries" in str(pictures.report)
+        assert "too short to be a picture" in str(pictures.report)
