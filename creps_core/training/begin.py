@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from ..network import DiscriminatorConfig, GeneratorConfig
 from .identity import NEW, Identity
 from .memory import check_memory
 from .parallel import Process
+from .presets import PRESETS, bandwidth_for, preset_for
 from .recipe import Recipe, average_for, r1_gamma_for
 from .request import RunRequest, suggest_name
 from .resume import open_dataset_of, resume_run
@@ -69,8 +71,12 @@ def _begin(run: Run, request: RunRequest, device: torch.device | str, process: P
     if not request.source:
         raise ValueError(f"a new run needs pictures to learn from: give {request.terms.data}")
     seed = request.recipe.get("seed", 0)
-    given = {"r1_gamma": r1_gamma_for(resolution), **request.computed, **request.recipe}
-    recipe = Recipe(**{**average_for(given.get("batch", Recipe.batch)), **given})
+    given: dict[str, Any] = {"r1_gamma": r1_gamma_for(resolution), **request.computed, **request.recipe}
+    preset = ""
+    if start is None:
+        request, preset, defaults = _with_preset(request, resolution, torch.device(device).type)
+        given = {**defaults, **request.computed, **request.recipe}
+    recipe = Recipe(**{**average_for(int(given.get("batch", Recipe.batch))), **given})
     channels = request.shape.get("channels") or (start.G.config.img_channels if start else 3)
     shape = start.G.config if start else _new_config(request, resolution, channels, 0)
     smallest = dataclasses.replace(recipe, micro_batch=1) if request.memory else recipe
@@ -79,7 +85,8 @@ def _begin(run: Run, request: RunRequest, device: torch.device | str, process: P
     dataset, identity = open_dataset_of(request, Identity(choice=seed, aspect=aspect), recipe, resolution, channels)
     if start is None:
         networks, notes = _new_networks(request, resolution, channels, dataset.c_dim), []
-        identity = dataclasses.replace(identity, start=NEW, bandwidth=request.bandwidth)
+        notes.append(f"the preset of this run is {preset}: --preset {' or '.join(PRESETS)} chooses")
+        identity = dataclasses.replace(identity, start=NEW, bandwidth=request.bandwidth, preset=preset)
     else:
         networks, notes = _fit_start(request, start, dataset, channels)
         identity = dataclasses.replace(identity, start=request.start or "", weights=fingerprint(start.G_ema))
@@ -95,14 +102,32 @@ def _resolution(request: RunRequest, start: StartNetworks | None) -> int:
     resolution = request.shape.get("resolution") or (start.G.config.img_resolution if start else 0)
     if not resolution:
         raise ValueError(
-            "--resolution is needed for a new network: a power of two, 64 or 128 on a CPU, 256 to 1024 on GPUs"
+            "--resolution is needed for a new network: a power of two, 32 or 64 on a CPU, 128 to 1024 on GPUs"
         )
     return resolution
 
 
+def _with_preset(request: RunRequest, resolution: int, device_type: str) -> tuple[RunRequest, str, dict[str, Any]]:
+    """The request completed by a preset, its name, and its fields of `Recipe`.
+
+    Networks whose widths are given get the published recipe unless a preset is asked for.
+    """
+    widths = set(request.generator) - {"img_resolution"} or set(request.discriminator) - {"places"}
+    suited = "published" if widths else preset_for(device_type, resolution, request.recipe.get("total"))
+    name = request.preset or suited
+    preset = PRESETS[name]
+    completed = dataclasses.replace(
+        request,
+        generator={**preset.generator_for(resolution), **request.generator},
+        discriminator={**preset.discriminator_for(resolution), **request.discriminator},
+        bandwidth=bandwidth_for(resolution) if request.bandwidth is None else request.bandwidth,
+    )
+    return completed, name, {"r1_gamma": r1_gamma_for(resolution), **preset.recipe_for(resolution)}
+
+
 def _new_networks(request: RunRequest, resolution: int, channels: int, c_dim: int) -> StartNetworks:
-    options = {} if request.bandwidth is None else {"bandwidth": request.bandwidth}
     config = _new_config(request, resolution, channels, c_dim)
+    options = {} if request.bandwidth is None else {"bandwidth": request.bandwidth}
     generator = new_generator(config, request.recipe.get("seed", 0), **options)
     return StartNetworks(generator, generator, None)
 
@@ -112,6 +137,8 @@ def _fit_start(
 ) -> tuple[StartNetworks, list[str]]:
     """The networks of the start for the labels and channels of the dataset, and notes for the user."""
     config, notes = start.G.config, []
+    if request.preset:
+        notes.append(f"preset {request.preset}: it is for new networks; the start keeps its own")
     if ignored := [name for name, value in request.generator.items() if value != getattr(config, name)]:
         notes.append(f"{', '.join(sorted(ignored))}: these are of a new generator; that of the start keeps its own")
     dataset.ensure_c_dim(config.c_dim)

@@ -25,6 +25,7 @@ from .begin import open_run
 from .identity import DATA_OPTIONS
 from .loop import train
 from .parallel import Process, join, leave
+from .presets import PRESETS
 from .recipe import FINE_TUNING, LOSSES, TRAINING_PRECISIONS, Recipe
 from .request import RunRequest, finished_note
 from .run import Run
@@ -52,7 +53,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_data_arguments(parser)
     _add_recipe_arguments(
         parser.add_argument_group(
-            "recipe", "The defaults are the authors'. A run that is resumed keeps its own, except for what is given."
+            "recipe",
+            "The defaults are the authors' and those of the preset. A run that is resumed keeps its own, except for "
+            "what is given.",
         )
     )
     _add_network_arguments(parser.add_argument_group("new networks"))
@@ -105,11 +108,13 @@ def _add_data_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe_arguments(g: argparse._ArgumentGroup) -> None:
-    g.add_argument("--images", type=_count, metavar="N", help="real pictures to show: 300000, 300k; default 25M")
+    g.add_argument(
+        "--images", type=_count, metavar="N", help="real pictures to show: 300000, 300k; default: by the preset"
+    )
     g.add_argument(
         "--loss", choices=LOSSES, help="default nonsaturating; relativistic (experimental): R3GAN's, with R1 and R2"
     )
-    g.add_argument("--batch", type=int, help="default 32")
+    g.add_argument("--batch", type=int, help="default 32, or by the preset")
     g.add_argument("--micro-batch", type=int, help="pictures at a time in a process, when memory is short")
     g.add_argument(
         "--memory", type=_bytes, metavar="N", help="choose the micro-batch so that training takes at most this: 8G"
@@ -136,12 +141,22 @@ def _add_recipe_arguments(g: argparse._ArgumentGroup) -> None:
 
 
 def _add_network_arguments(n: argparse._ArgumentGroup) -> None:
+    n.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="networks and recipe; default: what suits device, resolution and length, and published where widths are "
+        "given",
+    )
     n.add_argument("--model-resolution", type=int, help="levels of the generator; default: --resolution")
     for name, value in _SHAPE.items():
         n.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"default {value}")
     n.add_argument("--d-channel-base", type=int, help="of the discriminator; default: half the generator's")
     n.add_argument("--d-channel-max", type=int, help="default: half the generator's")
-    n.add_argument("--bandwidth", type=float, help="of the Fourier frequencies, periods per picture; default 10")
+    n.add_argument(
+        "--bandwidth",
+        type=float,
+        help="of the Fourier frequencies, periods per picture; default: 1 per 32 pixels, up to 10",
+    )
 
 
 def _add_metrics_arguments(m: argparse._ArgumentGroup) -> None:
@@ -283,6 +298,7 @@ def request_from_arguments(args: argparse.Namespace, stopped: Callable[[], bool]
         generator=generator,
         discriminator=given(("channel_base", "channel_max", "places"), "d_"),
         bandwidth=args.bandwidth,
+        preset=args.preset,
         new_data=args.new_data,
         memory=args.memory,
     )

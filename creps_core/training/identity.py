@@ -35,6 +35,7 @@ class Identity:
     choice: int = 0  # seed of the choice of `max_pictures`
     max_side: int | None = None  # of the images kept for windows
     bandwidth: float | None = None  # of a new generator
+    preset: str | None = None  # of new networks
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

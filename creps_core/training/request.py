@@ -40,7 +40,8 @@ class RunRequest:
         data: `DATA_OPTIONS`, max_side.
         shape: of the images: resolution, channels.
         generator, discriminator: fields of their configs, for new networks.
-        bandwidth: of a new generator, see `new_generator`.
+        bandwidth: of a new generator, see `new_generator`; None: by the resolution.
+        preset: name of one of `PRESETS`, for new networks; None: by device, resolution and length.
         new_data: resume with other images than before.
         memory: bytes that the training may take, by which the micro-batch is chosen; None: as in the recipe.
         terms: for advice.
@@ -58,6 +59,7 @@ class RunRequest:
     generator: dict[str, int] = field(default_factory=dict)
     discriminator: dict[str, int] = field(default_factory=dict)
     bandwidth: float | None = None
+    preset: str | None = None
     new_data: bool = False
     memory: int | None = None
     terms: Terms = field(default_factory=Terms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from .snapshots import load_state
 from .trainer import Trainer
 
 log: logging.Logger = logging.getLogger("CREPS")
+
+_DAMAGE = (errno.ENOENT, errno.EINVAL, errno.ELOOP, errno.EISDIR)  # the snapshot is no file
 
 
 def resume_run(
@@ -89,13 +92,14 @@ def _load_newest(
     def recipe(old: Recipe) -> Recipe:
         return dataclasses.replace(old, **request.recipe)
 
-    damaged: list[tuple[Path, CheckpointError]] = []
+    damaged: list[tuple[Path, CheckpointError | OSError]] = []
     for path in reversed(run.snapshots()):
         try:
             trainer, details = load_state(path, recipe=recipe, device=device, process=process)
         except NewerFormatError:
             raise
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
+            _raise_unreadable(path, error)
             damaged.append((path, error))
             continue
         notes = []
@@ -108,6 +112,16 @@ def _load_newest(
         f"{run.folder.name}: none of its snapshots can be used: {damaged[0][1]}. Begin another run "
         f"({suggest_name(run, request.terms)}), with {request.terms.start} {run.generator_file} if that is whole"
     )
+
+
+def _raise_unreadable(path: Path, error: CheckpointError | OSError) -> None:
+    """Raise TrainingError if a snapshot could not be read from its disk, which says nothing about the snapshot."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno not in _DAMAGE:
+        raise TrainingError(
+            f"check the disk, or copy the run elsewhere, and start again: {path.name} cannot be read "
+            f"({cause.strerror or cause}). It is not known to be damaged, so the run does not resume from an older one"
+        ) from error
 
 
 def _identity_of(details: dict[str, Any], description: dict[str, Any]) -> Identity:
@@ -166,6 +180,7 @@ def _shape_asked(request: RunRequest, identity: Identity, trainer: Trainer) -> l
         asked += [(f"the generator's {name} is", g[name], value) for name, value in request.generator.items()]
         asked += [(f"the discriminator's {name} is", d[name], value) for name, value in request.discriminator.items()]
         asked.append(("bandwidth", identity.bandwidth, request.bandwidth))
+        asked.append(("preset", identity.preset, request.preset))
     else:
         asked.append(("places (--tell-place) is", d["places"], request.discriminator.get("places")))
     return asked

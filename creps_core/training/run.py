@@ -12,7 +12,6 @@ unfinished/                     features, while a snapshot is measured
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import TrainingError
+from ...common.files import read_json
 from .identity import Identity
 from .lock import FolderLock
 from .snapshot_metrics import SnapshotMetrics
@@ -114,12 +114,12 @@ class Run:
         """The content of `run.json` and ""; or {} and the reason why it cannot be read, in a few words."""
         path = self.folder / DESCRIPTION
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = read_json(path)
         except FileNotFoundError:
             return {}, f"{path} is missing"
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError):
             return {}, f"{path} is empty or damaged"
-        return (content, "") if isinstance(content, dict) else ({}, f"{path} is damaged")
+        return content, ""
 
     def describe(self, identity: Identity, history: list[dict[str, Any]]) -> None:
         """Put the identity of the run, and its changes since it began, into `info`."""

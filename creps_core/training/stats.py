@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -11,20 +12,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...common.files import replace_file
+from ...common.files import open_file, replace_file
 
 STATS_FILE = "stats.jsonl"
+_MOST_LINE = 1 << 16  # characters
+_MOST_IMAGES = 1 << 48
+_MOST_VALUE = 1e30  # beyond any loss, and far from overflow in plots
 
 
 def read_stats(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The lines of a run's `stats.jsonl`, without a torn last one."""
+    """The lines of a run's `stats.jsonl`. It is a log: bad lines and bad values are skipped.
+
+    Every line has `shown`, an int; all other values are finite numbers. Raises OSError if the file cannot be read.
+    """
     return list(_lines(Path(folder) / STATS_FILE))
 
 
 def forget_stats_after(folder: Path, num_images: int) -> None:
     """Drop the lines of steps that a killed run took after its last snapshot: these steps are taken again."""
     path = folder / STATS_FILE
-    if path.is_file():
+    if path.exists():
         text = "".join(json.dumps(line) + "\n" for line in _lines(path) if line["shown"] <= num_images)
         replace_file(path, lambda file: file.write(text.encode()))
 
@@ -76,15 +83,24 @@ class StatsLog:
 
 
 def _lines(path: Path) -> Iterator[dict[str, float]]:
-    if not path.is_file():
+    try:
+        with open_file(path) as file, io.TextIOWrapper(io.BufferedReader(file), "utf-8", "replace") as lines:
+            while text := lines.readline(_MOST_LINE):
+                if line := _parse_line(text):
+                    yield line
+    except FileNotFoundError:
         return
-    for text in path.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("shown"), int):
-            yield line
+
+
+def _parse_line(text: str) -> dict[str, float] | None:
+    """The finite numbers of a line; None if it is no line of statistics."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(shown := line.get("shown")) is not int or not 0 <= shown <= _MOST_IMAGES:
+        return None
+    return {name: value for name, value in line.items() if type(value) in (int, float) and abs(value) <= _MOST_VALUE}
 
 
 def _tensorboard(folder: Path):

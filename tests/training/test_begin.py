@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_creps.common.errors import DatasetError, TrainingError
+from comfyui_creps.common.errors import CheckpointError, DatasetError, TrainingError
 from comfyui_creps.creps_core import inspect_checkpoint, load_generator
 from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.training import Run, load_snapshot, read_stats, train
+from comfyui_creps.creps_core.training import resume as resume_module
 from comfyui_creps.creps_core.training import writer as writer_module
 from comfyui_creps.creps_core.training.lock import LOCK_FILE, FolderLock
 from comfyui_creps.creps_core.training.request import unused_name
@@ -374,3 +376,46 @@ def test_fresh_names(tmp_path: Path):
     assert unused_name(tmp_path / "my run") == "my run 2"
     (tmp_path / "my run 2").mkdir()
     assert unused_name(tmp_path / "my run") == unused_name(tmp_path / "my run 2") == "my run 3"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe{",
+        b'{"shown": true, "loss/G": 1}', b'{"shown": 4, "loss/G": "a", "metric/swd": [1]}', b"[" * 100_000,
+        b'{"shown": 1e400}', b'{"shown": 4, "loss/G": ' + b"9" * 400 + b"}", b'{"shown": -1}', b"\0" * 99,
+    ],
+)  # fmt: skip
+def test_a_bad_line_of_statistics_is_skipped(out: Path, line: bytes):
+    before = read_stats(out)
+    stats = out / "stats.jsonl"
+    stats.write_bytes(line + b"\n" + stats.read_bytes() + line)
+    kept = [found for found in read_stats(out) if set(found) != {"shown"}]
+    assert kept == before
+    assert main(["train", "--out", str(out), "--images", "12", "--device", "cpu"]) == 0
+    assert [found["shown"] for found in read_stats(out)][-1] == 12
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs pipes with names")
+def test_a_pipe_in_place_of_the_description_does_not_hang(out: Path, caplog):
+    (out / "run.json").unlink()
+    os.mkfifo(out / "run.json")
+    assert Run(out).description()[1].endswith("run.json is empty or damaged")
+    (out / "stats.jsonl").unlink()
+    os.mkfifo(out / "stats.jsonl")
+    with pytest.raises(OSError, match="not a file"):
+        read_stats(out)
+
+
+def test_a_read_error_of_the_newest_snapshot_is_not_damage(out: Path, caplog, monkeypatch):
+    def fail(path, **options):
+        error = CheckpointError("cannot be read")
+        error.__cause__ = OSError(errno.EIO, "Input/output error")
+        raise error
+
+    before = state(out)
+    monkeypatch.setattr(resume_module, "load_state", fail)
+    assert main(["train", "--out", str(out), "--images", "12", "--device", "cpu"]) == 1
+    assert "cannot be read (Input/output error)" in caplog.text
+    assert "check the disk" in caplog.text
+    assert state(out).keys() == before.keys()
