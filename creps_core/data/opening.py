@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ...common.class_names import equal_names
 from ...common.errors import DatasetError, require
 from ...common.progress import Progress
 from .aspect import format_aspect, parse_aspect
@@ -190,6 +191,8 @@ def _fill_from_files(
     hints = []
     if label_source == NO_LABELS and has_labels_file(files):
         hints.append("there are labels in dataset.json, which are not used: they have to be asked for")
+    if labels is not None:
+        hints += _equal_class_names(labels)
     _set_contents(dataset, usable, results, sorted(skipped), labels, hints)
 
 
@@ -197,6 +200,20 @@ def _labels_of(files: ImageSource, names: Sequence[str], label_source: str) -> L
     if label_source == FROM_FILE:
         return read_labels(files, names)
     return labels_from_folders(files, names) if label_source == FROM_FOLDERS else None
+
+
+def _equal_class_names(labels: Labels) -> list[str]:
+    """A sentence about each group of classes that a user can hardly tell apart by name, for at most three groups."""
+    groups = equal_names(labels.names)
+    hints = []
+    for group in groups[:3]:
+        named = ", ".join(f"{number} ({mask_unprintable(labels.names[number])[:60]!r})" for number in group[:4])
+        more = f" and {len(group) - 4} more" if len(group) > 4 else ""
+        hints.append(
+            f"the classes {named}{more} have names that are equal but for case or the form of accents; merge them if "
+            "they mean the same, or choose them by number"
+        )
+    return hints + ([f"{len(groups) - 3} more groups of classes have equal names"] if len(groups) > 3 else [])
 
 
 def _set_contents(

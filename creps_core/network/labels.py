@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...common.class_names import composed_name, folded_name
+from ...common.errors import quoted
+
 Label = int | str | Sequence[float]
 """A class by number or name, or the numbers of a label vector, also as text: "0.5, -1"."""
 _NAMED, _LISTED = 5, 12  # in messages
@@ -88,19 +91,20 @@ def label_vector(label: Label, c_dim: int, known: LabelSet | None) -> Tensor:
     """A label as a user gives it -> the generator's input, float32 [c_dim].
 
     Args:
-        label: a class, a name, or `c_dim` numbers; text may hold any of these, and is tried as a name first.
+        label: a class, a name, or `c_dim` numbers; text may hold any of these, and is tried as a name first: as it is
+            spelled, then without regard to case and Unicode normalization if only one class fits.
         c_dim: of the generator.
         known: labels of the generator, if its checkpoint holds them.
 
     Raises:
-        ValueError: there is no such label; names the choices.
+        ValueError: there is no such label, or the name fits several classes; names the choices.
     """
     vectors = known is not None and known.values.ndim > 1
     if isinstance(label, str):
-        names = {} if known is None else {name.casefold(): number for number, name in known.names.items()}
         text = label.strip()
-        if text.casefold() in names:
-            return one_hot(names[text.casefold()], c_dim)
+        number = _class_of(text, known)
+        if number is not None:
+            return one_hot(number, c_dim)
         parts = [part for part in re.split(r"[\s,;]+", text.strip("[]()")) if part]
         try:
             numbers = [float(part) for part in parts]
@@ -118,6 +122,23 @@ def label_vector(label: Label, c_dim: int, known: LabelSet | None) -> Tensor:
     if len(values) != c_dim or not all(math.isfinite(value) for value in values):
         raise ValueError(f"a label of {len(values)} numbers, {values[:_NAMED]}: {_choice(c_dim, known)}")
     return torch.tensor(values)
+
+
+def _class_of(text: str, known: LabelSet | None) -> int | None:
+    """The class of a name: as it is spelled, else in another normalization, else in another case.
+
+    Raises:
+        ValueError: several classes fit; names them.
+    """
+    names: Mapping[int, str] = {} if known is None else known.names
+    found: list[int] = []
+    for form in (str.strip, composed_name, folded_name):
+        found = found or [number for number, name in names.items() if form(name) == form(text)]
+    if len(found) < 2:
+        return found[0] if found else None
+    listed = ", ".join(f"{number} ({quoted(names[number])})" for number in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    raise ValueError(f"give the number of the class: the label {quoted(text)} fits {listed}{more}")
 
 
 def _choice(c_dim: int, known: LabelSet | None) -> str:

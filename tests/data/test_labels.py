@@ -92,3 +92,17 @@ def test_labels_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DatasetError, match="larger than 10 bytes"):
         labelled(tmp_path, {"labels": [[one, 1]]})
     assert open_dataset(tmp_path, resolution=SIDE).report.used == 5
+
+
+def test_equal_class_names_are_said(tmp_path: Path):
+    names = list(numbered(5))
+    labels = {"labels": [[name, k] for k, name in enumerate(names)], "classes": ["A", "a", "dog", "dog ", "cat"]}
+    report = str(labelled(tmp_path / "file", labels).report)
+    assert "the classes 0 ('A'), 1 ('a') have names that are equal but for case or the form of accents" in report
+    assert "the classes 2 ('dog'), 3 ('dog ') have" in report
+    assert "'cat'" not in report
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    files = {f"{folder}/{k}.png": encoded(colours(k)) for folder in (composed, decomposed, "tea") for k in range(2)}
+    folders = open_dataset(zipped(tmp_path / "x.zip", files), resolution=SIDE, use_labels="folders")
+    assert folders.c_dim == 3
+    assert str(folders.report).count("have names that are equal") == 1
