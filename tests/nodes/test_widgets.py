@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -130,3 +131,30 @@ def test_a_word_finds_its_node(ui: WebUI, words: str, wanted: str) -> None:
     """The first of ours: the page puts nodes that bear the word in their own name before all others."""
     ours = [name for name in ui.page.evaluate(_SEARCH, words) if name.startswith("CREPS_")]
     assert ours[0] == wanted
+
+
+_SAVERS = ["CREPS_RenderToFile", "CREPS_SaveGenerator", "CREPS_SaveLatents", "CREPS_SaveDirections"]
+
+
+@pytest.mark.parametrize("type", _SAVERS)
+def test_names_of_files_are_filled_in_as_in_save_image(ui: WebUI, type: str) -> None:
+    """`%date:...%` and `%Node.widget%` become what the page makes of them for Save Image; the widget keeps them."""
+    opened(ui, "01 First picture")
+    prefix = "on-%date:yyyy-MM-dd%/%CREPS_Render.width%-%nothing%"
+    own, ours = ui.page.evaluate(
+        """([types, prefix]) => types.map(type => {
+            const node = window.LiteGraph.createNode(type);
+            app.rootGraph.add(node);
+            node.widgets.find(one => one.name === "filename_prefix").value = prefix;
+            return String(node.id);
+        })""",
+        [["SaveImage", type], prefix],
+    )
+    days = {f"{datetime.now():%Y-%m-%d}"}
+    prompt = ui.to_api()
+    days.add(f"{datetime.now():%Y-%m-%d}")
+    width = ui.page.evaluate(_VALUES, "CREPS_Render")["width"]
+    assert prompt[ours]["inputs"]["filename_prefix"] in {f"on-{day}/{width}-%nothing%" for day in days}
+    assert prompt[ours]["inputs"]["filename_prefix"] == prompt[own]["inputs"]["filename_prefix"]
+    assert ui.page.evaluate(_VALUES, type)["filename_prefix"] == prefix
+    assert ui.errors == []

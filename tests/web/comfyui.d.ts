@@ -7,6 +7,10 @@ declare module "*/scripts/api.js" {
     export const api: import("@comfyorg/comfyui-frontend-types").ComfyApi;
 }
 
+interface Window {
+    comfyAPI?: { utils?: { applyTextReplacements?(graph: unknown, text: string): string } };
+}
+
 type FrontendNode = import("@comfyorg/comfyui-frontend-types").ComfyApp["rootGraph"]["nodes"][number];
 type Widget = NonNullable<FrontendNode["widgets"]>[number];
 type ComfyNode = FrontendNode & {
