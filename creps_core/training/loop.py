@@ -17,7 +17,7 @@ from ...common.errors import TrainingError
 from ..data import Batches, ImageDataset, WindowCutter, can_cut_on
 from ..network import Generator, LabelSet
 from .patches import random_box
-from .publish import restore_generator
+from .publish import restore_folder
 from .run import Run, num_images_of
 from .status import RunClock, Status
 from .trainer import Trainer
@@ -60,7 +60,7 @@ def train(
         if trainer.num_images < trainer.recipe.total or not run.snapshots():
             _Loop(run, trainer, dataset, progress, stop).train()
         elif trainer.process.is_first:
-            restore_generator(run, trainer)
+            restore_folder(run, trainer)
         return _result(trainer)
 
 

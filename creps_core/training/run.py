@@ -82,6 +82,10 @@ class Run:
         """The snapshot after `num_images` images. Names sort by it."""
         return self.folder / f"snapshot-{num_images:010d}.safetensors"
 
+    def sheet_path(self, num_images: int) -> Path:
+        """The sheet of generated images after `num_images` images."""
+        return self.folder / f"fakes-{num_images:010d}.png"
+
     def snapshots(self) -> list[Path]:
         """The snapshots that the run itself has named, oldest first."""
         found = [path for path in self.folder.glob("snapshot-*.safetensors") if _SNAPSHOT.fullmatch(path.name)]

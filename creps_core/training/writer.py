@@ -7,19 +7,17 @@ import math
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...common.files import write_json, write_png
 from ..data import ImageDataset
-from .curves import loss_plot
-from .publish import publish_generator
+from .publish import publish_generator, remove_old_snapshots, restore_folder, write_loss_plot, write_sheet
 from .run import DESCRIPTION, Run
-from .sheets import sample_grid, training_grid
+from .sheets import training_grid
 from .snapshot_metrics import METRIC_PREFIX
 from .snapshots import save_snapshot
-from .stats import StatsLog, TickMeans, forget_stats_after, read_stats
+from .stats import StatsLog, TickMeans, forget_stats_after
 from .status import RunClock
 from .trainer import Trainer
 
@@ -60,6 +58,8 @@ class RunWriter:
             forget_stats_after(run.folder, trainer.num_images)
             write_json(run.folder / DESCRIPTION, _description(trainer, dataset, run))
             write_png(run.folder / "reals.png", training_grid(dataset))
+        if run.snapshots() and run.snapshots()[-1] == run.snapshot_path(trainer.num_images):
+            restore_folder(run, trainer)
         self._stats = StatsLog(run.folder)
 
     def add_step(self, stats: dict[str, Tensor], waited: float) -> None:
@@ -116,14 +116,10 @@ class RunWriter:
             self.saved: int = trainer.num_images
             if not run.publishes_best or not run.generator_file.exists():
                 self._publish()
-        sheet = sample_grid(trainer.G_ema, trainer.D.config.img_resolution)
+        write_sheet(run, trainer)
         with run.writing():
-            write_png(run.folder / f"fakes-{trainer.num_images:010d}.png", sheet)
-            self._plot()
-            best = run.best()
-            for old in run.snapshots()[: -run.keep]:
-                if old != best:
-                    old.unlink(missing_ok=True)
+            write_loss_plot(run)
+            remove_old_snapshots(run)
 
     def add_metrics(self, found: dict[str, float]) -> None:
         """Log the metrics of the snapshot written last, and publish its generator if it is the best so far."""
@@ -133,7 +129,7 @@ class RunWriter:
             self._stats.append({"shown": num_images, **values}, values)
         log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
         with self.run.writing():
-            self._plot()
+            write_loss_plot(self.run)
             if self.run.publishes_best and self.run.best() == self.run.snapshot_path(num_images):
                 self._publish()
 
@@ -143,10 +139,6 @@ class RunWriter:
 
     def _publish(self) -> None:
         publish_generator(self.run, self.trainer.G_ema, self.trainer.D, self.trainer.num_images)
-
-    def _plot(self) -> None:
-        if (losses := loss_plot(read_stats(self.run.folder))) is not None:
-            write_png(self.run.folder / "losses.png", np.asarray(losses))
 
 
 def _description(trainer: Trainer, dataset: ImageDataset, run: Run) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from comfyui_creps.common.errors import CheckpointError, DatasetError, TrainingE
 from comfyui_creps.creps_core import inspect_checkpoint, load_generator
 from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.training import Run, load_snapshot, read_stats, train
+from comfyui_creps.creps_core.training import publish as publish_module
 from comfyui_creps.creps_core.training import resume as resume_module
 from comfyui_creps.creps_core.training import writer as writer_module
 from comfyui_creps.creps_core.training.lock import LOCK_FILE, FolderLock
@@ -253,6 +254,29 @@ def test_the_generator_of_a_finished_run_is_made_again(out: Path, data: Path):
     assert main(["train", "--data", str(data), "--out", str(out), *new(8)]) == 0
     for name, tensor in load_generator(out / "generator.safetensors").state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("images", [8, 16])
+def test_what_a_killed_run_did_not_come_to_make_is_made(out: Path, data: Path, tmp_path: Path, images: int):
+    """Killed behind its last snapshot, with the clock set back since: the folder is that of an undisturbed run."""
+    command = ["train", "--data", str(data), *new(images), "--keep", "1", "--out"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    killed = shutil.copytree(out, tmp_path / "killed")
+    newest = killed / "snapshot-0000000008.safetensors"
+    first = load_snapshot(newest)
+    first.num_images = 4
+    save_snapshot(first, killed / "snapshot-0000000004.safetensors", {})
+    publish_module.publish_generator(Run(killed), first.G_ema, first.D, 4)
+    os.utime(killed / "generator.safetensors", (2e9, 2e9))
+    (killed / "fakes-0000000008.png").unlink()
+    shutil.copy(killed / "reals.png", killed / "losses.png")
+    assert main([*command, str(killed)]) == 0
+    found, wanted = state(killed), state(tmp_path / "whole")
+    assert {n for n in found if "tfevents" not in n} == {n for n in wanted if "tfevents" not in n}
+    assert all(found[name] == content for name, content in wanted.items() if name.startswith("fakes-"))
+    assert found["losses.png"] != found["reals.png"]
+    trained = inspect_checkpoint(killed / "generator.safetensors").details["trained"]
+    assert trained == f"{images} pictures"
 
 
 def test_runs_of_the_first_version_resume(out: Path, data: Path, tmp_path: Path, caplog, monkeypatch):
