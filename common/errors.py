@@ -92,4 +92,8 @@ def printable(text: str, limit: int = MESSAGE_LIMIT) -> str:
 
 def quoted(value: object) -> str:
     """The repr of an untrusted value for a message: printable, at most 60 characters."""
-    return printable(repr(value), _VALUE_LIMIT)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an integer of too many digits
+        text = f"a huge {type(value).__name__}"
+    return printable(text, _VALUE_LIMIT)

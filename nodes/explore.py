@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..common.errors import printable
 from ..creps_core.explorer import Scene, Walker, read_scene
 from ..creps_core.latents import Directions
 from . import bridge
@@ -84,6 +85,6 @@ def _scene(value: Any) -> Scene:
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else {}
-        except json.JSONDecodeError as error:
-            raise ValueError(f"the scene is no JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the scene is no JSON: {printable(str(error), 120)}") from None
     return read_scene({} if value is None else value)

@@ -47,7 +47,8 @@ class ImageSaver:
         if not isinstance(request, Mapping):
             raise ValueError("what to save must be an object")
         format, bits, source = (request.get(name) for name in ("format", "bits", "source"))
-        if format not in SUFFIXES or bits not in BITS or type(source) is not str:
+        named = type(format) is str and type(source) is str
+        if not named or format not in SUFFIXES or type(bits) is not int or bits not in BITS:
             raise ValueError(f"a picture is saved as one of {list(SUFFIXES)}, with {BITS[0]} or {BITS[1]} bits")
         scene = read_scene(request.get("scene"))
         if self._busy:

@@ -288,6 +288,8 @@ def test_headless_films(client: ComfyClient) -> None:
     [
         ({"width": 0}, "width must be a whole number"),
         ("{", "the scene is no JSON"),
+        ("[" * 100_000, "the scene is no JSON"),
+        ("1" * 5000, "the scene is no JSON"),
         ({"keys": 3}, "keys must be a list"),
     ],
 )

@@ -19,6 +19,9 @@ from explorer_server import Server, talk
 from networks import make_generator
 
 SOON = 30.0
+DEEP: list = []
+for _ in range(400):
+    DEEP = [DEEP]
 
 
 def explorer_threads() -> list[threading.Thread]:
@@ -79,6 +82,11 @@ def test_what_is_asked_for_is_shown(tmp_path: Path):
         ({"save": {"scene": {}, "source": "small", "format": "png", "bits": 9}}, "saved as one of"),
         ({"save": {"scene": {"width": 1 << 30}, "source": "small", "format": "png", "bits": 8}}, "width must be"),
         ({"save": "x.png"}, "must be an object"),
+        ({"save": {"scene": {}, "source": "small", "format": [], "bits": 8}}, "saved as one of"),
+        ({"save": {"scene": {}, "source": "small", "format": {}, "bits": {}}}, "saved as one of"),
+        ({"save": {"scene": {}, "source": [], "format": "png", "bits": []}}, "saved as one of"),
+        ({"save": {"scene": [], "source": "small", "format": "png", "bits": 8}}, "must be an object"),
+        ({"show": {"seed": DEEP}, "id": 1, "source": "small", "stage": [8, 8, 8]}, "seed must"),
     ],
 )
 def test_hostile_messages_are_answered_and_survived(tmp_path: Path, message: object, words: str | None):
@@ -161,6 +169,92 @@ def test_there_are_only_so_many_conversations(tmp_path: Path, monkeypatch: pytes
         async with server.page() as page:
             await page.show(1)
             await page.frame(1)
+
+    talk(tmp_path, act)
+
+
+def test_no_error_of_ours_ends_the_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(*_: object) -> None:
+        raise TypeError("unhashable")
+
+    async def act(server: Server) -> None:
+        async with server.page() as page:
+            with monkeypatch.context() as patch:
+                patch.setattr(conversation, "read_request", fail)
+                for _ in range(50):
+                    await page.show(1)
+                    assert "unhashable" in await page.error()
+            await page.show(2)
+            await page.frame(2)
+
+    monkeypatch.setattr(conversation, "_logged", set())
+    talk(tmp_path, act)
+    assert sum("could not handle" in record.message for record in caplog.records) == 1
+
+
+def test_silent_pages_give_their_place_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(conversation, "MAX_CONVERSATIONS", 2)
+    monkeypatch.setattr(conversation, "_SILENT_SECONDS", 0.2)
+
+    async def act(server: Server) -> None:
+        async with server.page() as silent, server.page() as page:
+            await page.show(1)
+            await page.frame(1)
+            await asyncio.sleep(0.3)
+            async with server.page() as third:
+                await third.show(1)
+                await third.frame(1)
+                with pytest.raises(ConnectionError):
+                    await silent.receive(lambda heard: False)
+                await page.show(2)
+                await page.frame(2)
+
+    talk(tmp_path, act)
+
+
+def test_a_page_that_does_not_read_is_slowed_down_and_then_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its answers are not kept without bound, and its place comes free."""
+    monkeypatch.setattr(conversation, "_RATE", 1e9)
+    monkeypatch.setattr(conversation, "_BURST", 10**9)
+    monkeypatch.setattr(conversation, "_SEND_SECONDS", 1.0)
+    most = 0
+
+    async def act(server: Server) -> None:
+        nonlocal most
+        async with server.page() as page:
+            page.socket._response.connection.transport.pause_reading()  # type: ignore
+            (talks,) = conversation._conversations
+
+            async def flood() -> None:
+                while True:
+                    await page.send({"x" * 1000: 1})
+
+            flooding = asyncio.ensure_future(flood())
+            deadline = time.monotonic() + SOON
+            while conversation._conversations:
+                assert time.monotonic() < deadline
+                most = max(most, talks._outbox.qsize())
+                await asyncio.sleep(0.01)
+            flooding.cancel()
+
+    talk(tmp_path, act)
+    assert 0 < most <= conversation._OUTBOX + 2
+
+
+def test_after_a_flood_places_come_free_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(conversation, "_RATE", 10)
+    monkeypatch.setattr(conversation, "_BURST", 1)
+
+    async def act(server: Server) -> None:
+        async with server.page() as page:
+            for _ in range(500):  # 50 seconds' worth
+                await page.send("{}")
+            await asyncio.sleep(0.3)
+            page.socket._response.connection.transport.abort()  # type: ignore
+            await asyncio.sleep(1.0)
+            assert not conversation._conversations
 
     talk(tmp_path, act)
 
