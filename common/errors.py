@@ -47,12 +47,15 @@ class LatentsError(FileError):
     """Latents or directions that cannot be used, or not with this generator: says why and what to do."""
 
 
-class DatasetError(ValueError):
+class DatasetError(FileError):
     """Training images or labels that cannot be used: names the folder or archive, what was found, what to do."""
 
 
 class TrainingError(RuntimeError):
-    """A training run that cannot start or continue: says why and what to change."""
+    """A training run that cannot start or continue: says why and what to change. Printable, and of bounded length."""
+
+    def __init__(self, message: str):
+        super().__init__("\n".join(printable(line, 2 * MESSAGE_LIMIT) for line in message.splitlines()[:8]))
 
 
 for _error in (FileError, CheckpointError, NewerFormatError, LatentsError, DatasetError, TrainingError):

@@ -13,7 +13,7 @@ from .crop import CropSpec, crop_to_square
 from .decoder_memory import decoding_memory, opening_memory
 from .file_types import HEAD, describe_non_image, readable_formats
 from .memory_budget import BudgetTaken, MemoryBudget, Reservation
-from .sources import UnusableFile
+from .sources import UnusableFile, raise_if_exhausted
 
 MAX_PIXELS = 1 << 27
 """Of one image. `memory_budget.DECODE_BYTES` may allow fewer, by format (`decoder_memory`). Pillow's own limit is
@@ -100,6 +100,7 @@ def _decode(data: bytes, spec: CropSpec, held: Reservation, held_by_files: int) 
     except MemoryError:
         raise UnusableFile("not enough memory to decode it") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+        raise_if_exhausted(error)
         if "MAX_TEXT" in str(error) and strip_metadata(data):
             raise _TooMuchMetadata from None
         raise UnusableFile(f"broken or cut off ({error or type(error).__name__})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -43,6 +44,17 @@ report it as skipped, with this reason."""
 
 class UnusableFile(Exception):
     """One file that cannot be used; the message is the reason, in a few words."""
+
+
+def raise_if_exhausted(error: BaseException) -> None:
+    """Raise DatasetError if an error is the system's shortage of descriptors or memory, not the file's fault."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        raise DatasetError(
+            "Allow more open files (ulimit -n 4096), or close other programs, and start again: too many are open to "
+            "read the pictures"
+        ) from error
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        raise DatasetError("Close other programs and start again: no memory to read the pictures") from error
 
 
 class ImageSource(ABC):
@@ -146,6 +158,7 @@ class _Folder(ImageSource):
         self.names.sort()
 
     def _unreadable(self, error: OSError) -> None:
+        raise_if_exhausted(error)
         folder = Path(error.filename)
         if folder == self.path:
             raise DatasetError(f"{folder.name}: cannot be read ({error.strerror})") from error
@@ -155,13 +168,15 @@ class _Folder(ImageSource):
         try:
             with open_file(self.path / name) as file:
                 return file.read(HEAD) or b""
-        except OSError:
+        except OSError as error:
+            raise_if_exhausted(error)
             return b""
 
     def size(self, name: str) -> int:
         try:
             return (self.path / name).stat().st_size
         except OSError as error:
+            raise_if_exhausted(error)
             raise UnusableFile(f"cannot be read ({error.strerror or error})") from error
 
     def read(self, name: str, limit: int = MAX_FILE) -> bytes:
@@ -172,6 +187,7 @@ class _Folder(ImageSource):
                 # One byte more detects a file that grows; read(limit) would allocate all of the limit.
                 data = BufferedReader(file).read(length + 1) if length <= limit else None
         except OSError as error:
+            raise_if_exhausted(error)
             raise UnusableFile(f"cannot be read ({error.strerror or error})") from error
         if data is None or len(data) > limit:
             raise UnusableFile(f"larger than {limit} bytes")
@@ -327,6 +343,7 @@ class _Zip(ImageSource):
                 self._file.seek(start)
                 return self._file.read(min(entry.compress_size, limit))
         except (OSError, ValueError) as error:  # ValueError: the file was closed
+            raise_if_exhausted(error)
             raise UnusableFile(f"cannot be read ({error})") from error
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import zipfile
@@ -252,3 +253,30 @@ def test_bad_batches_of_pictures():
         from_images(torch.zeros(2, 4, 9, 3), resolution=SIDE)
     wild = torch.tensor([float("nan"), -1.0, 2.0]).expand(1, 16, 16, 3)
     assert from_images(wild, resolution=SIDE).images([0])[0, :, 0, 0].tolist() == [0, 0, 255]
+
+
+def test_being_out_of_descriptors_ends_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else a half of the pictures is left out, and the archive made of the rest looks like a success."""
+    from comfyui_creps.creps_core.data import sources
+
+    for name in "ab":
+        Image.new("RGB", (16, 16), (name == "a" and "red") or "blue").save(tmp_path / f"{name}.png")
+    plain = sources.open_file
+
+    def scarce(path):
+        if path.name == "b.png":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return plain(path)
+
+    monkeypatch.setattr(sources, "open_file", scarce)
+    with pytest.raises(DatasetError, match=r"^Allow more open files"):
+        open_dataset(tmp_path, resolution=16)
+
+
+def test_errors_about_datasets_are_short_and_printable(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("../" + "\x1b[2J" * 15_000 + ".png", b"x" * 50)
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(tmp_path / "a.zip", resolution=16)
+    assert len(str(caught.value)) <= 300
+    assert str(caught.value).isprintable()
