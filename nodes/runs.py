@@ -18,7 +18,7 @@ from torch import Tensor
 from ..common.files import path_of
 from ..common.links import DOCS
 from ..creps_core.checkpoints import fingerprint
-from ..creps_core.data import ImageDataset, from_images, open_dataset
+from ..creps_core.data import ImageDataset, from_images, open_dataset, with_mask
 from ..creps_core.training import FINE_TUNING, RunRequest, Terms, networks_of
 from .sockets import Model
 
@@ -51,6 +51,11 @@ class TrainInputs:
     labels: str = AS_THE_MODEL
     aspect: str = ""
     alpha: bool = False
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is not None:
+            object.__setattr__(self, "images", with_mask(self.images, self.mask))
 
     @property
     def tick(self) -> int:
@@ -154,7 +159,7 @@ def opener(images: Tensor | None, c_dim: int) -> Callable[..., ImageDataset]:
             )
         for name in ("seed", "max_pictures"):
             options.pop(name, None)
-        return from_images(images.clone()[..., : options["channels"] if options["channels"] > 3 else 3], **options)
+        return from_images(images.clone()[..., :4], **options)
 
     bar = comfy.utils.ProgressBar(1)
     return open_data

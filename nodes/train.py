@@ -273,6 +273,12 @@ def _run_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="Also learn transparency. A generator without it starts opaque.",
         ),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="Transparency of the linked images, as Load Image gives it: 1 where they are transparent. What is "
+            "transparent is laid on white, or learnt with alpha.",
+        ),
     ]
 
 

@@ -8,7 +8,7 @@ from .aspect import format_aspect, normalize_aspect
 from .batches import Batches
 from .dataset import ImageDataset
 from .labels import LABEL_SOURCES
-from .opening import from_images, open_dataset
+from .opening import from_images, open_dataset, with_mask
 from .stamp import stamp
 from .window_cutter import WindowCutter, can_cut_on
 
@@ -23,4 +23,5 @@ __all__ = [
     "normalize_aspect",
     "open_dataset",
     "stamp",
+    "with_mask",
 ]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -107,10 +108,11 @@ def from_images(
     aspect: str = "1:1",
     max_side: int | None = None,
 ) -> ImageDataset:
-    """A dataset of images in memory, such as an IMAGE of ComfyUI.
+    """A dataset of images in memory, such as an IMAGE of ComfyUI. The same images as from files of these pixels.
 
     Args:
-        images: float [N, H, W, C], 0..1; 1, 3 or 4 channels.
+        images: float [N, H, W, C], 0..1; 1, 3 or 4 channels. What is transparent is laid on white, unless
+            `channels` is 4.
         resolution, channels, crop, max_side: see `CropSpec`.
         mirror, aspect: see `open_dataset`.
 
@@ -134,6 +136,32 @@ def from_images(
         raise DatasetError(f"no usable picture in the batch: {'; '.join(_first_reasons(skipped, 1))}")
     _set_contents(dataset, usable, results, skipped)
     return dataset
+
+
+def with_mask(images: Tensor | None, mask: Tensor) -> Tensor:
+    """Images with alpha, [N, H, W, 4]: 1 - mask, as Load Image and Render CREPS mean it.
+
+    Args:
+        images: [N, H, W, 3 or more]; their own alpha is replaced.
+        mask: [N or 1, H, W] or [H, W], 1 where an image is transparent. An empty one of any size changes nothing: Load
+            Image gives 64 x 64 zeros for an image without alpha.
+
+    Raises:
+        ValueError: there are no images, or the mask has another size or number.
+    """
+    if images is None:
+        raise ValueError("link images as well, or unlink mask: a folder's pictures bring their own transparency")
+    mask = mask.reshape(-1, *mask.shape[-2:])
+    if not mask.any():
+        return images
+    if mask.shape[1:] != images.shape[1:3] or len(mask) not in (1, len(images)):
+        raise ValueError(
+            f"link the mask of these images: it is {list(mask.shape)}, and they are {list(images.shape[:3])}"
+        )
+    if images.shape[3] < 3:
+        images = images[..., :1].expand(*images.shape[:3], 3)
+    alpha = (1 - mask.to(images)).expand(images.shape[:3])[..., None]
+    return torch.cat([images[..., :3], alpha], dim=3)
 
 
 def _empty_dataset(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_creps.common.errors import DatasetError
-from comfyui_creps.creps_core.data import Batches, from_images, open_dataset
+from comfyui_creps.creps_core.data import Batches, from_images, open_dataset, with_mask
 from picture_files import SIDE, array, colours, encoded, numbered, opened, write, zipped
 from PIL import Image
 
@@ -280,3 +280,34 @@ def test_errors_about_datasets_are_short_and_printable(tmp_path: Path):
         open_dataset(tmp_path / "a.zip", resolution=16)
     assert len(str(caught.value)) <= 300
     assert str(caught.value).isprintable()
+
+
+def test_transparency_gives_the_same_image_by_any_way_in(tmp_path: Path):
+    """A file, a zip, an IMAGE with alpha, an IMAGE with a MASK: white, never the hidden colour."""
+    pixels = np.full((16, 16, 4), (0, 255, 0, 0), np.uint8)
+    pixels[4:12, 4:12] = (200, 10, 30, 255)
+    pixels[4:12, 12:] = (9, 99, 199, 131)
+    data = encoded(Image.fromarray(pixels))
+    image = torch.from_numpy(pixels)[None] / 255
+    ways = {
+        "folder": open_dataset(write(tmp_path / "folder", {"a.png": data}), resolution=16),
+        "zip": open_dataset(zipped(tmp_path / "a.zip", {"a.png": data}), resolution=16),
+        "RGBA": from_images(image, resolution=16),
+        "mask": from_images(with_mask(image[..., :3], 1 - image[..., 3]), resolution=16),
+    }
+    colour = torch.from_numpy(pixels).double().permute(2, 0, 1).numpy()
+    expected = colour[:3] * (colour[3:] / 255) + 255 * (1 - colour[3:] / 255)
+    for name, dataset in ways.items():
+        assert np.abs(array(dataset, 0).transpose(2, 0, 1) - expected).max() <= 0.51, name
+        assert np.array_equal(array(dataset, 0), array(ways["folder"], 0)), name
+        assert "laid on white" in str(dataset.report), name
+
+
+def test_masks_that_do_not_fit():
+    image = torch.rand(2, 16, 16, 3)
+    assert with_mask(image, torch.zeros(1, 64, 64)) is image  # Load Image: no alpha
+    assert with_mask(image, torch.ones(16, 16))[..., 3].max() == 0
+    with pytest.raises(ValueError, match="link the mask of these images"):
+        with_mask(image, torch.ones(1, 8, 16))
+    with pytest.raises(ValueError, match="link images as well"):
+        with_mask(None, torch.ones(1, 8, 16))
