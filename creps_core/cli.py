@@ -65,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         log.error("creps %s: %s", args.command, str(error) or f"out of memory: {_OUT_OF_MEMORY}")
         return 1
     except RuntimeError as error:
+        if "can't start new thread" in str(error):
+            log.error("creps %s: close other programs, or raise the limit of processes (no more threads)", args.command)
+            return 1
         if not out_of_memory(error):
             raise
         log.error("creps %s: out of memory (%s): %s", args.command, quoted(error), _OUT_OF_MEMORY)

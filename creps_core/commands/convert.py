@@ -16,7 +16,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     p = parser
     p.add_argument("source", type=Path, metavar="IN")
     p.add_argument("target", type=Path, metavar="OUT")
-    p.add_argument("--weights", default="G_ema", choices=("G_ema", "G"))
+    p.add_argument("--weights", default="G_ema", choices=("G_ema", "G"), help="the average (default), or G in training")
     p.add_argument(
         "--ema",
         type=float,

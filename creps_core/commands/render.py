@@ -29,7 +29,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path, metavar="FILE", help="official .pkl or our .safetensors; default: a built-in"
     )
     p.add_argument("--builtin", metavar="NAME", help="built-in generator; default: the first")
-    p.add_argument("--weights", default="G_ema", choices=("G_ema", "G"), help="of an official snapshot")
+    p.add_argument(
+        "--weights",
+        default="G_ema",
+        choices=("G_ema", "G"),
+        help="of a snapshot: the average (default), or G in training",
+    )
     p.add_argument("--seed", type=int, default=0, help="0 to 2^64 - 1; below 2^32 as in the authors' tools")
     p.add_argument(
         "--label",

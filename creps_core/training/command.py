@@ -15,7 +15,7 @@ import torch
 
 from ...common.command import Command
 from ...common.devices import device_of
-from ...common.errors import printable
+from ...common.errors import CheckpointError, printable
 from ...common.files import path_of
 from ...common.links import DOCS
 from ..checkpoints import BUILTINS, load_builtin
@@ -269,7 +269,14 @@ def request_from_arguments(args: argparse.Namespace, stopped: Callable[[], bool]
         return {name: value for name, value in values.items() if value is not None}
 
     def open_start() -> StartNetworks:
-        return networks_of(load_builtin(args.start)) if args.start in BUILTINS else load_networks(args.start)
+        if args.start in BUILTINS:
+            return networks_of(load_builtin(args.start))
+        if not Path(args.start).exists():
+            names = ", ".join(BUILTINS)
+            raise CheckpointError(
+                f"--start names a file or a built-in ({names}); no such file: {printable(args.start, 200)}"
+            )
+        return load_networks(args.start)
 
     def check_stopped(done: int, total: int) -> None:
         if stopped():
@@ -278,6 +285,9 @@ def request_from_arguments(args: argparse.Namespace, stopped: Callable[[], bool]
     def open_data(source: str, labels: str = "none", **options: Any) -> ImageDataset:
         return open_dataset(source, use_labels=labels, progress=check_stopped, **options)
 
+    source = str(path_of(str(args.data), Path.cwd())) if args.data else ""
+    if source and not Path(source).exists():
+        raise FileNotFoundError(f"--data names a folder or a zip of pictures; there is no {printable(source, 200)}")
     recipe = given(field.name for field in dataclasses.fields(Recipe))
     if args.images is not None:
         recipe["total"] = args.images
@@ -288,7 +298,7 @@ def request_from_arguments(args: argparse.Namespace, stopped: Callable[[], bool]
         generator["img_resolution"] = args.model_resolution
     return RunRequest(
         open_data,
-        source=str(path_of(str(args.data), Path.cwd())) if args.data else "",
+        source=source,
         start=args.start,
         open_start=open_start if args.start else None,
         recipe=recipe,

@@ -1,4 +1,4 @@
-"""Networks and recipes for new runs by device, resolution and length; docs/training.md says what is measured."""
+"""Networks and recipes for new runs by device, resolution and length."""
 
 from __future__ import annotations
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_creps.common.duration import duration
+from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.training import load_snapshot
 from comfyui_creps.creps_core.training.snapshots import save_snapshot
 from comfyui_creps.creps_core.training.trial_phase import estimate_step_seconds, time_note
 from paths import TESTS
+from PIL import Image
 from tiny_run import make_trainer
 
 # A step that Python cannot interrupt: one long operation in C, as a backward pass of wide networks.
@@ -84,3 +86,15 @@ def test_the_time_of_a_run_is_said_in_words():
     assert [duration(3600.0 * h) for h in (71, 24 * 12, 107_013)] == [
         "71 h 00 min", "12 days", "12.2 years",
     ]  # fmt: skip
+
+
+def test_no_thread_to_be_had_is_a_line(tmp_path: Path, monkeypatch, caplog):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (16, 16)).save(picture)
+    monkeypatch.setattr("threading.Thread.start", start)
+    command = ["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--resolution=8", "--device=cpu"]
+    assert main([*command, "--images=8"]) == 1
+    assert "close other programs, or raise the limit of processes" in caplog.text
