@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from ...common.errors import CHECK_FILE, CHECK_NAME, CheckpointError, printable
 from ...common.files import open_file
+from .hyperparameters import CHECKED
 from .pickle_objects import TORCH_MAGIC, Module, Objects
 from .pickle_reader import BufferedFile, Interpreter, Stream, StreamError, escaped
 
@@ -36,6 +37,7 @@ class Network:
     init_kwargs: dict[str, Any]  # constructor arguments by name: strings, numbers, lists, dicts
     init_args: tuple[Any, ...]
     tensors: dict[str, torch.Tensor]  # parameters and buffers, on the CPU, under their state-dict names
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # attributes in `CHECKED`, by layer
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,18 @@ class _SnapshotReader:
         # Views can share a storage, so that a few bytes name terabytes; writers store each tensor whole.
         if sum(tensor.nbytes for tensor in tensors.values()) > self.data.size:
             raise StreamError(f"has tensors in {name} that are together larger than the file")
-        return Network(module.class_name, kwargs, args, tensors)
+        return Network(module.class_name, kwargs, args, tensors, dict(self.settings(module, "")))
+
+    def settings(self, module: Module, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The stored hyperparameters of the layers, where they are plain values; `tensors` has checked the names."""
+        self.count_entry("the layers", name.count("."))
+        stored = {key: module.state[key] for key in CHECKED if key in module.state}
+        plain = {key: value for key, value in stored.items() if type(value) in (str, int, float, bool, type(None))}
+        if plain:
+            yield name, plain
+        for key, child in module.table("_modules").items():
+            if isinstance(child, Module):
+                yield from self.settings(child, f"{name}.{key}" if name else key)
 
     def tensors(self, network: str, module: Module, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
         """Parameters and buffers, then those of the children, as in a state dict."""

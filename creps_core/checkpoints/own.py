@@ -22,6 +22,7 @@ from ...common.files import Path_, check_target, open_file
 from ..network import DiscriminatorConfig, Generator, GeneratorConfig
 from .build import build_discriminator, build_generator, check_finite, check_shapes, resembles, shapes_of
 from .container import TensorFile, as_bytes, open_tensors, read_header, write_tensors
+from .hyperparameters import check_discriminator_arguments, check_generator_arguments, check_settings
 from .official import CHOOSE, Network, read_snapshot
 from .training_metadata import is_training_metadata, read_training_metadata, write_training_metadata
 
@@ -235,6 +236,8 @@ def official_config(network: Network) -> GeneratorConfig:
     names = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "channel_base", "channel_max")
     if missing := [name for name in names if name not in args]:
         raise ValueError(f"its constructor's arguments lack {', '.join(missing)}")
+    check_generator_arguments(args)
+    check_settings(network.settings, network.tensors)
     optional = {"biline_channels": args["biline_channels"]} if "biline_channels" in args else {}
     mapping_layers = _inner(args, "mapping_kwargs").get("num_layers", 8)
     return GeneratorConfig(**{name: args[name] for name in names}, mapping_layers=mapping_layers, **optional)
@@ -345,6 +348,8 @@ def _read_official(path: Path) -> Checkpoint:
         )
     try:
         config = official_config(network)
+        if "G" in snapshot.networks:  # may be chosen instead
+            check_settings(snapshot.networks["G"].settings, networks["G"])
     except ValueError as error:
         raise CheckpointError.about(path, f"the generator in it cannot be built: {error}", CHOOSE) from error
     discriminator: DiscriminatorConfig | str | None = None
@@ -362,6 +367,8 @@ def _official_discriminator(network: Network) -> DiscriminatorConfig:
     args = network.init_kwargs
     if "img_resolution" not in args:
         raise ValueError("its constructor's arguments lack img_resolution")
+    check_discriminator_arguments(args)
+    check_settings(network.settings, network.tensors)
     names = ("img_resolution", "img_channels", "c_dim", "channel_base", "channel_max")
     size = _inner(args, "epilogue_kwargs").get("mbstd_group_size") or 4
     return DiscriminatorConfig(**{name: args[name] for name in names if name in args}, mbstd_group_size=size)
