@@ -191,8 +191,22 @@ class RenderPath(io.ComfyNode):
                     "latent", tooltip="One latent for all frames, or one per frame of the path for a changing picture."
                 ),
                 PathSocket.Input("path", tooltip="A view per frame."),
-                io.Int.Input("width", default=512, min=1, max=MAX_IMAGE_SIDE, tooltip="Width of a frame in pixels."),
-                io.Int.Input("height", default=512, min=1, max=MAX_IMAGE_SIDE, tooltip="Height of a frame in pixels."),
+                io.Int.Input(
+                    "width",
+                    default=512,
+                    min=2,
+                    max=MAX_IMAGE_SIDE,
+                    step=2,
+                    tooltip="Width of a frame in pixels; even, as videos need it.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=512,
+                    min=2,
+                    max=MAX_IMAGE_SIDE,
+                    step=2,
+                    tooltip="Height of a frame in pixels; even, as videos need it.",
+                ),
                 inputs.fit(
                     tooltip="When frames are not square: crop shows a centred part of each view, extend continues the "
                     "picture beyond it, stretch distorts.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -14,10 +15,24 @@ from ..creps_core.rendering import View, full_size, memory_estimate, render_view
 from . import bridge, inputs, previews
 from .sockets import Latents, LatentSocket, Model, ModelSocket, ViewSocket
 
+log = logging.getLogger("CREPS")
+
 MAX_IMAGE_SIDE = 16384
 """Largest height or width of an IMAGE in pixels."""
 SMALLEST_TILE = 16
 MEMORY_ADVICE = "Lower supersample or the width, or close other programs that use it"
+
+
+def warn_of_odd_sides(count: int, height: int, width: int) -> None:
+    """Say before frames are rendered that Save Video refuses odd sizes."""
+    if count > 1 and (height % 2 or width % 2):
+        log.warning(
+            "make the width and the height even if this is to be a video: it has %d frames of %d x %d, and Save Video "
+            "fails with odd sizes. Stop the run to change them",
+            count,
+            width,
+            height,
+        )
 
 
 def render_image_batch(
@@ -39,6 +54,7 @@ def render_image_batch(
     Returns:
         [count, height, width, C] in 0..1, an IMAGE that may have a fourth channel.
     """
+    warn_of_odd_sides(*size)
     image = bridge.new_image(*size, model.generator.config.img_channels)
     bridge.back_off(
         lambda tile: paint(
@@ -121,7 +137,7 @@ class Render(io.ComfyNode):
         view: View | None = None,
     ) -> io.NodeOutput:
         config = model.generator.config
-        height, width = full_size(height, width, model.generator.aspect)
+        height, width = full_size(height, width, model.generator.aspect, even=len(latent.ws) > 1)
         if view is None:
             memory = memory_estimate(config, height, width, supersample)
             paint = partial(render, window=(top, left, bottom, right))

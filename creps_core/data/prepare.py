@@ -24,7 +24,7 @@ from PIL import Image
 from ...common.command import Command
 from ...common.duration import duration
 from ...common.errors import DatasetError
-from ...common.files import check_target, replace_file
+from ...common.files import check_target, remove_dead_partials, replace_file
 from .crop import CROPS
 from .dataset import ImageDataset
 from .labels import FROM_FILE, FROM_FOLDERS, LABELS_FILE, NO_LABELS
@@ -130,6 +130,7 @@ def prepare_dataset(
     if target.suffix.lower() != ".zip":
         raise ValueError(f"{target}: the archive is a zip file: give it a name that ends with .zip")
     check_target(target)
+    remove_dead_partials(target.parent)
     if target.exists() and source.exists() and target.samefile(source):
         raise DatasetError(f"{target}: cannot be made of itself: give it another name")
     dataset = open_dataset(

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ...common.errors import TrainingError
-from ...common.files import replace_file
+from ...common.files import remove_dead_partials, replace_file
 from ...common.progress import Progress
 from ..training import Process
 
@@ -65,6 +65,7 @@ def collect_rows(
         TrainingError: what another process computed is not in the folder.
     """
     process = process or Process()
+    remove_dead_partials(folder)
     starts = list(range(0, count, chunk))
     missing = [start for start in starts if not _has_rows(folder, start, min(start + chunk, count), columns)]
     done = count - sum(min(start + chunk, count) - start for start in missing)

@@ -10,7 +10,13 @@ from .device import probe_precision, release_renderers, shape_of
 from .easing import EASINGS
 from .film import render_path, render_view, views_estimate
 from .large import AreaPreview, RenderedFile, render_to_file
-from .partial_render import PartialRender, find_partial_renders, remove_partial_renders
+from .partial_render import (
+    PartialRender,
+    find_lone_journals,
+    find_partial_renders,
+    remove_lone_journals,
+    remove_partial_renders,
+)
 from .picture_graphs import allow_graphs
 from .render import RenderCache, memory_estimate, render, render_bands
 from .spec import MAX_SIDE, MAX_SUPERSAMPLE, QUALITIES, RENDER_PRECISIONS, ImageOptions, ImageSpec, ViewOptions
@@ -42,6 +48,7 @@ __all__ = [
     "allow_graphs",
     "between",
     "camera_path",
+    "find_lone_journals",
     "find_partial_renders",
     "fit_window",
     "frame_size",
@@ -49,6 +56,7 @@ __all__ = [
     "memory_estimate",
     "probe_precision",
     "release_renderers",
+    "remove_lone_journals",
     "remove_partial_renders",
     "render",
     "render_bands",

@@ -23,7 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import printable
-from ...common.files import PARTIAL, is_at, is_own_file, open_file, open_own_file, publish, read_json, write_json
+from ...common.files import (
+    PARTIAL,
+    is_at,
+    is_own_file,
+    open_file,
+    open_own_file,
+    publish,
+    read_json,
+    remove_dead_partials,
+    write_json,
+)
 from ...common.locks import lock_file
 
 log: logging.Logger = logging.getLogger("CREPS")
@@ -76,6 +86,40 @@ def find_partial_renders(folder: Path) -> list[PartialRender]:
             in_use = not lock_file(file)
             found.append(PartialRender(partial, os.fstat(file.fileno()).st_size, picture, rows, in_use))
     return found
+
+
+def find_lone_journals(folder: Path) -> list[Path]:
+    """Journals whose partial file is gone: a process was killed just when its image was complete."""
+    return [path for path in sorted(folder.glob(f"{_PREFIX}*{JOURNAL}")) if not path.with_suffix(PARTIAL).exists()]
+
+
+def remove_lone_journals(folder: Path) -> list[Path]:
+    """Remove journals whose partial file is gone; returns those that were removed."""
+    removed = []
+    for journal in find_lone_journals(folder):
+        partial = journal.with_suffix(PARTIAL)
+        with suppress(OSError), open_own_file(partial) as file:
+            if lock_file(file) and is_at(file, partial):  # no render of the image starts meanwhile
+                journal.unlink(missing_ok=True)
+                removed.append(journal)
+                if os.name == "nt":  # Windows removes no open file
+                    file.close()
+                partial.unlink()
+    return removed
+
+
+def _remove_useless(folder: Path, found: list[PartialRender]) -> None:
+    """Remove what killed processes left and nothing can resume from. What can be resumed stays."""
+    remove_dead_partials(folder)
+    remove_lone_journals(folder)
+    for render in found:
+        partial = render.partial
+        if partial.name.startswith(_PREFIX) and not partial.with_suffix(JOURNAL).exists():
+            with suppress(OSError), open_own_file(partial) as file:
+                if lock_file(file) and is_at(file, partial) and not partial.with_suffix(JOURNAL).exists():
+                    if os.name == "nt":
+                        file.close()
+                    partial.unlink()
 
 
 def remove_partial_renders(folder: Path, keep: Path | None = None) -> list[PartialRender]:
@@ -150,17 +194,20 @@ class ResumableFile:
         self.others: list[PartialRender] = [
             other for other in found if other.partial != self.partial and not other.in_use
         ]
+        _remove_useless(target.parent, self.others)
         if remove_others:
             remove_partial_renders(target.parent, keep=self.partial)
             return
         for other in self.others:
+            if not other.partial.exists():
+                continue
             log.warning(
                 "%s: its folder holds an unfinished render of another picture, %s (%s)",
                 target,
                 other,
                 other.partial.name,
             )
-        if self.others:
+        if any(other.partial.exists() for other in self.others):
             log.warning("render them again to resume them; `creps unfinished --clear` removes them")
 
     def restart(self, reason: str = "") -> None:

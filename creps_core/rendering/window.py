@@ -84,8 +84,11 @@ def frame_size(side: int, aspect: Aspect) -> tuple[int, int]:
     return max(1, round(side * height / longer)), max(1, round(side * width / longer))
 
 
-def full_size(height: int, width: int, aspect: Aspect) -> tuple[int, int]:
+def full_size(height: int, width: int, aspect: Aspect, *, even: bool = False) -> tuple[int, int]:
     """(height, width), where one that is 0 is derived from the other by the aspect of the frame.
+
+    Args:
+        even: the derived one is even, as videos need it.
 
     Raises:
         ValueError: both are 0.
@@ -93,7 +96,12 @@ def full_size(height: int, width: int, aspect: Aspect) -> tuple[int, int]:
     if not height and not width:
         raise ValueError("width and height are both 0: give at least one of them")
     across, down = aspect
-    return height or max(1, round(width * down / across)), width or max(1, round(height * across / down))
+    unit = 2 if even else 1
+
+    def derived(exact: float) -> int:
+        return max(1, round(exact / unit)) * unit
+
+    return height or derived(width * down / across), width or derived(height * across / down)
 
 
 def same_area_window(window: Window, height: int, width: int, other_height: int, other_width: int) -> Window:

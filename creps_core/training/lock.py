@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...common.errors import TrainingError
+from ...common.files import open_own_file
 from ...common.locks import lock_file
 
 log: logging.Logger = logging.getLogger("CREPS")
@@ -60,7 +61,7 @@ class FolderLock:
             self._made_folder = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
             while True:
-                file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+                file = open_own_file(self.path)
                 try:
                     if not lock_file(file, unsupported=_warn_unsupported):
                         raise TrainingError(

@@ -126,5 +126,10 @@ def test_frames_that_are_not_square():
     assert full_size(0, 1920, wide) == (1080, 1920)
     assert full_size(1080, 0, wide) == (1080, 1920)
     assert full_size(5, 7, wide) == (5, 7)
+    for side in (2, 511, 683, 1025, 1919):  # of a film: the derived side is even, and the nearest one
+        height, width = full_size(0, side, wide, even=True)
+        assert width == side
+        assert height % 2 == 0
+        assert height == 2 or abs(height - side * 9 / 16) <= 1
     with pytest.raises(ValueError, match="both 0"):
         full_size(0, 0, wide)

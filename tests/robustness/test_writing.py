@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_creps.common.files import check_target, open_file, write_json
+from comfyui_creps.common.locks import lock_file
 from comfyui_creps.creps_core import cli, save_generator
 from comfyui_creps.creps_core.latents import sample_latents, save_latents
 from comfyui_creps.creps_core.rendering import large, render_to_file
@@ -187,6 +188,58 @@ def test_a_damaged_journal_begins_anew(ending: str, tmp_path: Path, monkeypatch,
             assert "starting over" in caplog.text
             assert path.read_bytes() == good
             assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def _dead(path: Path) -> Path:
+    """A temporary file of `path` as a killed process leaves it."""
+    dead = path.with_name(f".{path.name}.999999.0123abcd.partial")
+    dead.write_bytes(b"x" * 1000)
+    return dead
+
+
+def test_every_kind_of_leftover_is_listed_and_cleared(tmp_path: Path, capsys):
+    _dead(tmp_path / "set.zip")
+    _dead(tmp_path / ".creps-0123.journal")
+    (tmp_path / ".creps-4567.journal").write_text("{}")
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "rows-000000000.safetensors").write_bytes(b"x")
+    (tmp_path / "mine.partial").touch()
+    busy = tmp_path / ".run.json.5.01234567.partial"
+    with busy.open("wb") as file:
+        assert lock_file(file)
+        assert cli.main(["unfinished", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        for part in (
+            "set.zip: nothing to resume from",
+            ".creps-0123.journal: nothing",
+            "run.json: being written",
+            "the journal of a finished render (.creps-4567.journal)",
+            "features of an evaluation",
+        ):
+            assert part in said
+        assert cli.main(["unfinished", "--clear", str(tmp_path)]) == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == [busy.name, "mine.partial", "unfinished"]
+
+
+def test_the_next_command_removes_what_killed_ones_left(tmp_path: Path):
+    """A render, `creps data`, and whatever writes the same file; never what a living process writes."""
+    living = tmp_path / ".other.zip.5.01234567.partial"
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "a.png")
+    data = ["data", str(tmp_path / "images"), str(tmp_path / "new.zip"), "--side", "16"]
+    with living.open("wb") as file:
+        assert lock_file(file)
+        for work in (lambda: picture(tmp_path / "p.png"), lambda: cli.main(data)):
+            dead = [_dead(tmp_path / "set.zip"), _dead(tmp_path / ".creps-0123.journal")]
+            work()
+            assert not [path for path in dead if path.exists()]
+        for path in (tmp_path / ".creps-4567.journal", tmp_path / ".creps-89ab.partial"):  # killed after, before
+            path.write_text("{}")
+        picture(tmp_path / "p.png")
+        dead = _dead(tmp_path / "f.json")
+        write_json(tmp_path / "f.json", {})
+    assert not dead.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [living.name, "f.json", "images", "new.zip", "p.png"]
 
 
 class _Short(TorchFunctionMode):
