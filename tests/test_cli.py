@@ -131,3 +131,9 @@ def test_sizes_that_are_none(size: str, capsys):
         main(["render", "--size", size])
     assert caught.value.code == 2
     assert "2048x1152" in capsys.readouterr().err
+
+
+def test_training_on_a_folder_that_is_missing_names_it(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    assert main(["train", "--data", str(tmp_path / "nosuch"), "--out", str(tmp_path / "run")]) == 1
+    assert "nosuch" in caplog.text
+    assert "--resolution" not in caplog.text

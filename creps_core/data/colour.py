@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image, ImageCms
 
@@ -47,6 +47,8 @@ def convert_channels(image: Image.Image, channels: int, notes: list[str]) -> Ima
         notes.append("transparent, laid on white")
         image = _in_mode(image, "RGB")
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+        if min(low for low, _ in cast("tuple[tuple[int, int], ...]", image.getextrema())) == 255:
+            notes.append("nothing but white once laid on white: empty, or drawn in white")
     return _in_mode(image, MODES[channels])
 
 

@@ -6,7 +6,8 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ def open_dataset(
     aspect: str = "1:1",
     max_side: int | None = None,
     max_pictures: int | None = None,
+    exclude: Sequence[str] = (),
     seed: int = 0,
     cache_bytes: int = 2 << 30,
     workers: int | None = None,
@@ -67,6 +69,7 @@ def open_dataset(
             "folders": an image's folder is its class; False or "none". Images without a label are skipped.
         aspect: of the crop, width:height.
         max_pictures: use at most this many images, chosen at random; None: all.
+        exclude: shell patterns, such as "*_nm*", of names or paths to leave out; they are reported.
         seed: of that choice, 0 or more.
         cache_bytes: memory for images, in bytes.
         workers: threads; None: one per processor, up to 8.
@@ -85,7 +88,15 @@ def open_dataset(
     require(workers is None or workers >= 1, f"workers must be 1 or more, not {workers}")
     dataset = _empty_dataset(spec, cache_bytes, mirror, labels, max_pictures)
     suffixes = image_suffixes()
-    files = open_source(Path(source), lambda name, head: is_labels_file(name) or classify_file(name, head, suffixes))
+
+    def choose(name: str, head: Callable[[], bytes]) -> bool | str:
+        if is_labels_file(name):
+            return True
+        if any(fnmatchcase(part, pattern) for pattern in exclude for part in (name, name.rpartition("/")[2])):
+            return "excluded"
+        return classify_file(name, head, suffixes)
+
+    files = open_source(Path(source), choose)
     try:
         _fill_from_files(dataset, files, seed, workers or min(8, os.cpu_count() or 1), progress)
     except BaseException:

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -61,6 +61,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file (the default if no word follows): labels of dataset.json; folders: an image's folder is its class",
     )
     p.add_argument("--max-pictures", type=int, help="use at most this many, chosen at random")
+    p.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out files of this name, such as '*_nm*'",
+    )
     p.add_argument("--seed", type=int, default=0, help="seed of that choice")
 
 
@@ -84,6 +91,7 @@ def _run(args: argparse.Namespace) -> None:
         crop=args.crop,
         labels=args.labels,
         max_pictures=args.max_pictures,
+        exclude=args.exclude,
         seed=args.seed,
         progress=progress,
     )
@@ -105,6 +113,7 @@ def prepare_dataset(
     crop: str = "center",
     labels: str = NO_LABELS,
     max_pictures: int | None = None,
+    exclude: Sequence[str] = (),
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ImageDataset:
@@ -115,7 +124,7 @@ def prepare_dataset(
     Args:
         source: folder or zip.
         target: the zip file, written atomically.
-        side, channels, crop, max_pictures, seed: as of `open_dataset`.
+        side, channels, crop, max_pictures, exclude, seed: as of `open_dataset`.
         labels: its `use_labels`.
         progress: called as progress(task, done, total); an exception it raises stops the work.
 
@@ -140,6 +149,7 @@ def prepare_dataset(
         crop=crop,
         use_labels=labels,
         max_pictures=max_pictures,
+        exclude=exclude,
         seed=seed,
         progress=None if progress is None else lambda done, total: progress("read", done, total),
     )

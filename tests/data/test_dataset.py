@@ -311,3 +311,13 @@ def test_masks_that_do_not_fit():
         with_mask(image, torch.ones(1, 8, 16))
     with pytest.raises(ValueError, match="link images as well"):
         with_mask(None, torch.ones(1, 8, 16))
+
+
+def test_files_left_out_by_pattern_and_blank_pictures(tmp_path: Path):
+    clear = encoded(Image.new("RGBA", (16, 16), (9, 9, 9, 0)))
+    plain = encoded(Image.new("RGB", (16, 16), "red"))
+    folder = write(tmp_path / "a", {"blank.png": clear, "wall.png": plain, "wall_nm.png": plain})
+    dataset = open_dataset(folder, resolution=16, exclude=["*_nm*"])
+    assert dataset.names == ["blank.png", "wall.png"]
+    assert dataset.report.skipped == [("wall_nm.png", "excluded")]
+    assert dataset.report.notes["nothing but white once laid on white: empty, or drawn in white"] == 1
