@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -127,6 +129,15 @@ def test_another_sites_page_gets_no_socket(tmp_path: Path, headers: dict[str, st
     talk(tmp_path, act)
 
 
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def read(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
@@ -160,18 +171,26 @@ def test_a_turned_view_that_is_too_large_is_refused(tmp_path: Path):
         save_image(make_generator(), scene, tmp_path / "x.png", 8)
 
 
-def test_the_command_writes_its_address(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("host", "address"), [("127.0.0.1", r"127\.0\.0\.1"), ("::1", r"\[::1\]"), ("0.0.0.0", r"127\.0\.0\.1")]
+)
+def test_the_command_writes_its_address(tmp_path: Path, host: str, address: str):
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
     code = f"""
 import runpy
 runpy.run_path({str(ROOT / "tests" / "conftest.py")!r})
 from comfyui_creps.creps_core.cli import main
-raise SystemExit(main(["explore", "--no-browser", "--builtin", "textures", "--out", {str(tmp_path / "new")!r}]))
+options = ["--no-browser", "--host", {host!r}, "--builtin", "textures", "--out", {str(tmp_path / "new")!r}]
+raise SystemExit(main(["explore", *options]))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert re.fullmatch(r"explore at http://127\.0\.0\.1:\d+/[\w-]{24}/\n", line), line
+        assert re.fullmatch(rf"explore at http://{address}:\d+/[\w-]{{24}}/\n", line), line
+        with urlopen(line.split()[-1], timeout=30) as answer:
+            assert answer.status == 200
     finally:
         process.terminate()
         process.wait()
@@ -184,6 +203,7 @@ raise SystemExit(main(["explore", "--no-browser", "--builtin", "textures", "--ou
         (["--builtin", "nothing"], "there is no built-in generator 'nothing'"),
         (["--checkpoint", "nowhere.pkl"], "nowhere.pkl: there is no such file"),
         (["--port", "70000"], "--port must be"),
+        (["--allow-origin", "https://a/b"], "write --allow-origin as studio.example"),
         (["--device", "toaster"], "there is no device 'toaster'"),
     ],
 )
