@@ -137,6 +137,11 @@ def _fit_start(
 ) -> tuple[StartNetworks, list[str]]:
     """The networks of the start for the labels and channels of the dataset, and notes for the user."""
     config, notes = start.G.config, []
+    if start.D is None:
+        notes.append(
+            "this start has no discriminator: a new one must learn first, which may undo what the generator knows. Of "
+            "the built-ins, alpine has one and is meant for fine-tuning"
+        )
     if request.preset:
         notes.append(f"preset {request.preset}: it is for new networks; the start keeps its own")
     if ignored := [name for name, value in request.generator.items() if value != getattr(config, name)]:

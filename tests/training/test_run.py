@@ -437,6 +437,13 @@ def test_a_discriminator_that_tells_nothing_is_reported(
     assert caplog.text.count("Lower --gamma") == warnings
 
 
+@pytest.mark.parametrize(("start", "said"), [("textures", True), ("alpine", False)])
+def test_a_start_without_a_discriminator_is_reported(folder: Path, tmp_path: Path, caplog, start: str, said: bool):
+    place = ["--data", str(folder), "--out", str(tmp_path / "run")]
+    assert main(["train", *place, "--start", start, *SMALL, "--resolution", "16", "--images", "4"]) == 0
+    assert ("alpine has one and is meant for fine-tuning" in caplog.text) == said
+
+
 def test_the_command_fine_tunes_what_is_built_in(folder: Path, tmp_path: Path):
     """The same command again finds that there is nothing left to do."""
     out = tmp_path / "run"
