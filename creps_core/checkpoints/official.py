@@ -18,13 +18,14 @@ import torch
 from ...common.errors import CHECK_FILE, CHECK_NAME, CheckpointError, printable
 from ...common.files import open_file
 from .hyperparameters import CHECKED
-from .pickle_objects import TORCH_MAGIC, Module, Objects
+from .pickle_objects import TORCH_MAGIC, WRAPPER, Module, Objects, Unused
 from .pickle_reader import BufferedFile, Interpreter, Stream, StreamError, escaped
 
 INSTRUCTION_LIMIT = 250_000  # a snapshot needs about 150 per tensor: 80,000 at 1024 x 1024
 ENTRY_LIMIT = 20_000  # tensors, modules and arguments, shared ones counted at each use; about 1000 at 1024 x 1024
 DEPTH_LIMIT = 24  # modules inside modules, dicts inside dicts
 TENSOR_NAME_LIMIT = 200  # characters
+_TRAINING_SET = "training_set_kwargs"
 _QUOTED_TEXT = 30  # characters of a text file in a message
 CHOOSE = "Choose a CREPS snapshot: the .pkl of the training or of its authors, a pickle of G, D and G_ema"
 
@@ -132,17 +133,19 @@ class _SnapshotReader:
         if not isinstance(root, dict):
             raise StreamError("is a pickle of something else than a dict", CHOOSE)
         if root.get("G_ema") is None:
-            found = ", ".join(escaped(key) for key in list(root)[:4]) or "nothing"
+            found = ", ".join(escaped(str(key)) for key in list(root)[:4]) or "nothing"
             more = f" and {len(root) - 4} more" if len(root) > 4 else ""
             raise StreamError(f"has no network G_ema; it holds {found}{more}", CHOOSE)
         names = [name for name in ("G", "D", "G_ema", "augment_pipe") if root.get(name) is not None]
         networks = {name: self.network(name, root[name]) for name in names}
-        training_set = self.plain("training_set_kwargs", root.get("training_set_kwargs"))
+        training_set = self.plain(_TRAINING_SET, root.get("training_set_kwargs"))
         if not isinstance(training_set, dict | None):
             raise StreamError("has training_set_kwargs that are not a dict")
         return Snapshot(networks, training_set or {})
 
     def network(self, name: str, module: Any) -> Network:
+        if isinstance(module, Module) and module.class_name == WRAPPER:
+            module = module.table("_modules").get("module")
         if not isinstance(module, Module):
             raise StreamError(f"has something else than a network as {name}")
         kwargs = self.plain(f"the arguments of {name}", module.table("_init_kwargs"))
@@ -186,7 +189,9 @@ class _SnapshotReader:
         self.count_entry(where, depth)
         if value is None or type(value) in (str, int, float, bool):
             return value
-        if isinstance(value, dict):
+        if isinstance(value, Unused) and where == _TRAINING_SET:
+            return None  # such as the path of the pictures
+        if isinstance(value, dict) and all(type(key) is str for key in value):
             return {key: self.plain(where, item, depth + 1) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return type(value)(self.plain(where, item, depth + 1) for item in value)

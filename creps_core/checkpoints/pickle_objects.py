@@ -52,7 +52,34 @@ class Module(Inert):
         table = self.state.get(attribute, {})
         if not isinstance(table, dict):
             raise StreamError(f"has a {self.class_name} whose {attribute} is not a dict")
+        if not all(type(key) is str for key in table):
+            raise StreamError(f"has a {self.class_name} whose {attribute} has keys that are not texts")
         return table
+
+
+class Unused(Inert):
+    """An object that people store beside the networks: a path, a date, arrays, random states. It is empty."""
+
+    __slots__ = ()
+
+    def set_state(self, state: Any) -> None:
+        """Nothing is kept."""
+
+
+WRAPPER = "DataParallel"
+_WRAPPERS = ("torch.nn.parallel.data_parallel.DataParallel", "torch.nn.parallel.distributed.DistributedDataParallel")
+_UNUSED = (
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    *(f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")),
+    *(f"numpy.random._pickle.__{name}_ctor" for name in ("randomstate", "bit_generator", "generator")),
+    "numpy.random._mt19937.MT19937",
+    "numpy.random._pcg64.PCG64",
+)
 
 
 class _ScalarType(Inert):
@@ -111,6 +138,8 @@ class Objects:
             "__builtin__.set": Builder(self.set),
             "_codecs.encode": Builder(self.encoded),
             **_DTYPES,
+            **{name: Builder(lambda *_: Unused()) for name in _UNUSED},
+            **{name: Builder(lambda: Module(WRAPPER, {})) for name in _WRAPPERS},
         }
 
     def find(self, name: str) -> Any:

@@ -3,8 +3,8 @@
 Python's unpickler imports and calls whatever a stream names, sets attributes on the result, and allocates what a
 length or a memo index claims. Here a stream can make dicts, lists, tuples, strings and numbers; every other object
 comes from a `find` function of the caller, by name. Instructions without an entry in `_ACTIONS` are refused, only
-strings are hashed, and no step recurses, so nesting costs no stack. Instructions and copied values are charged to one
-budget, which bounds the cost of a file before it is read.
+strings and small numbers are hashed, and no step recurses, so nesting costs no stack. Instructions and copied values
+are charged to one budget, which bounds the cost of a file before it is read.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
 }
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 LINE_LIMIT = 256
+_KEY_LIMIT = 1 << 20
 BUFFER = 1 << 16
 CUT_OFF = "The download was probably cut off; get the file again"
 
@@ -355,9 +356,14 @@ def pairs_of(value: Any) -> list[tuple[str, Any]]:
     return value  # type: ignore[return-value]
 
 
+def _is_key(key: Any) -> bool:
+    # Numbers of parameters, as in the state of an optimizer; large ones could be made to collide.
+    return type(key) is str or (type(key) is int and 0 <= key < _KEY_LIMIT)
+
+
 def _set_items(target: Any, items: list[Any]) -> None:
     keys = items[::2]
-    if not isinstance(target, dict) or len(items) % 2 or any(type(key) is not str for key in keys):
+    if not isinstance(target, dict) or len(items) % 2 or not all(map(_is_key, keys)):
         raise StreamError("fills a dict wrongly: pairs are needed, and every key a text")
     target.update(zip(keys, items[1::2], strict=True))
 
