@@ -38,6 +38,8 @@ def open_file(path: Path_) -> FileIO:
     Raises:
         OSError: the file does not exist, may not be read, or is not a regular file.
     """
+    if "\0" in os.fspath(path):
+        raise OSError(errno.EINVAL, "no file has a zero byte in its name")
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     file = FileIO(os.open(path, flags))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -103,7 +103,11 @@ class TensorFile:
         dtype = DTYPES[entry.dtype]
         if entry.start == entry.stop:
             return torch.empty(entry.shape, dtype=dtype)
-        data = bytearray(entry.stop - entry.start)
+        try:
+            data = bytearray(entry.stop - entry.start)
+        except MemoryError:
+            size = f"{(self.size - self.data_start) / 1e9:.1f} GB of numbers do not fit into the free memory"
+            raise self.refuse(size, "Close other programs, or choose a smaller file") from None
         self.file.seek(self.data_start + entry.start)
         if not read_exactly(self.file, data):
             raise self.refuse("became shorter while it was read", _LATER)

@@ -74,3 +74,21 @@ def test_the_mode_is_that_of_the_umask(tmp_path: Path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "t.safetensors").stat().st_mode) == 0o640
+
+
+def test_beyond_the_memory_and_a_zero_byte_in_the_path(tmp_path):
+    """A sparse file of 2^60 bytes of numbers cannot exist, but its reader can be told that it does."""
+    import io
+
+    from comfyui_creps.common.errors import CheckpointError
+    from comfyui_creps.creps_core.checkpoints import load_generator
+    from comfyui_creps.creps_core.checkpoints.container import Entry, TensorFile
+
+    file = TensorFile.__new__(TensorFile)
+    file.refuse = lambda found, advice: CheckpointError.about("x", found, advice)
+    file.size, file.data_start = 1 << 60, 8
+    file.file, file.entries = io.BytesIO(), {"w": Entry("F32", (1 << 58,), 0, 1 << 60)}
+    with pytest.raises(CheckpointError, match="GB of numbers do not fit into the free memory"):
+        file.read()
+    with pytest.raises(CheckpointError, match="zero byte"):
+        load_generator(f"{tmp_path}/a\0b.safetensors")
