@@ -74,6 +74,7 @@ def test_a_precision_beyond_its_limit_is_not_timed(monkeypatch: pytest.MonkeyPat
     assert "its error is" in found["refused"]["bfloat16"]
 
 
+@pytest.mark.slow
 def test_children_print_json_and_their_errors_come_through():
     arguments = ("--side", "32", "--widths", TINY)
     assert _child("speed", *arguments, "--runs", "1", environment=HEAP_KEPT)["pixels"]["float32"]["seconds"] > 0

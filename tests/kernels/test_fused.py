@@ -89,6 +89,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", poisoned)
 
 
+@pytest.mark.slow
 def test_under_the_interpreter():
     pytest.importorskip("triton", reason="needs Triton")
     if INTERPRETED:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser import stub_ui
 from paths import ROOT
 
 if TYPE_CHECKING:
@@ -22,18 +20,6 @@ if TYPE_CHECKING:
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.json"))
-
-
-@pytest.fixture(scope="module", params=["classic", "vue"])
-def renderer(request: pytest.FixtureRequest) -> str:
-    """The two ways in which the UI draws nodes: the canvas, and Vue components ("Nodes 2.0")."""
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def ui(renderer: str) -> Iterator[WebUI]:
-    with stub_ui(vue=renderer == "vue") as web_ui:
-        yield web_ui
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,29 +39,17 @@ LARGE = {"width": 8192, "height": 8192}
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
-    pytest.importorskip("websocket", reason="pip install -e '.[test]'")
-    from comfy_host import NO_HOST, ComfyHost, find_comfyui
-
-    comfyui = find_comfyui()
-    if comfyui is None:
-        pytest.skip(NO_HOST)
+def host(
+    start_comfyui: Callable[..., AbstractContextManager[ComfyHost]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyHost]:
     base = tmp_path_factory.mktemp("comfyui")
     settings = base / "user" / "default"
     settings.mkdir(parents=True)
     (settings / "comfy.settings.json").write_text(json.dumps({"Comfy.TutorialCompleted": True}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CREPS_EXPLORER_REST", "2")
-        with ComfyHost(comfyui, pack=ROOT, base=base) as running:
+        with start_comfyui(base) as running:
             yield running
-
-
-@pytest.fixture
-def client(host: ComfyHost) -> Iterator[ComfyClient]:
-    from comfy_host import ComfyClient
-
-    with ComfyClient(host.address) as connected:
-        yield connected
 
 
 def fly_in(ui: WebUI, renderer: str, name: str) -> ExplorerPage:

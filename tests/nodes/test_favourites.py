@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 import torch
 from comfyui_creps.creps_core import load_builtin, sample
 from comfyui_creps.creps_core.latents import load_latents
-from paths import ROOT
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -21,23 +21,11 @@ Prompt = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
-    pytest.importorskip("websocket", reason="pip install -e '.[test]'")
-    from comfy_host import NO_HOST, ComfyHost, find_comfyui
-
-    comfyui = find_comfyui()
-    if comfyui is None:
-        pytest.skip(NO_HOST)
-    with ComfyHost(comfyui, pack=ROOT, base=tmp_path_factory.mktemp("base") / "comfyui") as running:
+def host(
+    start_comfyui: Callable[..., AbstractContextManager[ComfyHost]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyHost]:
+    with start_comfyui(tmp_path_factory.mktemp("base") / "comfyui") as running:
         yield running
-
-
-@pytest.fixture
-def client(host: ComfyHost) -> Iterator[ComfyClient]:
-    from comfy_host import ComfyClient
-
-    with ComfyClient(host.address) as connected:
-        yield connected
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,16 +47,12 @@ Prompt = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
-    pytest.importorskip("websocket", reason="pip install -e '.[test]'")
-    from comfy_host import NO_HOST, ComfyHost, find_comfyui
-
-    comfyui = find_comfyui()
-    if comfyui is None:
-        pytest.skip(NO_HOST)
+def host(
+    start_comfyui: Callable[..., AbstractContextManager[ComfyHost]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyHost]:
     base = tmp_path_factory.mktemp("comfyui")
     add_files_of_a_user(base)
-    with ComfyHost(comfyui, pack=ROOT, base=base) as running:
+    with start_comfyui(base) as running:
         yield running
 
 
@@ -75,14 +72,6 @@ def add_files_of_a_user(base: Path) -> None:
         if i < 6:
             weights[f"body.{i + 1}.weight"] = torch.full((outputs,), 0.25)
     save_file(weights, base / "models/upscale_models/RealESRGAN_x4plus.safetensors")
-
-
-@pytest.fixture
-def client(host: ComfyHost) -> Iterator[ComfyClient]:
-    from comfy_host import ComfyClient
-
-    with ComfyClient(host.address) as connected:
-        yield connected
 
 
 def prompt_with(class_type: str, **inputs: Any) -> tuple[Prompt, str]:

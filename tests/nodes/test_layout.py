@@ -29,7 +29,7 @@ SCALE = 0.6  # pixels per unit. The page draws no text below 8 pixels, which is 
 
 
 @pytest.fixture(scope="module", params=["classic", "vue"])
-def view(request: pytest.FixtureRequest) -> Iterator[GraphView]:
+def graph_view(request: pytest.FixtureRequest) -> Iterator[GraphView]:
     with stub_ui(vue=request.param == "vue") as ui:
         from graph_view import GraphView
 
@@ -37,25 +37,25 @@ def view(request: pytest.FixtureRequest) -> Iterator[GraphView]:
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
-def test_nothing_covers_anything(view: GraphView, file: Path) -> None:
+def test_nothing_covers_anything(graph_view: GraphView, file: Path) -> None:
     """And the graph is small enough for its text to be drawn."""
     width, height = WINDOWS[0]
-    view.page.set_viewport_size({"width": width, "height": height})
-    view.ui.errors.clear()
-    view.ui.load(json.loads(file.read_text(encoding="utf-8")), file.stem)
-    view.ui.wait_for_renderer(vue=renderer_of(view.ui) == "vue")
-    view.settle()
-    for size, most in zip(view.extent(), EXTENT, strict=True):
-        assert size <= most, view.extent()
-    assert view.scale() >= SCALE  # as the page opens it in the smallest window
-    for text, hidden in view.notes():
+    graph_view.page.set_viewport_size({"width": width, "height": height})
+    graph_view.ui.errors.clear()
+    graph_view.ui.load(json.loads(file.read_text(encoding="utf-8")), file.stem)
+    graph_view.ui.wait_for_renderer(vue=renderer_of(graph_view.ui) == "vue")
+    graph_view.settle()
+    for size, most in zip(graph_view.extent(), EXTENT, strict=True):
+        assert size <= most, graph_view.extent()
+    assert graph_view.scale() >= SCALE  # as the page opens it in the smallest window
+    for text, hidden in graph_view.notes():
         assert hidden <= 1, f"{hidden} units of the note {text!r} are out of sight"
-    assert view.overlaps() == []
-    view.pretend_run(PREVIEWED)
+    assert graph_view.overlaps() == []
+    graph_view.pretend_run(PREVIEWED)
     for window in WINDOWS:
-        view.resize(*window)
-        assert view.overlaps() == [], f"after a run, at {window}"
-    assert view.ui.errors == []
+        graph_view.resize(*window)
+        assert graph_view.overlaps() == [], f"after a run, at {window}"
+    assert graph_view.ui.errors == []
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)

@@ -4,12 +4,10 @@ words under which nodes are found."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser import stub_ui
 from paths import ROOT
 
 if TYPE_CHECKING:
@@ -33,12 +31,6 @@ _SEARCH = """words => {
     const stores = document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia._s;
     return stores.get("nodeDef").nodeSearchService.searchNode(words).map(node => node.name);
 }"""
-
-
-@pytest.fixture(scope="module", params=["classic", "vue"])
-def ui(request: pytest.FixtureRequest) -> Iterator[WebUI]:
-    with stub_ui(vue=request.param == "vue") as web_ui:
-        yield web_ui
 
 
 def opened(ui: WebUI, name: str) -> dict[str, Any]:

@@ -172,6 +172,7 @@ def test_bad_arguments(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_small_run_of_the_recipe_learns_the_scenes(alpine: ModuleType, tmp_path: Path):
     """The commands of docs/training.md, smaller: the distance to scenes that the training has not seen falls."""
     alpine.main([str(tmp_path / "scenes.zip"), "--count", "200", "--side", "16", "--style", "simple"])

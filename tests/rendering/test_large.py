@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +37,8 @@ from PIL import Image
 tifffile = pytest.importorskip("tifffile", reason="pip install -e '.[test]'")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The pictures are small: threads cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# The pictures are small: threads cost more than they bring.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 GENERATOR = make_generator()
@@ -380,6 +374,7 @@ large.render_to_file(generator, make_ws(generator), sys.argv[1], height=12000, w
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_render_goes_on(kind: str, tmp_path: Path):
@@ -506,6 +501,7 @@ for height in (512, 8192):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux")
 def test_memory_does_not_grow_with_the_height(tmp_path: Path):
     """Pictures of 24 MB, after ones of 1.5 MB in the same process, which set the mark."""

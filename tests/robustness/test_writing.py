@@ -26,12 +26,7 @@ WS = make_ws(GENERATOR)
 SIZE = {"height": 300, "width": 8}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def save(path: Path) -> None:

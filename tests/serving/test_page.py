@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from browser import need_browser
 from comfyui_creps.creps_core.latents import sample
 from comfyui_creps.creps_core.rendering import View, render_view
 from networks import make_generator
@@ -21,20 +22,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 
-def unavailable(reason: str) -> NoReturn:
-    """Skip; on CI, where the browser belongs to the set-up, fail."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    try:
-        from playwright.sync_api import sync_playwright
-        from web_ui import FLAGS, NO_CHROMIUM, find_chromium
-    except ModuleNotFoundError as error:
-        unavailable(f"{error}: pip install -e '.[test]'")
-    if find_chromium() is None:
-        unavailable(NO_CHROMIUM)
+    need_browser()
+    from playwright.sync_api import sync_playwright
+    from web_ui import FLAGS, find_chromium
+
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         yield running

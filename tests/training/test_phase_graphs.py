@@ -38,12 +38,7 @@ def assert_close(found: Trainer, wanted: Trainer, bound: float) -> None:
             assert (named[name] - value).abs().max() <= bound, (network, name)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("fields", [{}, {"micro_batch": 2}, {"precision": "bfloat16", "pl_weight": 0.0}], ids=str)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +58,8 @@ def assert_same_state(found: Path, wanted: Path) -> None:
         assert torch.equal(found_tensors[name], tensor), name
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the script of a run in a process of its own: sums are the same to the last bit for one number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# As the script of a run in a process of its own: sums are the same to the last bit for one number of threads.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +146,7 @@ def test_a_cancelled_run_keeps_its_state(tmp_path: Path):
     assert load_snapshot(run.snapshots()[-1]).num_images == 12
 
 
+@pytest.mark.slow
 def test_a_killed_run_loses_nothing_older_than_its_last_snapshot(whole: Run, tmp_path: Path):
     run, shown = run_in(tmp_path), 0
     for seconds in (0.5, 0.9, 1.4):
@@ -184,6 +179,7 @@ def test_a_full_disk_leaves_the_last_snapshot_whole(tmp_path: Path, monkeypatch)
     assert load_snapshot(run.snapshots()[-1]).num_images == 16
 
 
+@pytest.mark.slow
 def test_a_file_limit_of_the_system_leaves_the_last_snapshot_whole(whole: Run, tmp_path: Path):
     """The real thing: the system refuses to write beyond 100 kB, in the middle of a snapshot."""
     code = f"""
@@ -292,6 +288,7 @@ def test_bad_arguments_are_explained(folder: Path, tmp_path: Path, caplog, argum
     assert message in caplog.text
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path):
     """Their groups of the minibatch standard deviation are those of the whole batch, which is twice as large.
 
