@@ -1,4 +1,4 @@
-"""The nodes: `NODES` is the table of contents."""
+"""The nodes; `NODES` lists them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs that several nodes have in common."""
+"""Inputs shared by several nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUPERSAMPLE_TOOLTIP = (
 
 
 def fit(tooltip: str = FIT_TOOLTIP) -> io.Combo.Input:
-    """What to do about pictures that are not square."""
+    """The input for images that are not square."""
     return io.Combo.Input("fit", options=list(FITS), default="crop", tooltip=tooltip)
 
 
@@ -27,7 +27,7 @@ def supersample(default: int = 1, tooltip: str = SUPERSAMPLE_TOOLTIP) -> io.Int.
 
 
 def precision() -> io.Combo.Input:
-    """Of the matrix products."""
+    """Precision of the matrix products."""
     return io.Combo.Input(
         "precision",
         options=list(RENDER_PRECISIONS),

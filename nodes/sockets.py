@@ -1,4 +1,4 @@
-"""The types that travel along our wires."""
+"""The types of the nodes' sockets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..creps_core.rendering import View
 
 @dataclass(frozen=True)
 class Model:
-    """A generator in the care of ComfyUI's memory management."""
+    """A generator that ComfyUI's memory management loads and unloads."""
 
     patcher: comfy.model_patcher.ModelPatcher
 
@@ -39,7 +39,7 @@ class LatentSocket(io.ComfyTypeIO):
 
 @io.comfytype(io_type="CREPS_VIEW")
 class ViewSocket(io.ComfyTypeIO):
-    """Where the camera looks."""
+    """The camera's view of the frame."""
 
     Type = View
 

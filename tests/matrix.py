@@ -1,9 +1,9 @@
-"""`make test-matrix`: the tests where their numbers could depend on the machine, and a table of what came of it.
+"""`make test-matrix`: runs the tests under conditions on which numbers could depend, and prints a table of the results.
 
     python tests/matrix.py [--quick] [--only WORD] [PYTEST ARGUMENTS]
 
-By default the whole suite runs once per row; `--quick` takes the folders whose numbers come from a BLAS or threads.
-Rows that this machine cannot run (another Python, another user) say what is missing.
+By default the whole suite runs once per row; `--quick` runs the folders whose numbers depend on a BLAS or threads.
+Rows that cannot run on this machine (another Python, another user) say what is missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NUMERIC = [f"tests/{name}" for name in ("kernels", "network", "rendering", "late
 
 
 class Row(NamedTuple):
-    """Circumstances to run the tests in."""
+    """Conditions to run the tests under."""
 
     command: list[str]
     changes: dict[str, str | None] = {}  # noqa: RUF012  # of the environment; None: unset

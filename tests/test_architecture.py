@@ -15,8 +15,8 @@ from comfyui_creps.kernels import BACKENDS
 from paths import ROOT
 
 LAYERS = ("common", "kernels", "creps_core", "nodes")  # each may import itself and those before it
-FLOORS: dict[str, set[str]] = {
-    # From the ground up: a folder of the core, and the folders that it may import, each of which it needs.
+FOLDERS: dict[str, set[str]] = {
+    # Bottom up: a folder of the core, and the folders that it may import and does import.
     "data": set(),
     "network": {"kernels"},
     "checkpoints": {"network"},
@@ -30,9 +30,9 @@ FLOORS: dict[str, set[str]] = {
     "evaluation": {"network", "checkpoints", "rendering", "latents", "comparison", "data", "training"},
     "commands": {"kernels", "network", "checkpoints", "rendering", "latents", "training"},
 }
-"""Below all of them lie `common` and `kernels`; above lies `cli.py`."""
+"""`common` and `kernels` lie below all of them, `cli.py` above."""
 IMPORTED_BY_MODULE = {"creps_core.serving"}
-"""Folders without a front: `serving` needs aiohttp, which may be missing where its command is listed."""
+"""Folders imported by module: `serving` needs aiohttp, which may be missing where its command is listed."""
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution"}
 SOURCES = [ROOT / "__init__.py", *(path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py")))]
 
@@ -111,8 +111,8 @@ def test_backends_are_chosen_by_kernels_alone(path: Path):
     assert not texts & BACKENDS.keys()
 
 
-@pytest.mark.parametrize("folder", FLOORS)
-def test_floors(folder: str):
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_import_downwards(folder: str):
     """Folders import each other through their `__init__`, downwards, and what the table allows is used."""
     found: set[str] = set()
     for path in sorted((ROOT / "creps_core" / folder).rglob("*.py")):
@@ -120,20 +120,20 @@ def test_floors(folder: str):
             top, *inner = name.strip(".").split(".")
             if top == "kernels":
                 found.add(top)
-            elif inner and inner[0] in FLOORS and inner[0] != folder:
+            elif inner and inner[0] in FOLDERS and inner[0] != folder:
                 found.add(inner[0])
                 assert len(inner) == 1, f"{path} imports {name}, not the folder"
             else:
                 assert top == "common" or not inner or inner[0] in {folder, "__version__"}, f"{path} imports {name}"
-    assert found == FLOORS[folder]
+    assert found == FOLDERS[folder]
 
 
-def test_every_folder_has_a_floor():
+def test_every_folder_is_listed():
     folders = {path.parent.name for path in (ROOT / "creps_core").glob("*/__init__.py")}
-    assert folders == set(FLOORS)
+    assert folders == set(FOLDERS)
     lower: set[str] = {"kernels"}
-    for folder, allowed in FLOORS.items():
-        assert allowed <= lower, f"{folder} stands below {allowed - lower}"
+    for folder, allowed in FOLDERS.items():
+        assert allowed <= lower, f"{folder} lies below {allowed - lower}"
         lower.add(folder)
 
 
