@@ -17,9 +17,9 @@ from ...common.errors import printable, quoted
 Settings = Mapping[str, Mapping[str, Any]]
 """Attributes of the layers of a network by the name of the layer, and those values that are plain data."""
 
-CHECKED = ("weight_gain", "bias_gain", "act_gain", "activation", "fc_clamp", "conv_clamp", "bandwidth")
+CHECKED = ("weight_gain", "bias_gain", "act_gain", "activation", "fc_clamp", "conv_clamp")
 """Attributes that `check_settings` compares."""
-_CLAMP, _BANDWIDTH, _MAPPING_RATE = 256, 10, 0.01
+_CLAMP, _MAPPING_RATE = 256, 0.01
 _LINEAR = ("affine", "embed", "out", "skip", "decoder_img", "proj")  # last parts of names of layers
 _ANY = object()  # a value that changes no image
 # Argument -> values that are built; others are refused
@@ -35,8 +35,7 @@ _COMMON: dict[str, Any] = {
     },
 }
 _GENERATOR = _COMMON | {
-    **dict.fromkeys(("z_dim", "w_dim", "biline_channels"), _ANY),
-    "bandwidth": (_BANDWIDTH,),
+    **dict.fromkeys(("z_dim", "w_dim", "biline_channels", "bandwidth"), _ANY),  # the file holds the frequencies
     "synthesis_kwargs": {
         **dict.fromkeys(("channel_base", "channel_max", "num_fp16_res", "biline_channels"), _ANY),
         **dict.fromkeys(("conv_clamp", "fc_clamp"), (_CLAMP,)),
@@ -87,8 +86,6 @@ def _built(layer: str, weight: torch.Tensor | None) -> dict[str, Any]:
     built["bias_gain"] = (rate,)
     if not linear:
         built |= {"fc_clamp": (_CLAMP,), "conv_clamp": (_CLAMP,)}
-    if last == "input":
-        built["bandwidth"] = (_BANDWIDTH,)
     if weight is not None and weight.ndim > 1 and weight[0].numel():
         built["weight_gain"] = (rate / math.sqrt(weight[0].numel()),)
     return built

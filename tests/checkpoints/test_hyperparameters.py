@@ -45,7 +45,6 @@ CHANGES = {
         "act_gain 2.0, and this program builds 1.41421",
     ),
     "clamp": (b"(fc_clamp" + MEMO + b")M\x00\x01", b"M\x00\x02", "fc_clamp 512, and this program builds 256"),
-    "bandwidth": (b"(bandwidth" + MEMO + b")K\x0a", b"K\x0b", "b4.input has bandwidth 11, and this program builds 10"),
     "activation": (b"(\x8c\x05)lrelu", b"swish", "activation 'swish', and this program builds lrelu"),
     "argument": (b"(\x8c\x0fbiline_channel)s", b"z", "argument biline_channelz = 8"),
     "inner argument": (b"(\x8c\x0anum_layer)s", b"z", "argument mapping_kwargs.num_layerz = 8"),
@@ -69,6 +68,11 @@ def test_equal_ones_are_read(tmp_path: Path):
     checkpoint = read(tmp_path / "x.pkl", OFFICIAL)
     assert checkpoint.generator().config.mapping_layers == 8
     assert checkpoint.discriminator() is not None
+
+
+def test_the_bandwidth_is_in_the_frequencies(tmp_path: Path):
+    other = read(tmp_path / "x.pkl", changed(b"(bandwidth" + MEMO + b")K\x0a", b"K\x0b")).generator()
+    assert other.synthesis.b4.input.freqs.equal(read(tmp_path / "y.pkl", OFFICIAL).generator().synthesis.b4.input.freqs)
 
 
 def test_a_discriminator_with_others_leaves_the_generator(tmp_path: Path):
