@@ -36,7 +36,7 @@ from .labels import (
 )
 from .report import DatasetReport, describe_labels
 from .scan import ScannedFile, content_digest, file_decoder, scan_files, shuffle_names
-from .sources import ImageSource, UnusableFile, open_source
+from .sources import FileFilter, ImageSource, UnusableFile, open_source
 
 
 def open_dataset(
@@ -87,16 +87,7 @@ def open_dataset(
     require(cache_bytes >= 0, f"cache_bytes must be 0 or more, not {cache_bytes}")
     require(workers is None or workers >= 1, f"workers must be 1 or more, not {workers}")
     dataset = _empty_dataset(spec, cache_bytes, mirror, labels, max_pictures)
-    suffixes = image_suffixes()
-
-    def choose(name: str, head: Callable[[], bytes]) -> bool | str:
-        if is_labels_file(name):
-            return True
-        if any(fnmatchcase(part, pattern) for pattern in exclude for part in (name, name.rpartition("/")[2])):
-            return "excluded"
-        return classify_file(name, head, suffixes)
-
-    files = open_source(Path(source), choose)
+    files = open_source(Path(source), _file_filter(exclude))
     try:
         _fill_from_files(dataset, files, seed, workers or min(8, os.cpu_count() or 1), progress)
     except BaseException:
@@ -107,6 +98,20 @@ def open_dataset(
     else:
         dataset._source = files
     return dataset
+
+
+def _file_filter(exclude: Sequence[str]) -> FileFilter:
+    """Decide by name and first bytes which files to read; the patterns leave files out."""
+    suffixes = image_suffixes()
+
+    def choose(name: str, head: Callable[[], bytes]) -> bool | str:
+        if is_labels_file(name):
+            return True
+        if any(fnmatchcase(part, pattern) for pattern in exclude for part in (name, name.rpartition("/")[2])):
+            return "excluded"
+        return classify_file(name, head, suffixes)
+
+    return choose
 
 
 def from_images(
