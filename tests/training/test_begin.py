@@ -18,7 +18,6 @@ from comfyui_creps.creps_core.cli import main
 from comfyui_creps.creps_core.training import Run, load_snapshot, read_stats, train
 from comfyui_creps.creps_core.training import publish as publish_module
 from comfyui_creps.creps_core.training import resume as resume_module
-from comfyui_creps.creps_core.training import writer as writer_module
 from comfyui_creps.creps_core.training.lock import LOCK_FILE, FolderLock
 from comfyui_creps.creps_core.training.request import unused_name
 from comfyui_creps.creps_core.training.snapshots import save_snapshot
@@ -388,7 +387,7 @@ def test_the_state_is_saved_before_anything_is_drawn(tmp_path: Path, monkeypatch
     def fails(*_args, **_options):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(writer_module, "sample_grid", fails)
+    monkeypatch.setattr(publish_module, "sample_grid", fails)
     trainer = make_trainer(total=8, r1_interval=0, pl_interval=0)
     with pytest.raises(RuntimeError, match="no font"):
         train(Run(tmp_path, tick=4, snapshot_every=4), trainer, make_pictures())
