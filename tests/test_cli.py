@@ -125,7 +125,7 @@ def test_info_explains_the_backends(capsys):
     assert main(["info"]) == 1
 
 
-@pytest.mark.parametrize("size", ["2048", "0x5", "axb", "10x-3"])
+@pytest.mark.parametrize("size", ["2048x", "0x5", "axb", "10x-3", "1x2x3", "0"])
 def test_sizes_that_are_none(size: str, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["render", "--size", size])
@@ -137,3 +137,9 @@ def test_training_on_a_folder_that_is_missing_names_it(tmp_path: Path, caplog: p
     assert main(["train", "--data", str(tmp_path / "nosuch"), "--out", str(tmp_path / "run")]) == 1
     assert "nosuch" in caplog.text
     assert "--resolution" not in caplog.text
+
+
+def test_one_number_is_a_square(tmp_path: Path):
+    assert main(["render", "--size", "24", "--out", str(tmp_path / "square.png")]) == 0
+    with Image.open(tmp_path / "square.png") as image:
+        assert image.size == (24, 24)

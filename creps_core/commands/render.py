@@ -47,7 +47,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=_size,
         metavar="WIDTHxHEIGHT",
-        help="in pixels; default: the longer side 1024, the other by the generator's aspect",
+        help="in pixels, or one number for a square; default: the longer side 1024, the other by the "
+        "generator's aspect",
     )
     p.add_argument(
         "--window",
@@ -155,9 +156,9 @@ def _progress_line(pixels: int) -> Progress:
 
 def _size(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdecimal() and len(p) < 100 and int(p) > 0 for p in parts):
+    if len(parts) > 2 or not all(p.isdecimal() and len(p) < 100 and int(p) > 0 for p in parts):
         raise argparse.ArgumentTypeError(f"{printable(text, 60)!r} is not WIDTHxHEIGHT in pixels, such as 2048x1152")
-    return int(parts[0]), int(parts[1])
+    return int(parts[0]), int(parts[-1])
 
 
 def _window(text: str) -> tuple[float, ...]:
