@@ -2,7 +2,7 @@
 
 tests/host/object_info.json is what the host says about our nodes: node ids, inputs, their order and defaults.
 Saved workflows depend on all of it, so a difference is a change of the public interface. To accept it:
-    pytest tests/test_host.py --update-object-info
+    pytest tests/nodes/test_host.py --update-object-info
 """
 
 from __future__ import annotations
