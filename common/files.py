@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 _PARTIAL_NAME = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}\.partial", re.DOTALL)
+_TRIES = 16  # of a write whose partial file another process has taken for that of a dead one
 _NAME_LIMIT = 255  # bytes, of most file systems
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -205,8 +206,8 @@ def replace_file(path: Path_, write: Callable[[BinaryIO], object], *, follow_lin
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_dead_partials(target.parent, target)
-        while not _replace(target, write):
-            pass
+        if not any(_replace(target, write) for _ in range(_TRIES)):
+            raise OSError(errno.EBUSY, "other processes keep removing what is written there")
     except OSError as error:
         raise cannot_write(path, error) from error
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from comfyui_creps.common import errors
+from comfyui_creps.common import errors, files
 from comfyui_creps.common.files import path_of, replace_file
 
 
@@ -41,3 +41,11 @@ def test_errors_are_of_a_short_module_and_begin_with_what_to_do(tmp_path: Path):
 def test_what_cannot_be_written_begins_with_what_to_do(tmp_path: Path):
     with pytest.raises(OSError, match=r"^Choose a shorter name. n+ \.\.\. n+ cannot be written: its name is too long$"):
         replace_file(tmp_path / ("n" * 300), lambda file: None)
+
+
+def test_a_write_that_is_always_swept_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Such as on a file system whose inode numbers change from look to look."""
+    monkeypatch.setattr(files, "is_at", lambda *_: False)
+    with pytest.raises(OSError, match="keep removing"):
+        replace_file(tmp_path / "a.txt", lambda file: file.write(b"new"))
+    assert list(tmp_path.iterdir()) == []
