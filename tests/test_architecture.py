@@ -10,9 +10,13 @@ from pathlib import Path
 
 import comfyui_creps.creps_core
 import pytest
-import tomllib
 from comfyui_creps.kernels import BACKENDS
 from paths import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # comes with pytest
 
 LAYERS = ("common", "kernels", "creps_core", "nodes")  # each may import itself and those before it
 FOLDERS: dict[str, set[str]] = {

@@ -40,21 +40,23 @@ class Page:
     async def receive(self, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         """The first message that `wanted` accepts: JSON, or the header of a frame and its `image`. Acknowledges
         all frames before it."""
-        async with asyncio.timeout(SOON):
-            while True:
-                message = await self.socket.receive()
-                if message.type is aiohttp.WSMsgType.BINARY:
-                    length = int.from_bytes(message.data[:4], "little")
-                    heard = json.loads(message.data[4 : 4 + length])
-                    heard["image"] = Image.open(io.BytesIO(message.data[4 + length :]))
-                    await self.send({"seen": heard["id"]})
-                elif message.type is aiohttp.WSMsgType.TEXT:
-                    heard = json.loads(message.data)
-                    self.texts.append(heard)
-                else:
-                    raise ConnectionError(f"closed with {self.socket.close_code}")
-                if wanted(heard):
-                    return heard
+        return await asyncio.wait_for(self._receive(wanted), SOON)
+
+    async def _receive(self, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        while True:
+            message = await self.socket.receive()
+            if message.type is aiohttp.WSMsgType.BINARY:
+                length = int.from_bytes(message.data[:4], "little")
+                heard = json.loads(message.data[4 : 4 + length])
+                heard["image"] = Image.open(io.BytesIO(message.data[4 + length :]))
+                await self.send({"seen": heard["id"]})
+            elif message.type is aiohttp.WSMsgType.TEXT:
+                heard = json.loads(message.data)
+                self.texts.append(heard)
+            else:
+                raise ConnectionError(f"closed with {self.socket.close_code}")
+            if wanted(heard):
+                return heard
 
     async def frame(self, number: int) -> dict[str, Any]:
         return await self.receive(lambda heard: "image" in heard and heard["id"] == number)
